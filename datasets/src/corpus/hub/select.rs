@@ -1,0 +1,24 @@
+//! Which files of a dataset are read.
+
+/// Whether a file is text this crate reads; the dataset's card describes the text and is none.
+pub(super) fn is_text(path: &str) -> bool {
+    let known = [".txt", ".md", ".jsonl"].iter().any(|end| path.to_lowercase().ends_with(end));
+    known && path != "README.md"
+}
+
+/// Takes `size` from what is left, if it can.
+pub(super) fn fits(left: &mut u64, size: u64) -> bool {
+    let rest = left.checked_sub(size);
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
+}
+
+/// A glob pattern that matches this path and no other.
+pub(super) fn literal(path: &str) -> String {
+    path.chars()
+        .map(|c| match c {
+            '*' | '?' | '[' | ']' | '{' | '}' => format!("[{c}]"),
+            c => c.to_string(),
+        })
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! Operators of attention and of linear attention.
+//!
+//! One folder per operator: `reference.rs` is the definition in plain tensor operations, which
+//! runs and differentiates on every device; `mod.rs` is the public function and chooses the
+//! implementation. [`trace`] tells which one ran.
+
+pub mod gated_delta_rule;
+pub mod short_conv;
+pub mod softmax_attention;
+mod trace;
+
+pub use gated_delta_rule::{DeltaForm, gated_delta_rule};
+pub use short_conv::short_conv;
+pub use softmax_attention::softmax_attention;
+pub use trace::{Implementation, Ran, trace};

@@ -1,0 +1,62 @@
+//! Seeded initial weights, the same on every device.
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// Draws initial weights. The numbers come from one seeded generator on the host, never from a
+/// device's own, so a seed means the same model on the CPU and on a GPU.
+pub struct Init {
+    rng: StdRng,
+    device: Device,
+    std: f64,
+    residual_std: f64,
+    layers: usize,
+}
+
+impl Init {
+    /// Weights are N(0, `std`²); those that write to the residual stream are N(0, `residual_std`²).
+    pub fn new(seed: u64, std: f64, residual_std: f64, layers: usize, device: &Device) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), device: device.clone(), std, residual_std, layers }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How many layers the model has (some mixers start differently by depth).
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    pub fn weight<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.normal(shape, self.std)
+    }
+
+    /// For a projection whose output is added to the residual stream.
+    pub fn residual<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.normal(shape, self.residual_std)
+    }
+
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+        self.draw(shape, |rng| {
+            // Box-Muller: two uniform numbers to one normal one.
+            let (u, v): (f64, f64) = (rng.random(), rng.random());
+            std * (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+        })
+    }
+
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], low: f64, high: f64) -> Param<Tensor<D>> {
+        self.draw(shape, |rng| low + (high - low) * rng.random::<f64>())
+    }
+
+    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f64) -> Param<Tensor<D>> {
+        self.draw(shape, |_| value)
+    }
+
+    /// `shape` filled by `draw`, row-major.
+    pub fn draw<const D: usize>(&mut self, shape: [usize; D], mut draw: impl FnMut(&mut StdRng) -> f64) -> Param<Tensor<D>> {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw(&mut self.rng) as f32).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+}

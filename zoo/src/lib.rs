@@ -1,0 +1,36 @@
+//! Attention variants as the papers define them, one file per idea.
+//!
+//! A decoder is a stack of blocks; a block is norm → mixer → residual → norm → feed-forward →
+//! residual. Every variant is a [`Mixer`]. What happens inside is watched and patched through a
+//! [`Tap`].
+
+mod block;
+mod cache;
+pub mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod feed_forward;
+mod init;
+mod linear;
+mod mixer;
+pub mod mixers;
+mod norm;
+pub mod presets;
+mod rope;
+pub mod tap;
+
+pub use block::Block;
+pub use cache::Cache;
+pub use config::ModelConfig;
+pub use decoder::Decoder;
+pub use error::ZooError;
+pub use feed_forward::SwiGlu;
+pub use init::Init;
+pub use linear::Linear;
+pub use mixer::Mixer;
+pub use mixers::*;
+pub use norm::{RmsNorm, l2_norm};
+pub use presets::preset;
+pub use rope::Position;
+pub use tap::{Patch, Record, Silent, Tap, Value};

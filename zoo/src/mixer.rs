@@ -1,0 +1,26 @@
+//! The one interface of all attention variants.
+
+use crate::{Cache, Tap};
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::Tensor;
+use std::fmt::Debug;
+
+/// Mixes tokens: `[batch, time, d_model]` → `[batch, time, d_model]`, causally (output `t` depends
+/// on the inputs `0 ..= t` alone).
+///
+/// The input is the block's normed residual stream; the output is added to it. Only `forward` must
+/// be written: a mixer of a few lines trains, decodes, is probed and compared like the built-in
+/// ones.
+pub trait Mixer: Module + ModuleDisplay + Debug + Sized {
+    fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3>;
+
+    /// One more token, `[batch, 1, d_model]`; equal to the last token of `forward` over all so far.
+    ///
+    /// The default keeps every input and runs `forward` over them: right for any causal mixer, and
+    /// slow, so that a mixer with a state or keys to keep brings its own.
+    fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
+        let history = cache.append("history", x, 1);
+        let last = history.dims()[1] - 1;
+        self.forward(history, tap).narrow(1, last, 1)
+    }
+}

@@ -1,0 +1,55 @@
+//! Variants and sizes by name.
+
+use crate::{
+    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig, SoftmaxConfig,
+    ZooError,
+};
+
+/// The variants, in the order in which they are told.
+pub const VARIANTS: [&str; 7] =
+    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid"];
+
+/// `(name, d_model, layers, heads)`; a head has at least 16 channels.
+const SIZES: [(&str, usize, usize, usize); 4] =
+    [("nano", 32, 4, 2), ("tiny", 64, 4, 4), ("small", 128, 4, 4), ("medium", 512, 12, 8)];
+
+/// The names of the sizes.
+pub fn sizes() -> impl Iterator<Item = &'static str> {
+    SIZES.iter().map(|(name, ..)| *name)
+}
+
+/// A model of `variant` at `size`, all variants of a size with the same parameter count to within
+/// 1 %: the feed-forward width takes up the difference.
+///
+/// # Errors
+/// An unknown name is answered with the valid ones.
+pub fn preset(variant: &str, size: &str) -> Result<ModelConfig, ZooError> {
+    let Some(&(_, d_model, layers, heads)) = SIZES.iter().find(|(name, ..)| *name == size) else {
+        return Err(ZooError::Unknown { what: "size", name: size.into(), valid: sizes().map(String::from).collect() });
+    };
+    let pattern = pattern(variant, heads)?;
+    // 8/3 · d_model to a multiple of 8, the usual width of SwiGLU.
+    let d_ff = (8 * d_model / 3).div_ceil(8) * 8;
+    let baseline = ModelConfig::new(d_model, d_ff, layers, vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))]);
+    ModelConfig { pattern, ..baseline.clone() }.with_parameters(baseline.parameters())
+}
+
+/// The layer pattern of a variant whose baseline has `heads` heads.
+pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError> {
+    let gated = |gate| MixerConfig::Gated(GatedConfig { gate, ..GatedConfig::new(heads) });
+    let delta = MixerConfig::GatedDelta(GatedDeltaConfig::new(heads));
+    Ok(match variant {
+        "baseline" => vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))],
+        "gated" => vec![gated(Gate::Elementwise)],
+        "gated-headwise" => vec![gated(Gate::Headwise)],
+        // Half the heads, each with two patterns: the paper's rule at equal head_dim.
+        "differential" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V1, (heads / 2).max(1)))],
+        "differential-v2" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V2, heads))],
+        "gated-delta" => vec![delta],
+        "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
+        _ => {
+            let valid = VARIANTS.map(String::from).to_vec();
+            return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });
+        }
+    })
+}

@@ -1,0 +1,209 @@
+//! One mechanism to observe and to patch what happens inside a model.
+//!
+//! A mixer calls `let q = tap.at("q", q);`. An observer copies the tensor out, a patcher returns
+//! another one, [`Silent`] is free. Names are dotted paths that stay the same in `forward` and in
+//! `step`: a decoder prefixes what its parts call, so that a mixer's `pattern` in block 3 is
+//! `blocks.3.mixer.pattern`.
+
+use burn::tensor::Tensor;
+use std::collections::BTreeMap;
+
+/// Every name that the built-in parts of a decoder offer, with the shape of what is there.
+pub const NAMES: &[(&str, &str)] = &[
+    ("embedding", "[batch, time, d_model]: the residual stream before the first block"),
+    ("blocks.N.mixer.q", "[batch, heads, time, head_dim]: queries, after QK-norm and rotation"),
+    ("blocks.N.mixer.k", "[batch, kv_heads, time, head_dim]: keys of the tokens given in this call"),
+    ("blocks.N.mixer.v", "[batch, kv_heads, time, value_dim]: values of the tokens given in this call"),
+    ("blocks.N.mixer.pattern", "[batch, heads, time, source]: the weight of every value in the output"),
+    ("blocks.N.mixer.pattern_positive", "[batch, heads, time, source]: first softmax of differential attention"),
+    ("blocks.N.mixer.pattern_negative", "[batch, heads, time, source]: second softmax of differential attention"),
+    ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
+    ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
+    ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),
+    ("blocks.N.mixer.decay", "[batch, heads, time]: how much of the state survives the step, in (0, 1]"),
+    ("blocks.N.mixer.state", "[batch, heads, key_dim, value_dim]: state after the last token"),
+    ("blocks.N.mixer.out", "[batch, time, d_model]: what the mixer adds to the residual stream"),
+    ("blocks.N.out", "[batch, time, d_model]: the residual stream after the block"),
+    ("logits", "[batch, time, vocab_size]"),
+];
+
+/// A tensor of any rank: its values in one row, and its shape.
+#[derive(Clone, Debug)]
+pub struct Value {
+    flat: Tensor<1>,
+    shape: Vec<usize>,
+}
+
+impl Value {
+    pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
+        Self { shape: tensor.dims().to_vec(), flat: tensor.reshape([-1]) }
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The tensor again.
+    ///
+    /// # Panics
+    /// When `D` is not its rank.
+    pub fn tensor<const D: usize>(self) -> Tensor<D> {
+        let shape: [usize; D] = self
+            .shape
+            .as_slice()
+            .try_into()
+            .unwrap_or_else(|_| panic!("asked for a tensor of rank {D}, but the value has shape {:?}", self.shape));
+        self.flat.reshape(shape)
+    }
+
+    /// The values in row-major order, as f32.
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.flat.clone().try_into_vec_as().expect("a tensor that can be read")
+    }
+
+    /// Bytes that the values take.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.flat.dtype().size()
+    }
+}
+
+/// Watches or changes the values inside a model.
+pub trait Tap {
+    /// Whether `name` is to be visited. What is costly to form, such as a pattern beside a fused
+    /// operator, is formed only then.
+    fn wants(&self, name: &str) -> bool;
+    /// Sees a value and returns what the model goes on with (of the same shape).
+    fn visit(&mut self, name: &str, value: Value) -> Value;
+}
+
+impl dyn Tap + '_ {
+    /// Offers `tensor` under `name`; the model goes on with what comes back.
+    pub fn at<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
+        if !self.wants(name) {
+            return tensor;
+        }
+        let shape = tensor.dims();
+        let back = self.visit(name, Value::new(tensor));
+        assert_eq!(back.shape(), shape, "the tap at `{name}` returned another shape");
+        back.tensor()
+    }
+}
+
+/// Sees nothing and costs nothing.
+pub struct Silent;
+
+impl Tap for Silent {
+    fn wants(&self, _name: &str) -> bool {
+        false
+    }
+    fn visit(&mut self, _name: &str, value: Value) -> Value {
+        value
+    }
+}
+
+/// Passes everything on under `prefix.name`.
+pub struct Scope<'a> {
+    tap: &'a mut dyn Tap,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    pub fn new(tap: &'a mut dyn Tap, prefix: impl Into<String>) -> Self {
+        Self { tap, prefix: prefix.into() }
+    }
+    fn path(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+}
+
+impl Tap for Scope<'_> {
+    fn wants(&self, name: &str) -> bool {
+        self.tap.wants(&self.path(name))
+    }
+    fn visit(&mut self, name: &str, value: Value) -> Value {
+        let path = self.path(name);
+        self.tap.visit(&path, value)
+    }
+}
+
+/// Keeps every value whose path matches one of its globs (`blocks.*.mixer.pattern`; `*` stands for
+/// any run of characters).
+#[derive(Debug, Default)]
+pub struct Record {
+    globs: Vec<String>,
+    pub values: BTreeMap<String, Value>,
+}
+
+impl Record {
+    pub fn new(globs: &[&str]) -> Self {
+        Self { globs: globs.iter().map(|g| g.to_string()).collect(), values: BTreeMap::new() }
+    }
+
+    /// What was recorded under `path`.
+    pub fn get<const D: usize>(&self, path: &str) -> Option<Tensor<D>> {
+        self.values.get(path).map(|v| v.clone().tensor())
+    }
+
+    /// All values whose path ends in `.name`, in the order of their blocks.
+    pub fn layers(&self, name: &str) -> Vec<(usize, Value)> {
+        let end = format!(".{name}");
+        let mut found: Vec<_> = self
+            .values
+            .iter()
+            .filter(|(path, _)| path.ends_with(&end))
+            .filter_map(|(path, value)| Some((path.strip_prefix("blocks.")?.split('.').next()?.parse().ok()?, value.clone())))
+            .collect();
+        found.sort_by_key(|(layer, _)| *layer);
+        found
+    }
+}
+
+impl Tap for Record {
+    fn wants(&self, name: &str) -> bool {
+        self.globs.iter().any(|g| glob(g, name))
+    }
+    fn visit(&mut self, name: &str, value: Value) -> Value {
+        self.values.insert(name.to_string(), Value { flat: value.flat.clone().detach(), shape: value.shape.clone() });
+        value
+    }
+}
+
+/// Replaces every value whose path matches a glob by what the function makes of it.
+pub struct Patch<F: FnMut(&str, Value) -> Value> {
+    glob: String,
+    patch: F,
+}
+
+impl<F: FnMut(&str, Value) -> Value> Patch<F> {
+    pub fn new(glob: &str, patch: F) -> Self {
+        Self { glob: glob.to_string(), patch }
+    }
+}
+
+impl<F: FnMut(&str, Value) -> Value> Tap for Patch<F> {
+    fn wants(&self, name: &str) -> bool {
+        glob(&self.glob, name)
+    }
+    fn visit(&mut self, name: &str, value: Value) -> Value {
+        (self.patch)(name, value)
+    }
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(text) = text.strip_prefix(head) else { return false };
+    (0..=text.len()).filter(|&i| text.is_char_boundary(i)).any(|i| glob(rest, &text[i..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glob_star_stands_for_any_run_of_characters() {
+        assert!(glob("blocks.*.mixer.pattern", "blocks.12.mixer.pattern"));
+        assert!(!glob("blocks.*.mixer.pattern", "blocks.12.mixer.pattern_positive"));
+        assert!(glob("*", "logits"));
+        assert!(!glob("log", "logits"));
+    }
+}

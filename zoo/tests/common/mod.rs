@@ -1,0 +1,92 @@
+//! What the suites share: every mixer small and in f64, and reproducible numbers.
+#![allow(dead_code)]
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use zoo::*;
+
+pub const D_MODEL: usize = 24;
+
+/// Every mixer of the catalogue in the shapes that differ: grouped keys, partial rotation, no norm,
+/// shared queries, values wider than keys, chunks shorter than the sequence.
+pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
+    let rope = |fraction| Position::Rope { theta: 10_000.0, fraction };
+    let softmax = |kv_heads, qk_norm, position| SoftmaxConfig {
+        kv_heads: Some(kv_heads),
+        head_dim: Some(8),
+        qk_norm,
+        position,
+        ..SoftmaxConfig::new(4)
+    };
+    let gated = |gate, kv_heads| GatedConfig { gate, attention: softmax(kv_heads, true, rope(0.5)) };
+    let differential = |version, heads, kv_heads| DifferentialConfig {
+        kv_heads: Some(kv_heads),
+        head_dim: Some(6),
+        ..DifferentialConfig::new(version, heads)
+    };
+    use DifferentialVersion::{V1, V2};
+    vec![
+        ("multi-head", MixerConfig::Softmax(softmax(4, true, rope(1.0)))),
+        ("grouped-query", MixerConfig::Softmax(softmax(2, true, rope(0.5)))),
+        ("multi-query without norm or position", MixerConfig::Softmax(softmax(1, false, Position::None))),
+        ("gated elementwise", MixerConfig::Gated(gated(Gate::Elementwise, 4))),
+        ("gated headwise, grouped", MixerConfig::Gated(gated(Gate::Headwise, 2))),
+        ("differential V1", MixerConfig::Differential(differential(V1, 2, 2))),
+        ("differential V1, grouped", MixerConfig::Differential(differential(V1, 4, 2))),
+        ("differential V2", MixerConfig::Differential(differential(V2, 2, 2))),
+        ("differential V2, grouped", MixerConfig::Differential(differential(V2, 4, 2))),
+        ("gated delta", MixerConfig::GatedDelta(GatedDeltaConfig { chunk: 4, ..GatedDeltaConfig::new(3) })),
+        (
+            "gated delta, shared keys, wide values",
+            MixerConfig::GatedDelta(GatedDeltaConfig {
+                k_heads: Some(2),
+                key_dim: Some(5),
+                value_dim: Some(7),
+                chunk: 2,
+                ..GatedDeltaConfig::new(4)
+            }),
+        ),
+    ]
+}
+
+/// The mixer of block 1 in f64.
+pub fn build(config: &MixerConfig, device: &Device) -> AnyMixer {
+    config.validate(D_MODEL).expect("a valid configuration");
+    // Larger weights than usual, so that no term of a gradient is too small to be seen.
+    let mut init = Init::new(7, 0.3, 0.3, 2, device);
+    double(config.init(D_MODEL, 1, &mut init))
+}
+
+/// The same module in f64.
+pub fn double<M: Module>(module: M) -> M {
+    struct Double;
+    impl ModuleMapper for Double {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|t| {
+                let device = t.device();
+                let tracked = t.is_require_grad();
+                let data = t.into_data().convert_dtype(DType::F64);
+                Tensor::from_data(data, (&device, DType::F64)).set_require_grad(tracked)
+            })
+        }
+    }
+    module.map(&mut Double)
+}
+
+/// Reproducible numbers in (−1, 1).
+pub fn numbers<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f64> = (0..shape.iter().product())
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::F64))
+}
+
+pub fn largest<const D: usize>(x: Tensor<D>) -> f64 {
+    x.abs().max().into_scalar()
+}

@@ -1,0 +1,241 @@
+//! One suite for all mixers.
+
+mod common;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use common::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use zoo::*;
+
+#[test]
+fn a_future_token_cannot_change_the_past() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(1, [2, 11, D_MODEL], &device);
+        let before = mixer.forward(x.clone(), &mut Silent);
+        for t in [1, 4, 10] {
+            let other = numbers(2, [2, 1, D_MODEL], &device);
+            let changed = x.clone().slice_assign([0..2, t..t + 1, 0..D_MODEL], other);
+            let after = mixer.forward(changed, &mut Silent);
+            let past = largest(before.clone().narrow(1, 0, t) - after.clone().narrow(1, 0, t));
+            assert_eq!(past, 0.0, "{name}: token {t} changed what came before it");
+            let now = largest(before.clone().narrow(1, t, 1) - after.narrow(1, t, 1));
+            assert!(now > 1e-6, "{name}: token {t} did not change its own output");
+        }
+    }
+}
+
+#[test]
+fn step_by_step_equals_all_at_once() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(3, [2, 13, D_MODEL], &device);
+        let whole = mixer.forward(x.clone(), &mut Silent);
+        let mut cache = Cache::default();
+        let steps = (0..13).map(|t| {
+            let y = mixer.step(x.clone().narrow(1, t, 1), &mut cache, &mut Silent);
+            cache.advance(1);
+            y
+        });
+        let steps = Tensor::cat(steps.collect(), 1);
+        let error = largest(whole - steps);
+        assert!(error < 1e-10, "{name}: off by {error:e}");
+    }
+}
+
+#[test]
+fn only_the_linear_mixer_decodes_in_constant_memory() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let mut cache = Cache::default();
+        let bytes: Vec<usize> = (0..6)
+            .map(|t| {
+                mixer.step(numbers(t, [1, 1, D_MODEL], &device), &mut cache, &mut Silent);
+                cache.advance(1);
+                cache.bytes()
+            })
+            .collect();
+        match config {
+            MixerConfig::GatedDelta(_) => assert_eq!(bytes[0], bytes[5], "{name}"),
+            _ => assert_eq!(bytes[5], 6 * bytes[0], "{name}"),
+        }
+    }
+}
+
+#[test]
+fn every_gradient_equals_its_finite_difference() {
+    let device = Device::flex().autodiff();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(4, [2, 7, D_MODEL], &device).require_grad();
+        let weights = numbers(5, [2, 7, D_MODEL], &device);
+        let loss = |mixer: &AnyMixer, x: Tensor<3>| (mixer.forward(x, &mut Silent) * weights.clone()).sum();
+        let gradients = loss(&mixer, x.clone()).backward();
+
+        let input = x.grad(&gradients).expect("the input is tracked").into_data();
+        let parameters = gradients_by_name(&mixer, &gradients);
+        let values = checkpoint::tensors(&mixer);
+        assert_eq!(parameters.len(), values.len(), "{name}: a parameter without gradient");
+
+        let check = |what: &str, data: &TensorData, gradient: &TensorData, at: &dyn Fn(TensorData) -> f64| {
+            let gradient: Vec<f64> = gradient.clone().try_into_vec().unwrap();
+            let numbers: Vec<f64> = data.clone().try_into_vec().unwrap();
+            // The largest entry of the gradient and two others.
+            let largest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
+            for i in [largest, 0, gradient.len() / 2] {
+                let shifted = |by: f64| {
+                    let mut moved = numbers.clone();
+                    moved[i] += by;
+                    at(TensorData::new(moved, data.shape().clone()))
+                };
+                const H: f64 = 1e-5;
+                let difference = (shifted(H) - shifted(-H)) / (2.0 * H);
+                let error = (difference - gradient[i]).abs() / (1e-3 + difference.abs());
+                assert!(error < 1e-5, "{name}: {what}[{i}] is {} but the finite difference {difference}", gradient[i]);
+            }
+        };
+        check("x", &x.to_data(), &input, &|data| {
+            loss(&mixer, Tensor::from_data(data, (&device, DType::F64))).into_scalar()
+        });
+        for (parameter, gradient) in &parameters {
+            check(parameter, &values[parameter], gradient, &|data| {
+                let mut moved = values.clone();
+                moved.insert(parameter.clone(), data);
+                let mixer = checkpoint::apply(mixer.clone(), &moved, Path::new("perturbed")).unwrap();
+                loss(&mixer, x.clone()).into_scalar()
+            });
+        }
+    }
+}
+
+fn gradients_by_name(mixer: &AnyMixer, gradients: &Gradients) -> BTreeMap<String, TensorData> {
+    struct Visitor<'a> {
+        path: Vec<String>,
+        gradients: &'a Gradients,
+        found: BTreeMap<String, TensorData>,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let parts = self.path.iter().filter(|p| !p.starts_with(char::is_uppercase)).cloned();
+            let name = parts.collect::<Vec<_>>().join(".");
+            if let Some(gradient) = param.val().grad(self.gradients) {
+                self.found.insert(name, gradient.into_data());
+            }
+        }
+    }
+    let mut visitor = Visitor { path: vec![], gradients, found: BTreeMap::new() };
+    mixer.visit(&mut visitor);
+    visitor.found
+}
+
+#[test]
+fn the_parameter_count_of_a_configuration_is_that_of_the_module() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        assert_eq!(config.parameters(D_MODEL), build(&config, &device).num_params(), "{name}");
+    }
+}
+
+#[test]
+fn the_pattern_times_the_values_is_what_the_mixer_computes() {
+    // Asking for the pattern takes another path through the operator: it must not change the result.
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(6, [2, 9, D_MODEL], &device);
+        let plain = mixer.forward(x.clone(), &mut Silent);
+        let mut record = Record::new(&["pattern"]);
+        let tapped = mixer.forward(x, &mut record);
+        assert!(record.values.contains_key("pattern"), "{name}: no pattern");
+        let error = largest(plain - tapped);
+        assert!(error < 1e-10, "{name}: off by {error:e}");
+    }
+}
+
+#[test]
+fn a_patched_value_is_what_the_mixer_goes_on_with() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(7, [1, 5, D_MODEL], &device);
+        let mut silence = Patch::new("v", |_, value: Value| Value::new(value.tensor::<4>() * 0.0));
+        let out = mixer.forward(x.clone(), &mut silence);
+        assert_eq!(largest(out), 0.0, "{name}: without values nothing comes out");
+        let mut blind = Patch::new("pattern", |_, value: Value| Value::new(value.tensor::<4>() * 0.0));
+        assert_eq!(largest(mixer.forward(x, &mut blind)), 0.0, "{name}: without a pattern nothing comes out");
+    }
+}
+
+#[test]
+fn taps_are_the_same_in_forward_and_in_step() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(8, [1, 1, D_MODEL], &device);
+        let names = |record: Record| record.values.into_keys().collect::<Vec<_>>();
+        let mut forward = Record::new(&["*"]);
+        mixer.forward(x.clone(), &mut forward);
+        let mut step = Record::new(&["*"]);
+        mixer.step(x, &mut Cache::default(), &mut step);
+        let (mut forward, step) = (names(forward), names(step));
+        if matches!(config, MixerConfig::GatedDelta(_)) {
+            forward.retain(|n| n != "pattern"); // a step has no past to show
+        }
+        assert_eq!(forward, step, "{name}");
+        for tap in forward {
+            let path = format!("blocks.N.mixer.{tap}");
+            assert!(tap::NAMES.iter().any(|(listed, _)| *listed == path), "{name}: {path} is not listed");
+        }
+    }
+}
+
+#[test]
+fn a_gate_of_zero_weight_halves_the_branch() {
+    let device = Device::flex();
+    for gate in [Gate::Elementwise, Gate::Headwise] {
+        let attention = SoftmaxConfig::new(4);
+        let mut init = Init::new(1, 0.3, 0.3, 1, &device);
+        let mut gated = double(GatedConfig { gate, attention }.init(D_MODEL, &mut init));
+        gated.gate_proj.weight = gated.gate_proj.weight.map(|w| w * 0.0);
+        let x = numbers(9, [2, 6, D_MODEL], &device);
+        let plain = gated.attention.forward(x.clone(), &mut Silent);
+        let error = largest(plain * 0.5 - gated.forward(x, &mut Silent));
+        assert!(error < 1e-12, "{gate:?}: off by {error:e}");
+    }
+}
+
+#[test]
+fn lambda_init_grows_with_depth_as_published() {
+    for (layer, published) in [(0, 0.2), (1, 0.3555), (2, 0.4707), (3, 0.5561), (7, 0.7265), (23, 0.7994)] {
+        assert!((lambda_init(layer) - published).abs() < 1e-4, "layer {layer}");
+    }
+}
+
+#[test]
+fn the_differential_pattern_is_the_first_map_minus_lambda_times_the_second() {
+    let device = Device::flex();
+    let config = DifferentialConfig::new(DifferentialVersion::V2, 4);
+    let mut mixer = double(config.init(D_MODEL, 0, &mut Init::new(1, 0.3, 0.3, 1, &device)));
+    let Lambda::Token(lambda) = &mut mixer.lambda else { panic!("V2 has a λ per token") };
+    // σ(0) = ½ everywhere: the output is attn₀ − ½ attn₁.
+    lambda.weight = lambda.weight.clone().map(|w| w * 0.0);
+    let x = numbers(10, [1, 8, D_MODEL], &device);
+    let mut record = Record::new(&["pattern*", "v"]);
+    mixer.forward(x, &mut record);
+    let [difference, positive, negative] =
+        ["pattern", "pattern_positive", "pattern_negative"].map(|n| record.get::<4>(n).expect("recorded"));
+    assert!(largest(positive.clone() - negative * 0.5 - difference) < 1e-12);
+    let rows = positive.sum_dim(3);
+    assert!(largest(rows.clone() - rows.ones_like()) < 1e-12, "a softmax row sums to one");
+}
