@@ -10,12 +10,22 @@ pub use lab;
 pub use lab::device;
 pub use zoo;
 
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod prelude {
     //! Tensors, mixers, training, probes and figures.
     pub use burn;
     pub use burn::module::Module;
-    pub use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+    pub use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData, activation};
+    pub use cell_runtime::check_interrupt;
     pub use datasets::*;
+    pub use kernels;
+    pub use lab::plot::*;
+    pub use lab::probe::*;
+    pub use lab::train::cross_entropy;
     pub use lab::*;
     pub use zoo::*;
 }

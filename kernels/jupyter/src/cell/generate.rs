@@ -1,0 +1,183 @@
+//! Writes the crates that rustc compiles for a cell, and remembers which of their lines are the
+//! user's.
+
+use super::parse::Cell;
+use super::scope::{KeptItem, Scope};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// The entry of every cell. The same name each time, so that incremental compilation finds little
+/// changed; the loader looks it up in the one library it has just opened.
+pub const ENTRY: &str = "attention_cell";
+
+/// A generated source file.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    pub text: String,
+    /// For each line of `text` the line of the cell it came from.
+    pub lines: Vec<Option<usize>>,
+    /// Generated lines that put a variable back, by (1-based) line number.
+    pub puts: BTreeMap<usize, String>,
+}
+
+impl Source {
+    fn generated(&mut self, text: &str) {
+        for line in text.lines() {
+            self.text.push_str(line);
+            self.text.push('\n');
+            self.lines.push(None);
+        }
+    }
+
+    /// A piece of the user's text, at its own columns.
+    fn user(&mut self, source: &str, range: &Range<usize>, publish: &[usize]) {
+        let line_start = source[..range.start].rfind('\n').map_or(0, |at| at + 1);
+        let first = source[..range.start].matches('\n').count() + 1;
+        let indent: String =
+            source[line_start..range.start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let text = indent + &published(source, range, publish);
+        for (index, line) in text.lines().enumerate() {
+            self.text.push_str(line);
+            self.text.push('\n');
+            self.lines.push(Some(first + index));
+        }
+    }
+
+    fn put(&mut self, name: &str, condition: &str) {
+        self.generated(&format!("{condition} ::attention::cell_runtime::put(\"{name}\", {name});"));
+        self.puts.insert(self.lines.len(), name.to_string());
+    }
+
+    /// The cell's line for a generated line (both 1-based).
+    pub fn user_line(&self, line: usize) -> Option<usize> {
+        self.lines.get(line.checked_sub(1)?).copied().flatten()
+    }
+}
+
+/// The text of an item with `pub ` where it had no visibility.
+pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> String {
+    let mut text = String::new();
+    let mut at = range.start;
+    let mut offsets: Vec<usize> = publish.to_vec();
+    offsets.sort_unstable();
+    for offset in offsets {
+        text.push_str(&source[at..offset]);
+        text.push_str("pub ");
+        at = offset;
+    }
+    text + &source[at..range.end]
+}
+
+fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
+    let mut out = Source::default();
+    out.generated("#![allow(warnings)]");
+    for (name, text) in &scope.macros {
+        if !cell.macros.iter().any(|(own, _)| own == name) {
+            out.generated(text);
+        }
+    }
+    for (_, range) in &cell.macros {
+        out.user(&cell.source, range, &[]);
+    }
+    let mut except = except.clone();
+    except.extend(cell.uses.iter().flat_map(|(_, imports)| imports).filter_map(|i| i.name.clone()));
+    out.generated(&scope.imports(&except));
+    for (range, _) in &cell.uses {
+        out.user(&cell.source, range, &[]);
+    }
+    out
+}
+
+/// The crate of a cell's items, together with the older ones that must share their crate.
+pub fn items(scope: &Scope, cell: &Cell, older: &[KeptItem]) -> Source {
+    let mut except: BTreeSet<String> = BTreeSet::new();
+    except.extend(cell.items.iter().filter_map(|item| item.name.clone()));
+    except.extend(older.iter().filter_map(|item| item.part.name.clone()));
+    let mut out = head(scope, cell, &except);
+    for item in older {
+        out.generated(&item.text);
+    }
+    for item in &cell.items {
+        out.user(&cell.source, &item.range, &item.publish);
+    }
+    out
+}
+
+/// Only the imports and macros of a cell, to see whether they are right.
+pub fn imports(scope: &Scope, cell: &Cell) -> Source {
+    head(scope, cell, &BTreeSet::new())
+}
+
+/// The text as it stands, inside a function, for rustc to say what is wrong with it.
+pub fn verbatim(source: &str) -> Source {
+    let mut out = Source::default();
+    out.generated("#![allow(warnings)]\nfn cell() {");
+    out.user(source, &(0..source.len()), &[]);
+    out.generated("}");
+    out
+}
+
+/// What statements need to know beyond the cell's text.
+pub struct Run<'a> {
+    /// Variables not to put back, because the cell moves them or leaves them unset.
+    pub moved: &'a BTreeSet<String>,
+    /// Ask for types instead of running: every new variable is passed to `reveal`.
+    pub reveal: bool,
+}
+
+pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
+    let mut out = head(scope, cell, &BTreeSet::new());
+    if run.reveal {
+        out.generated(
+            "#[diagnostic::on_unimplemented(message = \"TYPE[{Self}]\")]\n\
+             trait __Reveal {}\n\
+             fn __reveal<T: __Reveal>(_: &T) {}",
+        );
+    }
+    out.generated(&format!(
+        "#[unsafe(no_mangle)]\npub extern \"C\" fn {ENTRY}() {{\n\
+         use ::attention::cell_runtime::show::{{ShowUnit as _, ShowDebug as _, ShowAny as _}};"
+    ));
+    let used: Vec<_> = scope.variables.iter().filter(|(name, _)| cell.mentioned.contains(*name)).collect();
+    for (name, variable) in &used {
+        let mutable = if variable.mutable { "mut " } else { "" };
+        out.generated(&format!("let {mutable}{name}: {} = ::attention::cell_runtime::take(\"{name}\");", variable.ty));
+    }
+    out.generated("let __finished = ::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
+    for range in &cell.statements {
+        out.user(&cell.source, range, &[]);
+    }
+    if let Some(range) = &cell.last {
+        out.generated("match &(");
+        out.user(&cell.source, range, &[]);
+        out.generated(") { __value => (&*__value).evcxr_display() }");
+    }
+    for bound in &cell.bound {
+        if run.reveal {
+            out.generated(&format!("__reveal(&{});", bound.name));
+            out.puts.insert(out.lines.len(), bound.name.clone());
+        } else if !run.moved.contains(&bound.name) {
+            out.put(&bound.name, "");
+        }
+    }
+    out.generated("::std::result::Result::Ok(())\n});");
+    for (name, _) in &used {
+        // An old variable the cell redefines comes back only if the cell did not get that far.
+        let redefined = cell.bound.iter().any(|bound| bound.name == **name);
+        let gone = run.moved.contains(&old(name)) || run.reveal;
+        if !gone {
+            let condition = if redefined { "if !__finished { " } else { "{ " };
+            out.put(name, condition);
+            let line = out.lines.len();
+            out.puts.insert(line, old(name));
+            out.generated("}");
+        }
+    }
+    out.generated("}");
+    out
+}
+
+/// How `moved` names the variable a cell began with, as opposed to a new one of the same name.
+pub fn old(name: &str) -> String {
+    format!("old {name}")
+}

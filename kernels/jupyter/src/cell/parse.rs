@@ -1,0 +1,319 @@
+//! Splits a cell into directives, imports, macros, items, statements and a last expression.
+//! Everything is a byte range of the user's own text, so that line numbers stay the user's.
+
+use super::items::{ItemPart, item_part};
+use proc_macro2::{TokenStream, TokenTree};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+use syn::{Block, Item, Stmt, UseTree};
+
+/// A name a cell's own statements bind at top level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub name: String,
+    pub mutable: bool,
+}
+
+/// One leaf of a `use` declaration, written as a declaration of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// The name it binds; `None` for globs and `as _`.
+    pub name: Option<String>,
+    pub text: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// `:dep …` and other lines that begin with a colon, with their line numbers.
+    pub directives: Vec<(usize, String)>,
+    /// The source with directive lines blanked; ranges refer to this text.
+    pub source: String,
+    pub uses: Vec<(Range<usize>, Vec<Import>)>,
+    pub macros: Vec<(String, Range<usize>)>,
+    pub items: Vec<ItemPart>,
+    pub statements: Vec<Range<usize>>,
+    pub last: Option<Range<usize>>,
+    pub bound: Vec<Bound>,
+    /// Identifiers in statements and the last expression, format strings included.
+    pub mentioned: BTreeSet<String>,
+    closures: bool,
+}
+
+impl Cell {
+    /// Loops, or closures that a library loops over.
+    pub fn repeats(&self) -> bool {
+        self.closures || ["for", "while", "loop"].iter().any(|word| self.mentioned.contains(*word))
+    }
+
+    pub fn runs(&self) -> bool {
+        !self.statements.is_empty() || self.last.is_some()
+    }
+}
+
+/// Takes the lines that begin with `:` out of the way (as blank lines), wherever they stand
+/// before the first line of Rust.
+fn directives(code: &str) -> (Vec<(usize, String)>, String) {
+    let mut found = Vec::new();
+    let mut source = String::with_capacity(code.len());
+    let mut leading = true;
+    for (index, line) in code.split_inclusive('\n').enumerate() {
+        let text = line.trim();
+        let directive = leading && text.starts_with(':') && !text.starts_with("::");
+        if directive {
+            found.push((index + 1, text.to_string()));
+            source.push_str(&" ".repeat(line.trim_end_matches('\n').len()));
+            source.push_str(if line.ends_with('\n') { "\n" } else { "" });
+        } else {
+            leading &= text.is_empty() || text.starts_with("//");
+            source.push_str(line);
+        }
+    }
+    (found, source)
+}
+
+/// A cell whose Rust does not parse: its directives and source, and what syn says.
+pub type Unparsed = Box<(Cell, syn::Error)>;
+
+pub fn parse(code: &str) -> Result<Cell, Unparsed> {
+    let code = code.replace("\r\n", "\n");
+    let (directives, source) = directives(&code);
+    let mut cell = Cell { directives, source, ..Cell::default() };
+    match Block::parse_within.parse_str(&cell.source) {
+        Ok(stmts) => cell.sort(&stmts),
+        Err(error) => return Err(Box::new((cell, error))),
+    }
+    // Spans of cells already split are never asked for again; without this they pile up.
+    proc_macro2::extra::invalidate_current_thread_spans();
+    Ok(cell)
+}
+
+/// Is the text a beginning that more lines could complete?
+pub fn is_unfinished(code: &str) -> bool {
+    let (_, source) = directives(code);
+    if let Err(unparsed) = parse(code) {
+        let message = unparsed.1.to_string();
+        return message.contains("unexpected end of input")
+            || (source.parse::<TokenStream>().is_err() && open_brackets(&source) > 0);
+    }
+    false
+}
+
+/// Counts what is open at the end. Good enough for a prompt: brackets inside strings are rare
+/// in text that does not lex.
+fn open_brackets(source: &str) -> i32 {
+    source.chars().fold(0, |open, c| match c {
+        '(' | '[' | '{' => open + 1,
+        ')' | ']' | '}' => open - 1,
+        _ => open,
+    })
+}
+
+impl Cell {
+    fn sort(&mut self, stmts: &[Stmt]) {
+        let count = stmts.iter().filter(|stmt| !matches!(stmt, Stmt::Item(_))).count();
+        let mut seen = 0;
+        for stmt in stmts {
+            let range = stmt.span().byte_range();
+            if let Stmt::Item(item) = stmt {
+                self.item(item, range);
+                continue;
+            }
+            seen += 1;
+            let tokens = self.source[range.clone()].parse().unwrap_or_default();
+            self.mention(tokens);
+            let value = match stmt {
+                Stmt::Expr(_, semi) => semi.is_none(),
+                Stmt::Macro(mac) => mac.semi_token.is_none(),
+                _ => false,
+            };
+            if value && seen == count {
+                self.last = Some(range);
+                continue;
+            }
+            if let Stmt::Local(local) = stmt {
+                let mut names = PatternNames(&mut self.bound);
+                names.visit_pat(&local.pat);
+            }
+            self.statements.push(range);
+        }
+    }
+
+    fn item(&mut self, item: &Item, range: Range<usize>) {
+        match item {
+            Item::Use(item) => {
+                let mut imports = Vec::new();
+                let prefix = if item.leading_colon.is_some() { "::" } else { "" };
+                leaves(prefix.to_string(), &item.tree, &mut imports);
+                self.uses.push((range, imports));
+            }
+            Item::Macro(item) if item.ident.is_some() => {
+                let name = item.ident.as_ref().unwrap().to_string();
+                self.macros.push((name, range));
+            }
+            item => {
+                let part = item_part(&self.source, item, range);
+                self.items.push(part);
+            }
+        }
+    }
+
+    fn mention(&mut self, tokens: TokenStream) {
+        for token in tokens {
+            match token {
+                TokenTree::Group(group) => self.mention(group.stream()),
+                TokenTree::Ident(ident) => {
+                    self.mentioned.insert(ident.to_string());
+                }
+                TokenTree::Literal(literal) => self.format_arguments(&literal.to_string()),
+                TokenTree::Punct(punct) => self.closures |= punct.as_char() == '|',
+            }
+        }
+    }
+
+    /// `"{x:?} {y}"` mentions x and y; `{:width$}` mentions width.
+    fn format_arguments(&mut self, literal: &str) {
+        if !literal.contains('{') {
+            return;
+        }
+        for word in literal.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            self.mentioned.insert(word.to_string());
+        }
+    }
+}
+
+fn leaves(prefix: String, tree: &UseTree, into: &mut Vec<Import>) {
+    match tree {
+        UseTree::Path(path) => leaves(format!("{prefix}{}::", path.ident), &path.tree, into),
+        UseTree::Group(group) => {
+            group.items.iter().for_each(|tree| leaves(prefix.clone(), tree, into));
+        }
+        UseTree::Glob(_) => into.push(Import { name: None, text: format!("use {prefix}*;") }),
+        UseTree::Name(name) if name.ident == "self" => {
+            let path = prefix.trim_end_matches("::").to_string();
+            let last = path.rsplit("::").next().unwrap_or(&path).to_string();
+            into.push(Import { name: Some(last), text: format!("use {path};") });
+        }
+        UseTree::Name(name) => {
+            into.push(Import { name: Some(name.ident.to_string()), text: format!("use {prefix}{};", name.ident) })
+        }
+        UseTree::Rename(rename) => {
+            let path = match rename.ident == "self" {
+                true => prefix.trim_end_matches("::").to_string(),
+                false => format!("{prefix}{}", rename.ident),
+            };
+            let bound = rename.rename.to_string();
+            let text = format!("use {path} as {bound};");
+            into.push(Import { name: (bound != "_").then_some(bound), text });
+        }
+    }
+}
+
+struct PatternNames<'a>(&'a mut Vec<Bound>);
+
+impl<'ast> Visit<'ast> for PatternNames<'_> {
+    fn visit_pat_ident(&mut self, pat: &'ast syn::PatIdent) {
+        let name = pat.ident.to_string();
+        // `let None = x else {…}` and constants look like bindings; bindings are lower case.
+        let lower = name.chars().next().is_some_and(|c| c.is_lowercase() || c == '_');
+        if lower {
+            self.0.retain(|bound| bound.name != name);
+            self.0.push(Bound { name, mutable: pat.mutability.is_some() });
+        }
+        if let Some((_, inner)) = &pat.subpat {
+            self.visit_pat(inner);
+        }
+    }
+
+    fn visit_expr(&mut self, _: &'ast syn::Expr) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(code: &str) -> Cell {
+        parse(code).unwrap_or_else(|unparsed| panic!("{}", unparsed.1))
+    }
+
+    fn texts<'a>(cell: &'a Cell, ranges: &[Range<usize>]) -> Vec<&'a str> {
+        ranges.iter().map(|range| &cell.source[range.clone()]).collect()
+    }
+
+    #[test]
+    fn a_cell_is_split_into_its_parts() {
+        let cell = cell(
+            "// first\nuse std::{fmt, io::{self, Read as _}};\nstruct P { x: f32 }\n\
+             macro_rules! m { () => { 1 } }\nlet p = P { x: 1.0 };\np.x += 1.0;\np.x // shown",
+        );
+        assert_eq!(texts(&cell, &cell.statements), ["let p = P { x: 1.0 };", "p.x += 1.0;"]);
+        assert_eq!(&cell.source[cell.last.clone().unwrap()], "p.x");
+        assert_eq!(cell.items[0].name.as_deref(), Some("P"));
+        assert_eq!(cell.macros[0].0, "m");
+        let imports: Vec<_> = cell.uses[0].1.iter().map(|import| import.text.as_str()).collect();
+        assert_eq!(imports, ["use std::fmt;", "use std::io;", "use std::io::Read as _;"]);
+    }
+
+    #[test]
+    fn only_an_expression_at_the_end_is_shown() {
+        assert!(cell("1 + 1").last.is_some());
+        assert!(cell("1 + 1;").last.is_none());
+        assert!(cell("vec![1]").last.is_some());
+        assert!(cell("for _ in 0..1 {}\nlet x = 1;").last.is_none());
+    }
+
+    #[test]
+    fn every_kind_of_pattern_binds_its_names() {
+        let cell = cell("let (mut a, [b, ..]) = x; let P { c, d: Q(e) } = y; let f @ Some(_g) = z else { return };");
+        let names: Vec<_> = cell.bound.iter().map(|b| (b.name.as_str(), b.mutable)).collect();
+        let expected = [("a", true), ("b", false), ("c", false), ("e", false), ("f", false), ("_g", false)];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn names_in_format_strings_are_mentioned() {
+        let mentioned = cell("println!(\"{x:?} {y:>width$} {}\", z.w)").mentioned;
+        for name in ["x", "y", "width", "z"] {
+            assert!(mentioned.contains(name), "{name} in {mentioned:?}");
+        }
+    }
+
+    #[test]
+    fn directives_leave_the_line_numbers_alone() {
+        let cell = cell(":dep burn = \"1\"\n\nlet x = 1;");
+        assert_eq!(cell.directives, [(1, ":dep burn = \"1\"".to_string())]);
+        assert_eq!(cell.source[..cell.statements[0].start].matches('\n').count(), 2);
+    }
+
+    #[test]
+    fn everything_without_a_visibility_becomes_public() {
+        let code = "#[derive(Debug)]\nstruct P(u8, pub u8);\nimpl P { const N: u8 = 1; async unsafe fn f(&self) {} }\nenum E { A }\nunsafe trait T {}";
+        let cell = cell(code);
+        let public: Vec<_> = cell
+            .items
+            .iter()
+            .map(|item| crate::cell::generate::published(&cell.source, &item.range, &item.publish))
+            .collect();
+        assert_eq!(
+            public,
+            [
+                "#[derive(Debug)]\npub struct P(pub u8, pub u8);",
+                "impl P { pub const N: u8 = 1; pub async unsafe fn f(&self) {} }",
+                "pub enum E { A }",
+                "pub unsafe trait T {}",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_open_bracket_or_string_waits_for_more() {
+        for open in ["fn f() {", "let x = (1,", "vec![", "struct S {\n    x: f32,"] {
+            assert!(is_unfinished(open), "{open}");
+        }
+        for closed in ["", "1 + 1", "let x = )", "fn f() {}", "let s = \"{\";"] {
+            assert!(!is_unfinished(closed), "{closed}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! rustc's own rendered messages, with the cell's line numbers and without our generated lines.
+
+use super::compile::Diagnostic;
+use super::generate::Source;
+
+/// What an `error` message to the front end holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellError {
+    pub ename: String,
+    pub evalue: String,
+    pub traceback: Vec<String>,
+}
+
+impl CellError {
+    pub fn new(ename: &str, evalue: impl Into<String>) -> Self {
+        let evalue = evalue.into();
+        let traceback = vec![format!("\x1b[1;31m{ename}\x1b[0m: {evalue}")];
+        CellError { ename: ename.into(), evalue, traceback }
+    }
+
+    pub fn note(mut self, note: &str) -> Self {
+        self.traceback.push(note.to_string());
+        self
+    }
+}
+
+/// One error for all of a cell's diagnostics: a front end shows (and nbclient reports) only one.
+pub fn compile_error(diagnostics: &[Diagnostic], source: &Source, cell: usize) -> CellError {
+    let mut shown = Vec::new();
+    let mut first = None;
+    for diagnostic in diagnostics {
+        let message = &diagnostic.message;
+        // "aborting due to 2 previous errors" adds nothing in a notebook.
+        if message.starts_with("aborting due to") || message.starts_with("For more information") {
+            continue;
+        }
+        if first.is_none() {
+            let line = diagnostic.primary().and_then(|span| source.user_line(span.line_start));
+            let place = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            let code = diagnostic.code.as_ref().map(|c| format!("{}: ", c.code));
+            first = Some(format!("{}{message}{place}", code.unwrap_or_default()));
+        }
+        let rendered = diagnostic.rendered.as_deref().unwrap_or(message);
+        shown.push(rewrite(rendered, source, cell));
+    }
+    shown.dedup();
+    CellError {
+        ename: "CompileError".into(),
+        evalue: first.unwrap_or_else(|| "the compiler failed without a message".into()),
+        traceback: shown,
+    }
+}
+
+/// Splits a rendered line into what the eye sees and where its first number stands.
+fn gutter_number(line: &str) -> Option<(std::ops::Range<usize>, usize)> {
+    let bytes = line.as_bytes();
+    let mut at = skip_ansi_and_spaces(bytes, 0);
+    let start = at;
+    while at < bytes.len() && bytes[at].is_ascii_digit() {
+        at += 1;
+    }
+    let number = line[start..at].parse().ok()?;
+    let after = skip_ansi_and_spaces(bytes, at);
+    let edge = matches!(bytes.get(after), Some(b'|' | b'+' | b'-' | b'~' | b':'));
+    (edge && after > at).then_some((start..at, number))
+}
+
+fn skip_ansi_and_spaces(bytes: &[u8], mut at: usize) -> usize {
+    while at < bytes.len() {
+        match bytes[at] {
+            b' ' => at += 1,
+            0x1b => {
+                while at < bytes.len() && bytes[at] != b'm' {
+                    at += 1;
+                }
+                at += 1;
+            }
+            _ => break,
+        }
+    }
+    at.min(bytes.len())
+}
+
+/// `--> cell_7.rs:21:9` and `::: …` lines.
+fn place(line: &str) -> Option<(usize, usize, usize)> {
+    let arrow = line.find("--> ").or_else(|| line.find("::: "))?;
+    let start = skip_ansi_and_spaces(line.as_bytes(), arrow + 4);
+    let path_end = start + line[start..].find(".rs:")? + 3;
+    let mut numbers = line[path_end + 1..].split(':');
+    let row = numbers.next()?.parse().ok()?;
+    let column = numbers.next()?;
+    let digits = column.len() - column.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    Some((start, row, column[..digits].parse().ok()?))
+}
+
+fn rewrite(rendered: &str, source: &Source, cell: usize) -> String {
+    let mut out: Vec<String> = Vec::new();
+    // Below a generated line come its underlines; they go with it.
+    let mut hidden = false;
+    for line in rendered.lines() {
+        if let Some((start, row, column)) = place(line) {
+            hidden = false;
+            let elsewhere = line[start..].contains('/');
+            match source.user_line(row) {
+                _ if elsewhere => out.push(line.to_string()),
+                Some(row) => out.push(format!("{}cell [{cell}]:{row}:{column}", &line[..start])),
+                None => {}
+            }
+            continue;
+        }
+        if let Some((range, number)) = gutter_number(line) {
+            hidden = false;
+            match source.user_line(number) {
+                Some(row) => {
+                    let width = range.len();
+                    out.push(format!("{}{row:<width$}{}", &line[..range.start], &line[range.end..]));
+                }
+                None => hidden = true,
+            }
+            continue;
+        }
+        let first = skip_ansi_and_spaces(line.as_bytes(), 0);
+        let annotation = line.as_bytes().get(first) == Some(&b'|');
+        if hidden && annotation {
+            continue;
+        }
+        hidden &= annotation;
+        if line.contains("For more information about this error") {
+            continue;
+        }
+        out.push(line.to_string());
+    }
+    out.join("\n").trim_end().to_string()
+}

@@ -1,0 +1,208 @@
+//! The session process from the kernel's side: start it, have it run libraries, read its output
+//! all the time.
+
+use crate::interrupts::Interrupts;
+use crate::output::{Piece, Scanner};
+use crate::toolkit::Toolkit;
+use anyhow::{Context, Result, bail};
+use cell_runtime::wire;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Where a session's output goes; called from the threads that read it.
+pub type Sink = Arc<dyn Fn(Stream, Piece) + Send + Sync>;
+
+/// What a cell came to.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// `ok`, `error`, `interrupted`, `panic` or `load`.
+    pub kind: String,
+    pub message: String,
+    pub place: String,
+    pub shown: Option<String>,
+    /// The variables now in the store.
+    pub names: Vec<String>,
+}
+
+pub enum Answer {
+    Ran(Ran),
+    /// The process is gone, and its variables with it.
+    Died(ExitStatus),
+}
+
+pub struct Session {
+    process: Child,
+    wire: UnixStream,
+    ends: [Receiver<String>; 2],
+    runs: u64,
+}
+
+impl Session {
+    pub fn start(toolkit: &Toolkit, sink: &Sink) -> Result<Self> {
+        let (wire, theirs) = UnixStream::pair()?;
+        let fd = theirs.as_raw_fd();
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("run-session")
+            .arg(&toolkit.dylib)
+            .env("LD_LIBRARY_PATH", library_path(&toolkit.library_path))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C in a terminal reaches the kernel, which decides what it means.
+            .process_group(0);
+        // SAFETY: only async-signal-safe calls between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if fd == 3 {
+                    libc::fcntl(3, libc::F_SETFD, 0);
+                } else if libc::dup2(fd, 3) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                #[cfg(target_os = "linux")]
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut process = command.spawn().context("cannot start the session process")?;
+        let out = read(process.stdout.take().expect("piped"), Stream::Stdout, sink.clone());
+        let err = read(process.stderr.take().expect("piped"), Stream::Stderr, sink.clone());
+        Ok(Session { process, wire, ends: [out, err], runs: 0 })
+    }
+
+    /// Runs `symbol` of `library`. When this returns, all the cell printed has been forwarded.
+    pub fn run(&mut self, library: &Path, symbol: &str, stop: &Interrupts) -> Result<Answer> {
+        self.runs += 1;
+        let nonce = format!("{}-{}", self.process.id(), self.runs);
+        let Some(path) = library.to_str() else { bail!("{} is not UTF-8", library.display()) };
+        let command = ["run".as_bytes(), path.as_bytes(), symbol.as_bytes(), nonce.as_bytes()];
+        let mut ran = wire::send(&mut self.wire, &command).and_then(|()| self.receive());
+        if ran.is_ok() {
+            // It has begun: from here on the stop button is the cell's business.
+            stop.cell_started(self.process.id() as i32);
+            ran = self.receive();
+            stop.cell_ended();
+        }
+        let Ok(fields) = ran else { return Ok(Answer::Died(self.buried()?)) };
+        for end in &self.ends {
+            while end.recv().is_ok_and(|seen| seen != nonce) {}
+        }
+        let text = |at: usize| String::from_utf8_lossy(&fields[at]).into_owned();
+        if fields.len() < 5 {
+            bail!("the session answered in {} fields", fields.len());
+        }
+        Ok(Answer::Ran(Ran {
+            kind: text(0),
+            message: text(1),
+            place: text(2),
+            shown: (!fields[3].is_empty()).then(|| text(4)),
+            names: (5..fields.len()).map(text).collect(),
+        }))
+    }
+
+    /// Loads an item crate's library; its symbols are there for every later cell.
+    pub fn load(&mut self, library: &Path) -> Result<()> {
+        let path = library.to_str().with_context(|| format!("{} is not UTF-8", library.display()))?;
+        wire::send(&mut self.wire, &[b"load", path.as_bytes()])?;
+        let fields = self.receive()?;
+        if fields.first().map(Vec::as_slice) != Some(b"ok") {
+            let why = fields.get(1).map(|text| String::from_utf8_lossy(text).into_owned());
+            bail!("{}", why.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Drops all variables.
+    pub fn clear(&mut self) -> Result<()> {
+        wire::send(&mut self.wire, &[b"clear"])?;
+        self.receive()?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> std::io::Result<Vec<Vec<u8>>> {
+        wire::receive(&mut self.wire)
+    }
+
+    /// Waits for a process that hung up, and for the last of its output.
+    fn buried(&mut self) -> Result<ExitStatus> {
+        let status = self.process.wait()?;
+        for end in &self.ends {
+            // A program the cell started may hold the pipe open; its output is not waited for.
+            while end.recv_timeout(Duration::from_millis(500)).is_ok() {}
+        }
+        Ok(status)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The toolchain's library folder first, then what the user had.
+fn library_path(first: &Path) -> std::ffi::OsString {
+    let mut paths = first.as_os_str().to_owned();
+    if let Some(more) = std::env::var_os("LD_LIBRARY_PATH").filter(|more| !more.is_empty()) {
+        paths.push(":");
+        paths.push(more);
+    }
+    paths
+}
+
+fn read(mut pipe: impl Read + Send + 'static, stream: Stream, sink: Sink) -> Receiver<String> {
+    let (ended, ends): (Sender<String>, _) = channel();
+    std::thread::spawn(move || {
+        let mut scanner = Scanner::default();
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let count = match pipe.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            for piece in scanner.push(&bytes[..count]) {
+                match piece {
+                    Piece::End(nonce) => drop(ended.send(nonce)),
+                    piece => sink(stream, piece),
+                }
+            }
+        }
+        scanner.finish().into_iter().for_each(|piece| sink(stream, piece));
+    });
+    ends
+}
+
+/// In words: how a session process ended.
+pub fn obituary(status: ExitStatus) -> String {
+    let Some(signal) = status.signal() else {
+        let code = status.code().unwrap_or(-1);
+        return format!("the cell ended its process with exit code {code}");
+    };
+    let (name, hint) = match signal {
+        libc::SIGABRT => ("SIGABRT", "abort(), or a panic that could not unwind"),
+        libc::SIGSEGV => ("SIGSEGV", "most often a recursion without end, or unsafe code"),
+        libc::SIGBUS => ("SIGBUS", "memory that is not there"),
+        libc::SIGILL => ("SIGILL", "an instruction this processor does not know"),
+        libc::SIGFPE => ("SIGFPE", "integer arithmetic"),
+        libc::SIGKILL => ("SIGKILL", "stopped by hand, or out of memory"),
+        libc::SIGTERM => ("SIGTERM", "asked to end"),
+        _ => ("a signal", "unusual"),
+    };
+    format!("the cell's process died of signal {signal}, {name} ({hint})")
+}

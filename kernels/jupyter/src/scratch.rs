@@ -1,0 +1,37 @@
+//! The kernel's private folder, and the remains of kernels that were killed.
+
+use anyhow::{Context, Result};
+use std::path::Path;
+use tempfile::TempDir;
+
+const PREFIX: &str = "attention-kernel-";
+
+/// A folder of this process alone, removed when it ends.
+pub fn folder() -> Result<TempDir> {
+    let base = std::env::temp_dir();
+    sweep(&base);
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir()
+        .with_context(|| format!("cannot make a folder in {}", base.display()))
+}
+
+/// Removes folders whose process is gone: after `kill -9` nobody else does.
+fn sweep(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX))
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|pid| pid.parse::<i32>().ok());
+        let Some(pid) = pid else { continue };
+        // SAFETY: signal 0 only asks whether the process exists.
+        let gone =
+            unsafe { libc::kill(pid, 0) } != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+        if gone {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What fails says so, fails the cell, and leaves the rest alone.
+
+mod support;
+use jupyter_protocol::{IsCompleteRequest, ReplyStatus};
+use std::time::Duration;
+use support::{Kernel, Output, plain};
+
+#[tokio::test]
+async fn variables_survive_a_panic() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let mut kept = vec![1, 2];").await.ok();
+    let failed = kernel.run("kept.push(3);\n\nassert_eq!(kept.len(), 4, \"too short\");").await;
+    let (ename, evalue, traceback) = failed.error();
+    assert_eq!(ename, "Panic");
+    assert!(evalue.contains("too short"), "{evalue}");
+    assert!(plain(traceback).contains("cell [2], line 3"), "{traceback}");
+    assert!(traceback.lines().count() < 8, "no backtrace: {traceback}");
+    assert_eq!(kernel.run("kept").await.result(), "[1, 2, 3]");
+}
+
+#[tokio::test]
+async fn a_question_mark_error_fails_the_cell() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let before = 1;").await.ok();
+    let failed = kernel.run("let n: i32 = \"x\".parse()?;").await;
+    assert_eq!(failed.error().1, "invalid digit found in string");
+    kernel.run("let n: i32 = \"7\".parse()?;").await.ok();
+    assert_eq!(kernel.run("n + before").await.result(), "8");
+}
+
+#[tokio::test]
+async fn a_compile_error_points_at_the_users_line_and_keeps_everything() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let a = 1;").await.ok();
+    let failed = kernel.run("// a comment\nlet b = a + 1;\nlet c: String = b;\nlet d = nothing;").await;
+    let (ename, _, traceback) = failed.error();
+    let text = plain(traceback);
+    assert_eq!(ename, "CompileError");
+    assert!(text.contains("cell [2]:3:17"), "{text}");
+    assert!(text.contains("cell [2]:4:9"), "{text}");
+    assert!(text.contains("let c: String = b;"), "{text}");
+    assert!(!text.contains("cell_runtime") && !text.contains("run_"), "{text}");
+    assert!(traceback.contains("\x1b["), "coloured");
+    assert_eq!(kernel.run("a").await.result(), "1");
+    let syntax = kernel.run("let x = ;").await;
+    assert!(plain(syntax.error().2).contains("cell [4]:1:9"), "{syntax:#?}");
+    let item = kernel.run("\nfn f() -> u8 { \"no\" }").await;
+    assert!(plain(item.error().2).contains("cell [5]:2:"), "{item:#?}");
+}
+
+#[tokio::test]
+async fn a_dead_session_is_reported_and_the_kernel_lives_on() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("fn seven() -> i32 { 7 }\nlet lost = 1;").await.ok();
+    let cells = [
+        ("println!(\"last words\"); std::process::abort();", "SIGABRT"),
+        ("std::process::exit(3);", "exit code 3"),
+        (
+            "fn deep(n: u64) -> u64 { let a = [n; 100]; std::hint::black_box(&a); deep(n + 1) + a[3] }\ndeep(0)",
+            "SIGSEGV",
+        ),
+        ("unsafe { *(8 as *mut u8) = 1 };", "SIGSEGV"),
+    ];
+    for (cell, reason) in cells {
+        let died = kernel.run(cell).await;
+        let (ename, evalue, traceback) = died.error();
+        assert_eq!(ename, "SessionDied");
+        assert!(evalue.contains(reason), "{evalue}");
+        assert!(traceback.contains("All variables are lost"), "{traceback}");
+        if cell.contains("last words") {
+            assert_eq!(died.stdout(), "last words\n");
+        }
+        assert_eq!(kernel.run("seven()").await.result(), "7");
+    }
+    assert!(kernel.run("lost").await.error().1.contains("lost"));
+}
+
+#[tokio::test]
+async fn interrupting_a_loop_keeps_the_variables_and_a_second_press_kills() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let mut step = 0u64;").await.ok();
+    let id = kernel.send("println!(\"go\");\nloop {\n    step += 1;\n    attention::cell_runtime::check_interrupt()?;\n    std::thread::sleep(std::time::Duration::from_millis(1));\n}").await;
+    wait_for_go(&mut kernel, &id).await;
+    kernel.interrupt().await;
+    let stopped = kernel.finish(&id).await;
+    assert_eq!(stopped.error().0, "Interrupted");
+    assert_eq!(kernel.run("step > 0").await.result(), "true");
+    // The flag does not outlive the cell.
+    assert_eq!(kernel.run("attention::cell_runtime::interrupted()").await.result(), "false");
+
+    let id = kernel.send("println!(\"go\");\nloop { std::thread::sleep(std::time::Duration::from_millis(5)) }").await;
+    wait_for_go(&mut kernel, &id).await;
+    kernel.interrupt().await;
+    kernel.interrupt().await;
+    let killed = kernel.finish(&id).await;
+    assert_eq!(killed.error().0, "Killed");
+    assert_eq!(kernel.run("1").await.result(), "1");
+}
+
+async fn wait_for_go(kernel: &mut Kernel, id: &str) {
+    loop {
+        let next = serde_json::to_value(kernel.next(id).await).unwrap();
+        assert_ne!(next["execution_state"], "idle", "the cell ended early");
+        if next["name"] == "stdout" {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn interrupting_a_compilation_stops_it() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let kept = 1;").await.ok();
+    // A constant that takes rustc minutes to evaluate.
+    let slow = "const N: u64 = { let mut i = 0u64; while i < 20_000_000_000 { i += 1; } i };\nN";
+    let id = kernel.send(slow).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    kernel.interrupt().await;
+    let stopped = kernel.finish(&id).await;
+    assert_eq!(stopped.error().0, "Interrupted");
+    assert_eq!(kernel.run("kept").await.result(), "1");
+}
+
+#[tokio::test]
+async fn a_failure_aborts_what_was_queued_behind_it() {
+    let mut kernel = Kernel::start().await;
+    let first = kernel.send("std::thread::sleep(std::time::Duration::from_millis(300)); panic!(\"first\");").await;
+    let second = kernel.send("let ran = true;").await;
+    assert_eq!(kernel.finish(&first).await.status, ReplyStatus::Error);
+    assert_eq!(kernel.finish(&second).await.status, ReplyStatus::Aborted);
+    assert!(kernel.run("ran").await.error().1.contains("ran"));
+}
+
+#[tokio::test]
+async fn deps_inside_are_accepted_and_others_refused() {
+    let mut kernel = Kernel::start().await;
+    kernel.run(":dep serde_json = \"1\"\nuse serde_json::json;").await.ok();
+    assert_eq!(kernel.run("json!({\"a\": 1}).to_string()").await.result(), "\"{\\\"a\\\":1}\"");
+    let refused = kernel.run(":dep no-such-crate = \"1\"").await;
+    let (_, evalue, traceback) = refused.error();
+    assert!(evalue.contains("no_such_crate") && traceback.contains("serde_json"), "{refused:#?}");
+    let unknown = kernel.run(":nonsense").await;
+    assert!(unknown.error().1.contains(":vars"), "{unknown:#?}");
+}
+
+#[tokio::test]
+async fn unfinished_code_is_told_from_finished() {
+    let mut kernel = Kernel::start().await;
+    for (code, expected) in [
+        ("fn f() {", "incomplete"),
+        ("let x = (1,", "incomplete"),
+        ("1 + 1", "complete"),
+        ("", "complete"),
+        ("let x = )", "complete"),
+    ] {
+        let request = IsCompleteRequest { code: code.into() };
+        let reply = serde_json::to_value(kernel.ask(request.into()).await).unwrap();
+        assert_eq!(reply["status"], expected, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_cell_is_fine_and_counts() {
+    let mut kernel = Kernel::start().await;
+    assert_eq!(kernel.run("").await.ok().outputs, Vec::<Output>::new());
+    assert_eq!(kernel.run("// only a comment").await.ok().count, 2);
+}

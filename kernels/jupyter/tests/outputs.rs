@@ -1,0 +1,103 @@
+//! What a cell prints and shows, in order and in time.
+
+mod support;
+use std::time::Duration;
+use support::{Kernel, Output};
+
+fn display(mime: &str, content: &str) -> Output {
+    Output::Display(mime.into(), content.into())
+}
+
+#[tokio::test]
+async fn text_and_displays_arrive_in_order_and_all_of_them() {
+    let mut kernel = Kernel::start().await;
+    let cell = "print!(\"a\");\nattention::cell_runtime::display(\"text/html\", \"<b>1</b>\");\n\
+                println!(\"EVCXR_BEGIN_CONTENT text/html\\n<b>2</b>\\nEVCXR_END_CONTENT\");\nprintln!(\"z\"); 42";
+    let ran = kernel.run(cell).await.ok();
+    assert_eq!(
+        ran.outputs,
+        [
+            Output::Stdout("a".into()),
+            display("text/html", "<b>1</b>"),
+            display("text/html", "<b>2</b>"),
+            Output::Stdout("z\n".into()),
+            Output::Result("42".into()),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn nothing_printed_is_lost_or_late() {
+    let mut kernel = Kernel::start().await;
+    for round in 0..10 {
+        let cell = format!("for i in 0..2000 {{ println!(\"{round} {{i}}\"); eprintln!(\"{round} {{i}}\"); }}");
+        let ran = kernel.run(&cell).await.ok();
+        let expected: String = (0..2000).map(|i| format!("{round} {i}\n")).collect();
+        let stderr: String = ran
+            .outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Stderr(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ran.stdout(), expected);
+        assert_eq!(stderr, expected);
+    }
+}
+
+#[tokio::test]
+async fn progress_arrives_while_the_cell_runs() {
+    let mut kernel = Kernel::start().await;
+    let id = kernel.send("use std::io::Write;\nfor i in 0..3 { print!(\"\\r{i}\"); std::io::stdout().flush()?; std::thread::sleep(std::time::Duration::from_millis(200)); }").await;
+    let mut times = Vec::new();
+    loop {
+        let next = serde_json::to_value(kernel.next(&id).await).unwrap();
+        if next["name"] == "stdout" {
+            times.push(std::time::Instant::now());
+        }
+        if next["execution_state"] == "idle" {
+            break;
+        }
+    }
+    assert_eq!(times.len(), 3);
+    assert!(times[2] - times[0] > Duration::from_millis(300), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_type_is_shown_by_its_own_method_then_debug_then_its_name() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("#[derive(Debug)]\nstruct Own;\nimpl Own {\n    fn evcxr_display(&self) { attention::cell_runtime::display(\"text/html\", \"own\") }\n}\nstruct Silent;").await.ok();
+    assert_eq!(kernel.run("Own").await.ok().outputs, [display("text/html", "own")]);
+    assert_eq!(kernel.run("vec![1, 2]").await.result(), "[1, 2]");
+    assert!(kernel.run("Silent").await.result().contains("Silent"));
+    assert_eq!(kernel.run("()").await.ok().outputs, []);
+    assert_eq!(kernel.run("for _ in 0..3 {}").await.ok().outputs, []);
+    assert_eq!(kernel.run("println!(\"p\")").await.ok().outputs, [Output::Stdout("p\n".into())]);
+}
+
+#[tokio::test]
+async fn two_kernels_do_not_disturb_each_other() {
+    let (mut one, mut two) = (Kernel::start().await, Kernel::start().await);
+    for round in 0..5 {
+        let (a, b) = tokio::join!(async { one.run(&format!("let x = {round};\nstruct S{round};\nx")).await }, async {
+            two.run(&format!("let x = \"{round}\";\nstruct S{round}(u8);\nx")).await
+        },);
+        assert_eq!(a.result(), format!("{round}"));
+        assert_eq!(b.result(), format!("\"{round}\""));
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_leaves_nothing_behind() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let x = 1; x").await.ok();
+    let prefix = format!("attention-kernel-{}-", kernel.pid());
+    let folders = || {
+        let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
+    };
+    assert_eq!(folders(), 1);
+    assert!(kernel.shutdown().await);
+    assert_eq!(folders(), 0);
+}

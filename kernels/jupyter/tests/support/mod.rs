@@ -1,0 +1,268 @@
+//! A notebook without a notebook: a client of the real kernel process.
+#![allow(dead_code)]
+
+use jupyter_kernel::{InstallOptions, Installed, install};
+use jupyter_protocol::{
+    ConnectionInfo, ExecuteRequest, InterruptRequest, JupyterMessage, JupyterMessageContent as Content,
+    KernelInfoRequest, ReplyStatus, ShutdownRequest, Transport,
+};
+use jupyter_zmq_client as zmq;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// No cell of these tests takes this long; a kernel that hangs must not hang the test run.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn installed() -> &'static Installed {
+    static INSTALLED: OnceLock<Installed> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("prefix-{}", std::process::id()));
+        install(&InstallOptions { workspace, prefix }).expect("the kernel installs")
+    })
+}
+
+/// One output of a cell, in the order in which it came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    Stdout(String),
+    Stderr(String),
+    Display(String, String),
+    Result(String),
+    Error { ename: String, evalue: String, traceback: String },
+}
+
+#[derive(Debug, Clone)]
+pub struct Ran {
+    pub status: ReplyStatus,
+    pub count: usize,
+    pub outputs: Vec<Output>,
+    pub took: Duration,
+}
+
+impl Ran {
+    /// The cell's result; fails the test where the cell failed.
+    pub fn result(&self) -> &str {
+        assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
+        let found = self.outputs.iter().find_map(|output| match output {
+            Output::Result(text) => Some(text.as_str()),
+            _ => None,
+        });
+        found.unwrap_or_else(|| panic!("no result: {self:#?}"))
+    }
+
+    pub fn ok(self) -> Self {
+        assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
+        self
+    }
+
+    pub fn stdout(&self) -> String {
+        let text = self.outputs.iter().filter_map(|output| match output {
+            Output::Stdout(text) => Some(text.as_str()),
+            _ => None,
+        });
+        text.collect()
+    }
+
+    /// (ename, evalue, traceback) of the cell's one error.
+    pub fn error(&self) -> (&str, &str, &str) {
+        assert_eq!(self.status, ReplyStatus::Error, "{self:#?}");
+        let errors: Vec<_> = self
+            .outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Error { ename, evalue, traceback } => {
+                    Some((ename.as_str(), evalue.as_str(), traceback.as_str()))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(errors.len(), 1, "one error message a cell: {self:#?}");
+        errors[0]
+    }
+}
+
+pub struct Kernel {
+    process: Child,
+    shell: zmq::ClientShellConnection,
+    control: zmq::ClientControlConnection,
+    iopub: zmq::ClientIoPubConnection,
+    pub ready: Duration,
+    _folder: tempfile::TempDir,
+}
+
+impl Kernel {
+    pub async fn start() -> Kernel {
+        let installed = installed();
+        let (ports, listeners) = zmq::peek_ports_with_listeners([127, 0, 0, 1].into(), 5).await.expect("five ports");
+        let info = ConnectionInfo {
+            ip: "127.0.0.1".into(),
+            transport: Transport::TCP,
+            shell_port: ports[0],
+            iopub_port: ports[1],
+            stdin_port: ports[2],
+            control_port: ports[3],
+            hb_port: ports[4],
+            key: "a key".into(),
+            signature_scheme: "hmac-sha256".into(),
+            kernel_name: None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("connection.json");
+        std::fs::write(&file, serde_json::to_string(&info).unwrap()).unwrap();
+        drop(listeners);
+        let begun = Instant::now();
+        let process = Command::new(&installed.kernel)
+            .args(["serve", "--connection-file"])
+            .arg(&file)
+            .arg("--session")
+            .arg(&installed.session)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the kernel starts");
+        // Sockets connect only to what is bound; wait for the last one.
+        while std::net::TcpStream::connect(("127.0.0.1", ports[4])).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the kernel never listened");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let id = "client";
+        let identity = zmq::peer_identity_for_session(id).unwrap();
+        let mut shell = zmq::create_client_shell_connection_with_identity(&info, id, identity).await.unwrap();
+        let control = zmq::create_client_control_connection(&info, id).await.unwrap();
+        let iopub = zmq::create_client_iopub_connection(&info, "", id).await.unwrap();
+        shell.send(KernelInfoRequest {}.into()).await.unwrap();
+        let reply = timeout(PATIENCE, shell.read()).await.expect("kernel_info in time").unwrap();
+        assert!(matches!(reply.content, Content::KernelInfoReply(_)), "{reply:?}");
+        let ready = begun.elapsed();
+        let mut kernel = Kernel { process, shell, control, iopub, ready, _folder: folder };
+        // A subscription takes a moment to arrive; go on when messages do.
+        loop {
+            kernel.shell.send(KernelInfoRequest {}.into()).await.unwrap();
+            let _ = kernel.shell.read().await.unwrap();
+            if timeout(Duration::from_millis(50), kernel.iopub.read()).await.is_ok() {
+                return kernel;
+            }
+        }
+    }
+
+    pub async fn send(&mut self, code: &str) -> String {
+        let request: JupyterMessage = ExecuteRequest::new(code.to_string()).into();
+        let id = request.header.msg_id.clone();
+        self.shell.send(request).await.unwrap();
+        id
+    }
+
+    pub async fn run(&mut self, code: &str) -> Ran {
+        let begun = Instant::now();
+        let id = self.send(code).await;
+        let mut ran = self.finish(&id).await;
+        ran.took = begun.elapsed();
+        ran
+    }
+
+    /// The next message on iopub that belongs to the request.
+    pub async fn next(&mut self, id: &str) -> Content {
+        loop {
+            let message = timeout(PATIENCE, self.iopub.read()).await.expect("a message in time").unwrap();
+            if message.parent_header.as_ref().is_some_and(|parent| parent.msg_id == id) {
+                return message.content;
+            }
+        }
+    }
+
+    /// Collects outputs until idle, then the reply.
+    pub async fn finish(&mut self, id: &str) -> Ran {
+        let mut outputs: Vec<Output> = Vec::new();
+        loop {
+            let next = self.next(id).await;
+            match (output(&next), outputs.last_mut()) {
+                (Some(Output::Stdout(new)), Some(Output::Stdout(old))) => old.push_str(&new),
+                (Some(Output::Stderr(new)), Some(Output::Stderr(old))) => old.push_str(&new),
+                (Some(output), _) => outputs.push(output),
+                (None, _) => {}
+            }
+            let idle = serde_json::to_value(&next).unwrap()["execution_state"] == "idle";
+            if idle {
+                break;
+            }
+        }
+        let reply = timeout(PATIENCE, self.shell.read()).await.expect("a reply in time").unwrap();
+        let Content::ExecuteReply(reply) = reply.content else { panic!("{reply:?}") };
+        Ran { status: reply.status, count: reply.execution_count.0, outputs, took: Duration::ZERO }
+    }
+
+    pub async fn interrupt(&mut self) {
+        self.control.send(InterruptRequest {}.into()).await.unwrap();
+        let reply = timeout(PATIENCE, self.control.read()).await.expect("interrupt_reply").unwrap();
+        assert!(matches!(reply.content, Content::InterruptReply(_)), "{reply:?}");
+    }
+
+    pub async fn ask(&mut self, request: JupyterMessage) -> Content {
+        self.shell.send(request).await.unwrap();
+        timeout(PATIENCE, self.shell.read()).await.expect("a reply in time").unwrap().content
+    }
+
+    /// Asks the kernel to end and waits until it has.
+    pub async fn shutdown(mut self) -> bool {
+        self.control.send(ShutdownRequest { restart: false }.into()).await.unwrap();
+        let reply = timeout(PATIENCE, self.control.read()).await.expect("shutdown_reply").unwrap();
+        assert!(matches!(reply.content, Content::ShutdownReply(_)), "{reply:?}");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            if self.process.try_wait().unwrap().is_some_and(|status| status.success()) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn output(content: &Content) -> Option<Output> {
+    let value = serde_json::to_value(content).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
+    match content {
+        Content::StreamContent(_) if value["name"] == "stdout" => Some(Output::Stdout(text(&value["text"]))),
+        Content::StreamContent(_) => Some(Output::Stderr(text(&value["text"]))),
+        Content::DisplayData(_) => {
+            let (mime, data) = value["data"].as_object()?.iter().next()?;
+            Some(Output::Display(mime.clone(), text(data)))
+        }
+        Content::ExecuteResult(_) => Some(Output::Result(text(&value["data"]["text/plain"]))),
+        Content::ErrorOutput(error) => Some(Output::Error {
+            ename: error.ename.clone(),
+            evalue: error.evalue.clone(),
+            traceback: error.traceback.join("\n"),
+        }),
+        _ => None,
+    }
+}
+
+/// Text without colours.
+pub fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut escaped = false;
+    for c in text.chars() {
+        match c {
+            '\x1b' => escaped = true,
+            'm' if escaped => escaped = false,
+            _ if escaped => {}
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,86 @@
+//! `cargo lab …`: notebooks, training, comparison and probes from a terminal.
+//!
+//! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
+//!   JupyterLab or a headless run (`execute.py`, `parameters`)
+//! - `train`, `compare`, `probe`, `logits`: thin calls of the library
+//! - `doctor`: what this machine and this build can do
+
+mod compare;
+mod doctor;
+mod environment;
+mod logits;
+mod notebook;
+mod parameters;
+mod probe;
+mod root;
+mod terminal;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Attention variants: notebooks, training, comparison and probes.
+#[derive(Parser)]
+#[command(name = "lab", bin_name = "cargo lab", version, arg_required_else_help = true)]
+#[command(after_help = "ATTENTION_DEVICE=cpu or cuda:0 chooses the device; without it, CUDA where a driver answers.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Notebook(notebook::Arguments),
+    Train(train::Arguments),
+    Compare(compare::Arguments),
+    Probe(probe::Arguments),
+    Doctor(doctor::Arguments),
+    Logits(logits::Arguments),
+}
+
+fn main() -> ExitCode {
+    // `cargo lab … | head` ends quietly, as other programs do.
+    // SAFETY: sets a signal's default action before any thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    forget_cargo();
+    let done = match Arguments::parse().command {
+        Command::Notebook(arguments) => notebook::run(arguments),
+        Command::Train(arguments) => train::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
+        Command::Probe(arguments) => probe::run(arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Logits(arguments) => logits::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", terminal::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `cargo run` tells a program which package it is of, and build scripts (`ring`'s) ask to run again
+/// when that changes: a cargo that we start would compile them anew, and the next one back again.
+fn forget_cargo() {
+    let tells = |name: &str| {
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME" || name == "CARGO_BIN_NAME"
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(tells) {
+            // SAFETY: no other thread exists yet.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,65 @@
+//! What can go wrong between a configuration and a result.
+
+use datasets::DatasetError;
+use std::path::{Path, PathBuf};
+use zoo::ZooError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    #[error(transparent)]
+    Zoo(#[from] ZooError),
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error("configuration: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{name} must be {expected}, got {value}")]
+    Invalid { name: &'static str, value: String, expected: String },
+    #[error(
+        "the model's vocab_size {model} is smaller than the {data} ids of `{dataset}`; set the \
+         model's vocab_size to at least {data}"
+    )]
+    Vocabulary { model: usize, data: usize, dataset: String },
+    /// Found before any weight was touched: the model is that of the last good step.
+    #[error(
+        "step {step} is not finite: loss {loss}, gradient norm {gradient_norm}; {}; the weights \
+         are those before this step, whose loss was {}. Non-finite gradients: {}",
+        "nothing was updated",
+        .last_loss.map_or("never computed".into(), |loss| format!("{loss:.4}")),
+        if parameters.is_empty() { "none".into() } else { parameters.join(", ") }
+    )]
+    NotFinite {
+        /// The step that failed, counted from 1.
+        step: usize,
+        loss: f64,
+        gradient_norm: f64,
+        /// Loss of the step before, if there was one.
+        last_loss: Option<f64>,
+        /// Parameters whose gradient holds NaN or an infinity.
+        parameters: Vec<String>,
+    },
+    #[error(
+        "run `{}` exists with another configuration (different: {}); take another name, or remove \
+         the folder. Nothing was changed",
+        dir.display(), fields.join(", ")
+    )]
+    OtherConfig { dir: PathBuf, fields: Vec<String> },
+    #[error("no complete checkpoint in `{}`", dir.display())]
+    NoCheckpoint { dir: PathBuf },
+    #[error("run `{}` is being trained by another process", dir.display())]
+    Busy { dir: PathBuf },
+    #[error("{}: {problem}", path.display())]
+    File { path: PathBuf, problem: String },
+    #[error("the device failed: {0}")]
+    Device(String),
+    #[error("nothing to compare: {0}")]
+    Compare(String),
+}
+
+pub(crate) fn invalid<T>(name: &'static str, value: impl ToString, expected: &str) -> Result<T, LabError> {
+    Err(LabError::Invalid { name, value: value.to_string(), expected: expected.into() })
+}
+
+/// Names the file in whatever went wrong with it.
+pub(crate) fn at<E: ToString>(path: &Path) -> impl Fn(E) -> LabError + '_ {
+    move |error| LabError::File { path: path.into(), problem: error.to_string() }
+}

@@ -1,0 +1,19 @@
+//! The laboratory: train a decoder, look inside it, compare variants, draw what was found.
+//!
+//! `train` makes a [`Run`] of a [`TrainConfig`]; the functions of [`probe`](crate::probe) read one
+//! number out of a trained decoder each; [`compare`](crate::compare::compare) trains variants at
+//! equal parameters on equal data and says how sure the difference is; `plot` draws.
+
+pub mod compare;
+pub mod device;
+mod error;
+pub mod plot;
+pub mod probe;
+mod table;
+pub mod train;
+
+pub use compare::{CompareConfig, Comparison, VariantRun, compare};
+pub use device::{DeviceError, describe, device};
+pub use error::LabError;
+pub use table::{Frame, Row, read_parquet, write_parquet};
+pub use train::{History, Run, TrainConfig, Trainer, train};

@@ -1,0 +1,253 @@
+//! The claims of `probe`.
+
+use super::*;
+use crate::Frame;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use datasets::{Needle, NeedleConfig};
+use zoo::{Init, ModelConfig, Tap};
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn model(variant: &str) -> Decoder {
+    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, zoo::presets::pattern(variant, 2).unwrap()) };
+    config.init(3, &device()).unwrap()
+}
+
+fn batch(batch: usize, time: usize) -> Batch {
+    let ids: Vec<i32> = (0..batch * time).map(|i| (i * 7 % 40) as i32).collect();
+    Batch { batch, time, targets: ids.clone(), mask: vec![1.0; ids.len()], ids }
+}
+
+/// The model with some weights rewritten.
+fn edit<M: Mixer>(model: Decoder<M>, mut change: impl FnMut(&str, &mut [f32])) -> Decoder<M> {
+    let mut tensors = zoo::checkpoint::tensors(&model);
+    for (name, data) in &mut tensors {
+        let mut values: Vec<f32> = data.iter().collect();
+        change(name, &mut values);
+        *data = TensorData::new(values, data.shape().clone());
+    }
+    zoo::checkpoint::apply(model, &tensors, "test".as_ref()).unwrap()
+}
+
+/// Offers a pattern with `first` on token 0 and `own` on the token itself, in two heads; the second
+/// head has the weights exchanged.
+#[derive(burn::module::Module, Debug)]
+struct Known {
+    weights: Param<Tensor<1>>,
+}
+
+impl Mixer for Known {
+    fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        let [batch, time, _] = x.dims();
+        let weights: Vec<f32> = self.weights.val().into_data().iter().collect();
+        let mut pattern = vec![0.0; 2 * time * time];
+        for head in 0..2 {
+            for t in 0..time {
+                pattern[(head * time + t) * time] += weights[head];
+                pattern[(head * time + t) * time + t] += weights[1 - head];
+            }
+        }
+        let pattern = Tensor::<4>::from_data(TensorData::new(pattern, [1, 2, time, time]), &x.device());
+        tap.at("pattern", pattern.repeat_dim(0, batch));
+        x
+    }
+}
+
+fn known(first: f32, own: f32) -> Decoder<Known> {
+    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 1, vec![]) };
+    let mixer = |_: usize, _: &mut Init| Known { weights: Param::from_tensor(Tensor::from_floats([first, own], &device())) };
+    Decoder::with_mixers(&config, 0, &device(), mixer).unwrap()
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-5
+}
+
+#[test]
+fn first_token_mass_is_the_share_of_a_known_pattern_and_leaves_query_0_out() {
+    let rows = first_token_mass(&known(0.75, 0.25), &[batch(2, 8), batch(3, 8)]).unwrap();
+    assert!(close(rows[0].mass, 0.75) && close(rows[0].signed, 0.75), "{rows:?}");
+    assert!(close(rows[1].mass, 0.25), "{rows:?}");
+    assert_eq!((rows.len(), rows[0].positive), (2, None));
+    assert!(close(layer_means(&rows)[0].1, 0.5));
+}
+
+#[test]
+fn a_signed_pattern_counts_by_its_size_and_keeps_its_sign_beside() {
+    let rows = first_token_mass(&known(-0.6, 0.2), &[batch(1, 8)]).unwrap();
+    assert!(close(rows[0].mass, 0.75) && close(rows[0].signed, -0.6), "{rows:?}");
+}
+
+#[test]
+fn the_sink_rate_counts_heads_above_epsilon_with_query_0_as_in_the_paper() {
+    // Over 4 queries, the first of which is 1: head 0 has 0.4375, head 1 has 0.8125.
+    let model = known(0.25, 0.75);
+    for (epsilon, rate) in [(0.4, 1.0), (0.44, 0.5), (0.82, 0.0)] {
+        assert_eq!(sink_rate(&model, &[batch(2, 4)], epsilon).unwrap(), Some(rate), "{epsilon}");
+    }
+}
+
+#[test]
+fn queries_of_zero_attend_evenly() {
+    let model = edit(model("baseline"), |name, values| {
+        if name.contains("q_proj") {
+            values.fill(0.0)
+        }
+    });
+    let even = (1..8).map(|t| 1.0 / (t + 1) as f64).sum::<f64>() / 7.0;
+    for row in first_token_mass(&model, &[batch(2, 8)]).unwrap() {
+        assert!(close(row.mass, even), "{row:?} is not {even}");
+    }
+}
+
+#[test]
+fn patterns_are_causal_and_those_of_softmax_sum_to_one() {
+    let ids = &batch(1, 9).ids;
+    for (variant, per_head) in [("baseline", 1), ("gated", 1), ("differential-v2", 3), ("gated-delta", 1)] {
+        let all = patterns(&model(variant), ids).unwrap();
+        assert_eq!(all.len(), 2 * 2 * per_head, "{variant}");
+        for pattern in &all {
+            for t in 0..9 {
+                let (seen, future) = pattern.row(t).split_at(t + 1);
+                assert!(future.iter().all(|&w| w.abs() < 1e-6), "{variant} {pattern:?}");
+                let softmax = variant == "baseline" || pattern.name != "pattern";
+                assert!(!softmax || close(seen.iter().sum::<f32>().into(), 1.0), "{variant}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_halves_of_a_differential_pattern_are_reported_beside_their_difference() {
+    let rows = first_token_mass(&model("differential"), &[batch(2, 8)]).unwrap();
+    let lambdas = lambdas(&model("differential"), &[batch(2, 8)]).unwrap();
+    for row in &rows {
+        let (positive, negative) = (row.positive.unwrap(), row.negative.unwrap());
+        assert!(close(row.signed, positive - lambdas[row.layer].mean * negative), "{row:?}");
+    }
+    assert_eq!(rows.frame().height(), rows.len());
+}
+
+#[test]
+fn the_largest_activation_is_found_where_it_was_put() {
+    let model = edit(model("baseline"), |name, values| {
+        if name == "embedding" {
+            values[14 * 16 + 5] = -500.0 // token 14, channel 5
+        }
+    });
+    let batch = batch(2, 8); // token 14 = 2 · 7 stands at time 2 of the first row
+    let rows = largest_activation(&model, &[batch]).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!((rows[0].largest, rows[0].time, rows[0].channel), (500.0, 2, 5));
+    assert!(rows[2].ratio() > 1000.0 && rows[2].channel == 5, "{rows:?}");
+}
+
+#[test]
+fn gates_of_zero_weight_are_half_open_and_land_in_one_bin() {
+    let model = edit(model("gated"), |name, values| {
+        if name.contains("gate_proj") && name.contains("mixer") {
+            values.fill(0.0)
+        }
+    });
+    let scores = gate_scores(&model, &[batch(2, 8)]).unwrap();
+    assert_eq!(scores.len(), 2);
+    for layer in &scores {
+        assert_eq!((layer.mean, layer.closed, layer.counts[20]), (0.5, 0.0, 2 * 8 * 16));
+        assert!(close(layer.bars().iter().map(|bar| bar.1).sum(), 1.0));
+    }
+}
+
+#[test]
+fn lambda_starts_near_its_initial_value_in_v1_and_varies_by_token_in_v2() {
+    let batches = [batch(2, 8), batch(1, 8)];
+    for row in lambdas(&model("differential"), &batches).unwrap() {
+        assert!((row.mean - row.initial.unwrap()).abs() < 0.5 && row.minimum == row.maximum, "{row:?}");
+    }
+    for row in lambdas(&model("differential-v2"), &batches).unwrap() {
+        assert!(row.initial.is_none() && row.minimum < row.maximum, "{row:?}");
+    }
+}
+
+#[test]
+fn the_half_life_of_a_known_decay_is_known() {
+    // softplus(dt_bias) · e^{a_log} = ln 2 / 8: half is left after 8 tokens.
+    let rate = std::f64::consts::LN_2 / 8.0;
+    let model = edit(model("gated-delta"), |name, values| match name.rsplit('.').next().unwrap() {
+        "a_log" => values.fill(0.0),
+        "dt_bias" => values.fill((rate.exp() - 1.0).ln() as f32),
+        "weight" if name.contains("a_proj") => values.fill(0.0),
+        _ => {}
+    });
+    for row in decays(&model, &[batch(2, 8)]).unwrap() {
+        assert!((row.half_life - 8.0).abs() < 1e-3 && close(row.mean, (-rate).exp()), "{row:?}");
+    }
+}
+
+#[test]
+fn a_state_that_was_never_written_is_zero() {
+    let norms = |model: &Decoder| state_norms(model, &[batch(2, 8)]).unwrap();
+    let written = model("gated-delta");
+    assert!(norms(&written).iter().all(|row| row.norm > 0.0 && row.largest >= row.norm));
+    let empty = edit(written, |name, values| {
+        if name.contains("v_proj") {
+            values.fill(0.0)
+        }
+    });
+    assert!(norms(&empty).iter().all(|row| row.norm == 0.0));
+}
+
+#[test]
+fn the_cache_of_softmax_grows_with_length_and_that_of_the_delta_rule_does_not() {
+    let bytes = |variant| decode_cost(&model(variant), &[4, 8, 16]).unwrap().iter().map(|c| c.cache_bytes).collect::<Vec<_>>();
+    let softmax = bytes("baseline");
+    assert_eq!(softmax, [4, 8, 16].map(|length| 2 * 2 * length * 16 * 4), "two layers of keys and values of 16 channels");
+    let delta = bytes("gated-delta");
+    assert!(delta[0] == delta[1] && delta[1] == delta[2], "{delta:?}");
+    let forward = forward_cost(&model("baseline"), &[4, 8], 2).unwrap();
+    assert!(forward.iter().all(|cost| cost.seconds_per_token > 0.0));
+}
+
+#[test]
+fn needle_accuracy_of_a_model_that_always_says_the_same_is_the_share_of_that_answer() {
+    let task = Needle::new(NeedleConfig { vocab_size: 10, distractors: 0, time: 16 }).unwrap();
+    let config = ModelConfig { vocab_size: 10, tied: false, ..ModelConfig::new(16, 24, 1, zoo::presets::pattern("baseline", 2).unwrap()) };
+    let model = edit(config.init(0, &device()).unwrap(), |name, values| {
+        values.fill(if name == "embedding" || name.contains("norm") { 1.0 } else { 0.0 });
+        if name == "head" {
+            values[5 * 16..6 * 16].fill(1.0)
+        }
+    });
+    let scores = needle_accuracy(&model, &task, &[0.0, 1.0], &[16, 700], 12).unwrap();
+    assert_eq!(scores.len(), 4);
+    let answers = task.at_depth(0, 0.0, 12, 16);
+    let share = (0..12).filter(|row| answers.targets[row * 16 + 15] == 5).count() as f64 / 12.0;
+    assert!(close(scores[0].accuracy, share) && scores[0].accuracy == scores[1].accuracy, "{scores:?}, {share}");
+    assert!(needle_accuracy(&model, &task, &[0.5], &[4], 3).is_err());
+    assert!(needle_accuracy(&model, &task, &[1.5], &[16], 3).is_err());
+}
+
+#[test]
+fn a_report_has_the_tables_that_the_model_has_parts_for() {
+    let names = |variant| {
+        let report = Report::new(&model(variant), &[batch(1, 8)], &[4]).unwrap();
+        report.frames().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("baseline"), ["first_token_mass", "activations", "decode"]);
+    assert_eq!(names("differential"), ["first_token_mass", "activations", "lambdas", "decode"]);
+    assert_eq!(names("gated-delta"), ["first_token_mass", "activations", "gates", "decays", "state_norms", "decode"]);
+    let dir = tempfile::tempdir().unwrap();
+    let report = Report::new(&model("gated"), &[batch(1, 8)], &[]).unwrap();
+    report.save(dir.path()).unwrap();
+    assert_eq!(crate::read_parquet(&dir.path().join("gates.parquet")).unwrap().height(), 2);
+    assert!(dir.path().join("report.json").exists());
+    assert!(report.to_string().contains("sink rate"));
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_refused() {
+    let error = patterns(&model("baseline"), &[1, 2, 99]).unwrap_err().to_string();
+    assert!(error.contains("99") && error.contains("40"), "{error}");
+}

@@ -1,0 +1,316 @@
+//! The loop.
+
+use super::evaluate::evaluate_batches;
+use super::files::RunFiles;
+use super::history::bits;
+use super::progress::Progress;
+use super::{AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, cross_entropy, gradient_squares, run_config};
+use crate::LabError;
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Transaction};
+use datasets::{Batch, Dataset};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use zoo::{AnyMixer, Decoder, Mixer};
+
+/// Trains a decoder of any mixer, as far as it is told.
+///
+/// Steps, whole runs and stopped runs go on from each other: the trainer holds the model, the
+/// optimiser and the history, and what it does next depends on nothing else.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use lab::{TrainConfig, Trainer};
+/// let config = TrainConfig::new("gated", zoo::preset("gated", "small")?);
+/// let mut trainer = Trainer::from_config(&config, &lab::device()?)?.runs_dir("runs")?;
+/// let row = trainer.step()?; // one update
+/// let run = trainer.run()?; // the rest
+/// println!("{}", run.history.frame());
+/// # Ok(()) }
+/// ```
+pub struct Trainer<M: Mixer = AnyMixer> {
+    config: TrainConfig,
+    dataset: Arc<dyn Dataset>,
+    /// Drawn once: they are the same at every evaluation.
+    validation: Vec<Batch>,
+    /// Absent only while the optimiser maps it.
+    pub(super) model: Option<Decoder<M>>,
+    pub(super) optimizer: AdamW,
+    pub(super) history: History,
+    pub(super) files: Option<RunFiles>,
+    quiet: bool,
+    untrained: Vec<String>,
+}
+
+/// A trained model and how it came about.
+#[derive(Clone)]
+pub struct Run<M: Mixer = AnyMixer> {
+    pub config: TrainConfig,
+    /// Without autodiff: for probing and decoding.
+    pub model: Decoder<M>,
+    pub history: History,
+    /// Whether the stop button ended it; [`Trainer::run`] goes on.
+    pub interrupted: bool,
+    /// Where the checkpoints are.
+    pub dir: Option<PathBuf>,
+}
+
+impl Trainer<AnyMixer> {
+    /// A trainer of the catalogue model that `config` describes, on the data it describes.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration or the data.
+    pub fn from_config(config: &TrainConfig, device: &Device) -> Result<Self, LabError> {
+        config.model.validate()?;
+        let model = config.model.init(config.seed, device)?;
+        Self::new(config.clone(), model, config.data.open()?)
+    }
+
+    /// The trainer of a run folder (`runs/NAME`), at its latest complete checkpoint.
+    ///
+    /// # Errors
+    /// [`LabError::NoCheckpoint`]; a corrupt file, with its name.
+    pub fn resume(dir: impl AsRef<Path>, device: &Device) -> Result<Self, LabError> {
+        let dir = dir.as_ref();
+        let config = run_config(dir)?;
+        if checkpoints(dir)?.is_empty() {
+            return Err(LabError::NoCheckpoint { dir: dir.into() });
+        }
+        Self::from_config(&config, device)?.continue_in(RunFiles { dir: dir.into() })
+    }
+}
+
+impl<M: Mixer> Trainer<M> {
+    /// A trainer of a decoder of any mixer. `config.model` is kept for the record; the decoder is
+    /// what trains.
+    ///
+    /// # Errors
+    /// A bad value in `config`, a vocabulary smaller than the data's, a time the data cannot fill.
+    pub fn new(config: TrainConfig, decoder: Decoder<M>, dataset: Arc<dyn Dataset>) -> Result<Self, LabError> {
+        config.validate()?;
+        dataset.check(config.time)?;
+        let (model, data) = (decoder.vocab_size(), dataset.vocab_size());
+        if model < data {
+            return Err(LabError::Vocabulary { model, data, dataset: dataset.name().into() });
+        }
+        let validation = (0..config.eval_batches).map(|index| dataset.validation(index, config.batch, config.time)).collect();
+        Ok(Self {
+            optimizer: AdamW::new(config.betas, config.weight_decay),
+            model: Some(decoder.train()),
+            history: History::default(),
+            files: None,
+            quiet: false,
+            untrained: Vec::new(),
+            validation,
+            config,
+            dataset,
+        })
+    }
+
+    /// Keeps checkpoints and metrics in `path/NAME`. Where the very same run is there already, the
+    /// trainer goes on from its latest complete checkpoint.
+    ///
+    /// # Errors
+    /// [`LabError::OtherConfig`] where a run of this name has another configuration (nothing is
+    /// overwritten); a corrupt file, with its name.
+    pub fn runs_dir(self, path: impl AsRef<Path>) -> Result<Self, LabError> {
+        let files = RunFiles::open(path.as_ref(), &self.config)?;
+        self.continue_in(files)
+    }
+
+    fn continue_in(mut self, files: RunFiles) -> Result<Self, LabError> {
+        if let Some((_, dir)) = checkpoints(&files.dir)?.pop() {
+            let model = self.model.take().expect("a trainer between steps has its model");
+            let device = model.device();
+            let state = RunFiles::load(&dir, &self.config, model, &device)?;
+            self.model = Some(state.model);
+            self.optimizer = state.optimizer;
+            self.history = state.history;
+        }
+        self.files = Some(files);
+        Ok(self)
+    }
+
+    /// Prints nothing while it trains.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The model as it is now, on a device with autodiff.
+    pub fn model(&self) -> &Decoder<M> {
+        self.model.as_ref().expect("a trainer between steps has its model")
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Parameters that the last step's loss did not depend on: they have no gradient and stay.
+    pub fn untrained(&self) -> &[String] {
+        &self.untrained
+    }
+
+    /// One update of the weights.
+    ///
+    /// Loss and gradient norm are formed on the device and read by the host once, together, before
+    /// any weight changes: a second read would stop the device a second time, and a later one
+    /// would find a NaN only in weights that it has spoilt already.
+    ///
+    /// # Errors
+    /// [`LabError::NotFinite`], with the model as it was before the step.
+    pub fn step(&mut self) -> Result<HistoryRow, LabError> {
+        let started = Instant::now();
+        let step = self.history.step();
+        let TrainConfig { seed, batch, time, clip, .. } = self.config;
+        let data = self.dataset.train(seed, step, batch, time);
+        let model = self.model();
+        let ids = model.tokens(&data.ids, [data.batch, data.time])?;
+        let targets = model.tokens(&data.targets, [data.batch, data.time])?;
+        let loss = cross_entropy(model.forward(ids), targets, &data.mask);
+        let mut gradients = GradientsParams::from_grads(loss.backward(), model);
+        let (names, squares, untrained) = gradient_squares(model, &gradients);
+        let squares = squares.expect("a decoder's embedding has a gradient");
+
+        let read = Transaction::default().register(loss.inner()).register(squares).execute();
+        let mut read = read.into_iter().map(|data| data.iter::<f64>().collect::<Vec<_>>());
+        let (loss, squares) = (read.next().expect("the loss")[0], read.next().expect("the squares"));
+        let gradient_norm = squares.iter().sum::<f64>().sqrt();
+        if !loss.is_finite() || !gradient_norm.is_finite() {
+            let bad = |(name, square): (&String, &f64)| (!square.is_finite()).then(|| name.clone());
+            return Err(LabError::NotFinite {
+                step: step + 1,
+                loss,
+                gradient_norm,
+                last_loss: self.history.rows.last().map(|row| row.train_loss),
+                parameters: names.iter().zip(&squares).filter_map(bad).collect(),
+            });
+        }
+        let scale = if gradient_norm > clip { clip / gradient_norm } else { 1.0 };
+        let learning_rate = self.config.rate(step);
+        let model = self.model.take().expect("a trainer between steps has its model");
+        self.model = Some(self.optimizer.step(model, &mut gradients, learning_rate, scale));
+        self.untrained = untrained;
+
+        let (tokens, seconds) = (data.ids.len(), started.elapsed().as_secs_f64());
+        let row = HistoryRow {
+            step: step + 1,
+            tokens: self.history.rows.last().map_or(0, |row| row.tokens) + tokens,
+            train_loss: loss,
+            validation_loss: None,
+            accuracy: None,
+            learning_rate,
+            gradient_norm,
+            tokens_per_second: tokens as f64 / seconds,
+            seconds: self.history.seconds() + seconds,
+        };
+        self.history.rows.push(row.clone());
+        Ok(row)
+    }
+
+    /// Loss and accuracy of the model as it is now, over the run's validation batches.
+    pub fn evaluate(&self) -> Result<Evaluation, LabError> {
+        evaluate_batches(self.model(), &self.validation)
+    }
+
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// Those of [`Self::step`]; files that cannot be written; [`LabError::Busy`].
+    pub fn run(&mut self) -> Result<Run<M>, LabError> {
+        self.run_until(self.config.steps)
+    }
+
+    /// Trains until `step` updates are made (or to the end), and leaves a checkpoint there.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_until(&mut self, step: usize) -> Result<Run<M>, LabError> {
+        let until = step.min(self.config.steps);
+        let _lock = self.files.as_ref().map(RunFiles::lock).transpose()?;
+        let progress = Progress::new(&self.config, &self.history, until, self.quiet);
+        let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
+        let mut interrupted = false;
+        while self.history.step() < until && !interrupted {
+            let first = self.optimizer.updates() == 0;
+            let step = self.step()?.step;
+            if first && !self.untrained.is_empty() {
+                progress.note(&format!("no gradient reaches {}", self.untrained.join(", ")));
+            }
+            let evaluated = every(self.config.eval_every, step) || step == self.config.steps;
+            if evaluated {
+                let Evaluation { loss, accuracy } = self.evaluate()?;
+                let row = self.history.rows.last_mut().expect("the step just made");
+                (row.validation_loss, row.accuracy) = (Some(loss), Some(accuracy));
+            }
+            progress.step(&self.config, &self.history, until, evaluated);
+            interrupted = cell_runtime::check_interrupt().is_err();
+            if let Some(files) = &self.files {
+                let save = every(self.config.checkpoint_every, step) || step == until || interrupted;
+                if save {
+                    files.save(&self.config, self.model(), &self.optimizer, &self.history)?;
+                }
+                if save || evaluated {
+                    files.write_metrics(&self.history)?;
+                }
+            }
+        }
+        if interrupted {
+            progress.note(&format!("stopped after step {} of {until}", self.history.step()));
+        }
+        Ok(Run {
+            config: self.config.clone(),
+            model: self.model().valid(),
+            history: self.history.clone(),
+            interrupted,
+            dir: self.files.as_ref().map(|files| files.dir.clone()),
+        })
+    }
+}
+
+impl Run<AnyMixer> {
+    /// The run in a folder (`runs/NAME`) as its latest complete checkpoint has it.
+    ///
+    /// # Errors
+    /// [`LabError::NoCheckpoint`]; a corrupt file, with its name.
+    pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<Self, LabError> {
+        let dir = dir.as_ref();
+        let config = run_config(dir)?;
+        let Some((_, checkpoint)) = checkpoints(dir)?.pop() else {
+            return Err(LabError::NoCheckpoint { dir: dir.into() });
+        };
+        let model = config.model.init(config.seed, device)?;
+        let state = RunFiles::load(&checkpoint, &config, model, device)?;
+        Ok(Self { config, model: state.model.valid(), history: state.history, interrupted: false, dir: Some(dir.into()) })
+    }
+}
+
+impl<M: Mixer> Run<M> {
+    pub fn parameters(&self) -> usize {
+        self.model.num_params()
+    }
+}
+
+/// `gated: 1 003 520 parameters, 600 steps, validation loss 1.92 nats (2.77 bits) per token, …`
+impl<M: Mixer> std::fmt::Display for Run<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} parameters, {} steps", self.config.name, self.parameters(), self.history.step())?;
+        if let (Some(loss), Some(accuracy)) = (self.history.validation_loss(), self.history.accuracy()) {
+            write!(f, ", validation loss {loss:.4} nats ({:.4} bits) per token, accuracy {:.1} %", bits(loss), 100.0 * accuracy)?;
+        }
+        write!(f, ", {:.0} tokens/s, {:.1} s", self.history.tokens_per_second(), self.history.seconds())?;
+        if self.interrupted { f.write_str(", stopped") } else { Ok(()) }
+    }
+}
+
+impl<M: Mixer> std::fmt::Debug for Run<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
