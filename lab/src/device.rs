@@ -104,8 +104,13 @@ pub fn cuda_devices() -> Result<Vec<String>, String> {
     let headers = cuda_path().map(|path| path.join("include"));
     match headers {
         Some(path) if path.join("cuda_runtime.h").exists() => Ok(names),
-        Some(path) => Err(format!("the driver does, but `{}` holds no cuda_runtime.h (CUDA_PATH names another folder)", path.display())),
-        None => Err("the driver does, but no CUDA headers are found (set CUDA_PATH, or install to /usr/local/cuda)".into()),
+        Some(path) => Err(format!(
+            "the driver does, but `{}` holds no cuda_runtime.h (CUDA_PATH names another folder)",
+            path.display()
+        )),
+        None => {
+            Err("the driver does, but no CUDA headers are found (set CUDA_PATH, or install to /usr/local/cuda)".into())
+        }
     }
 }
 
@@ -127,9 +132,9 @@ fn driver_devices() -> Result<Vec<String>, String> {
     let library = library.ok_or("no NVIDIA driver (libcuda.so.1 cannot be loaded)")?;
     // SAFETY: the three signatures are those of cuda.h, and have been since CUDA 1.
     unsafe {
-        let init: Init = std::mem::transmute(library.symbol("cuInit")?);
-        let count: Count = std::mem::transmute(library.symbol("cuDeviceGetCount")?);
-        let name: Name = std::mem::transmute(library.symbol("cuDeviceGetName")?);
+        let init: Init = std::mem::transmute::<*mut c_void, Init>(library.symbol("cuInit")?);
+        let count: Count = std::mem::transmute::<*mut c_void, Count>(library.symbol("cuDeviceGetCount")?);
+        let name: Name = std::mem::transmute::<*mut c_void, Name>(library.symbol("cuDeviceGetName")?);
         let error = init(0);
         if error != 0 {
             return Err(format!("the driver is installed, but cuInit returned error {error}"));
@@ -137,7 +142,9 @@ fn driver_devices() -> Result<Vec<String>, String> {
         let mut found = 0;
         let error = count(&mut found);
         if error != 0 || found == 0 {
-            return Err(format!("the driver answers, but it sees no GPU (cuDeviceGetCount: error {error}, {found} devices)"));
+            return Err(format!(
+                "the driver answers, but it sees no GPU (cuDeviceGetCount: error {error}, {found} devices)"
+            ));
         }
         let one = |index| {
             let mut buffer = [0 as c_char; 256];

@@ -21,21 +21,22 @@ pub enum LabError {
     Vocabulary { model: usize, data: usize, dataset: String },
     /// Found before any weight was touched: the model is that of the last good step.
     #[error(
-        "step {step} is not finite: loss {loss}, gradient norm {gradient_norm}; {}; the weights \
-         are those before this step, whose loss was {}. Non-finite gradients: {}",
-        "nothing was updated",
-        .last_loss.map_or("never computed".into(), |loss| format!("{loss:.4}")),
-        if parameters.is_empty() { "none".into() } else { parameters.join(", ") }
+        "step {step} of `{run}`: loss {loss}, gradient norm {gradient_norm}. Nothing was updated: the \
+         weights are those of the step before ({}). Not finite among the weights themselves: {}; among the gradients: {}",
+        last_loss.map_or("the initial ones".into(), |loss| format!("loss {loss:.4}")), list(weights), list(gradients)
     )]
     NotFinite {
+        run: String,
         /// The step that failed, counted from 1.
         step: usize,
         loss: f64,
         gradient_norm: f64,
         /// Loss of the step before, if there was one.
         last_loss: Option<f64>,
-        /// Parameters whose gradient holds NaN or an infinity.
-        parameters: Vec<String>,
+        /// Every parameter that holds NaN or an infinity itself: they were there before.
+        weights: Vec<String>,
+        /// Every parameter whose gradient does.
+        gradients: Vec<String>,
     },
     #[error(
         "run `{}` exists with another configuration (different: {}); take another name, or remove \
@@ -43,6 +44,11 @@ pub enum LabError {
         dir.display(), fields.join(", ")
     )]
     OtherConfig { dir: PathBuf, fields: Vec<String> },
+    #[error(
+        "`{}` was trained on other data: then `{then}`, now `{now}`. Take another name, or bring the data \
+         back. Nothing was changed", dir.display()
+    )]
+    OtherData { dir: PathBuf, then: String, now: String },
     #[error("no complete checkpoint in `{}`", dir.display())]
     NoCheckpoint { dir: PathBuf },
     #[error("run `{}` is being trained by another process", dir.display())]
@@ -53,6 +59,16 @@ pub enum LabError {
     Device(String),
     #[error("nothing to compare: {0}")]
     Compare(String),
+}
+
+/// The first few names.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match names.len() {
+        0 => "none".into(),
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    }
 }
 
 pub(crate) fn invalid<T>(name: &'static str, value: impl ToString, expected: &str) -> Result<T, LabError> {

@@ -113,8 +113,20 @@ fn linker(sysroot: &Path) -> Vec<String> {
 /// `cargo build --workspace`: progress goes to the terminal, the list of artifacts comes to us.
 fn build(workspace: &Path) -> Result<Artifacts> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
-        .args(["build", "--workspace", "--message-format=json-render-diagnostics"])
+    let mut build = Command::new(cargo);
+    build.args(["build", "--workspace", "--message-format=json-render-diagnostics"]);
+    // Under `cargo run` and `cargo test` the environment names the package that runs. Some build scripts
+    // watch these variables: this cargo would compile them anew, and the next one back again.
+    for (name, _) in std::env::vars_os() {
+        let watched = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start))
+                || ["CARGO_CRATE_NAME", "CARGO_BIN_NAME"].contains(&name)
+        };
+        if name.to_str().is_some_and(watched) {
+            build.env_remove(name);
+        }
+    }
+    let mut child = build
         .current_dir(workspace)
         .stdout(Stdio::piped())
         .spawn()

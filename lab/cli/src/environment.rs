@@ -74,13 +74,11 @@ impl Environment {
             command.env(name, folder.join(place));
         }
         // Somebody else's packages, kernels and settings stay out.
-        for name in ["PYTHONHOME", "PYTHONPATH", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTERLAB_DIR", "VIRTUAL_ENV"] {
+        for name in ["PYTHONHOME", "PYTHONPATH", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "JUPYTERLAB_DIR", "VIRTUAL_ENV"]
+        {
             command.env_remove(name);
         }
-        command
-            .env("PYTHONNOUSERSITE", "1")
-            .env("JUPYTER_PREFER_ENV_PATH", "1")
-            .env("ATTENTION_ROOT", &self.root);
+        command.env("PYTHONNOUSERSITE", "1").env("JUPYTER_PREFER_ENV_PATH", "1").env("ATTENTION_ROOT", &self.root);
         command
     }
 
@@ -89,7 +87,8 @@ impl Environment {
         let folder = self.folder();
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         // Two at once would write into one environment; the second waits for the first.
-        let lock = File::create(folder.join("lock")).with_context(|| format!("cannot write in {}", folder.display()))?;
+        let lock =
+            File::create(folder.join("lock")).with_context(|| format!("cannot write in {}", folder.display()))?;
         if lock.try_lock().is_err() {
             stages.note("another `cargo lab notebook` is at it, waiting");
             lock.lock()?;
@@ -100,7 +99,11 @@ impl Environment {
         }
         let base = find(CANDIDATES.iter().map(PathBuf::from), std::env::var_os("ATTENTION_PYTHON").map(PathBuf::from))?;
         let (major, minor) = base.version;
-        stages.note(format_args!("{} (Python {major}.{minor}) makes {}", base.program.display(), shown(&self.prefix())));
+        stages.note(format_args!(
+            "{} (Python {major}.{minor}) makes {}",
+            base.program.display(),
+            shown(&self.prefix())
+        ));
         let made = Command::new(&base.program)
             .args(["-m", "venv", "--clear"])
             .arg(self.prefix())

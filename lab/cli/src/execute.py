@@ -195,6 +195,7 @@ def main():
         timeout=arguments.timeout,
         startup_timeout=600,
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": arguments.folder}},
     )
     started = time.monotonic()

@@ -56,7 +56,11 @@ fn read(path: &Path) -> Result<(Vec<i64>, [usize; 2])> {
     let (tensors, _) = checkpoint::read(path)?;
     let Some(ids) = tensors.get("ids") else {
         let names: Vec<_> = tensors.keys().map(String::as_str).collect();
-        bail!("{}: expected a tensor `ids`, found {}", path.display(), if names.is_empty() { "none".into() } else { names.join(", ") });
+        bail!(
+            "{}: expected a tensor `ids`, found {}",
+            path.display(),
+            if names.is_empty() { "none".into() } else { names.join(", ") }
+        );
     };
     let shape = ids.shape().to_vec();
     let [batch, time] = shape[..] else {

@@ -42,7 +42,6 @@ fn main() -> ExitCode {
     // `cargo lab … | head` ends quietly, as other programs do.
     // SAFETY: sets a signal's default action before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    forget_cargo();
     let done = match Arguments::parse().command {
         Command::Notebook(arguments) => notebook::run(arguments),
         Command::Train(arguments) => train::run(arguments),
@@ -56,20 +55,6 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{}", terminal::chain(&error));
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// `cargo run` tells a program which package it is of, and build scripts (`ring`'s) ask to run again
-/// when that changes: a cargo that we start would compile them anew, and the next one back again.
-fn forget_cargo() {
-    let tells = |name: &str| {
-        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME" || name == "CARGO_BIN_NAME"
-    };
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(tells) {
-            // SAFETY: no other thread exists yet.
-            unsafe { std::env::remove_var(name) };
         }
     }
 }

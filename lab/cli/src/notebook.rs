@@ -1,9 +1,9 @@
 //! `cargo lab notebook`: from a clean clone to a notebook that runs.
 
 use crate::environment::Environment;
+use crate::parameters;
 use crate::root::{root, shown};
 use crate::terminal::Stages;
-use crate::parameters;
 use anyhow::{Context, Result, bail};
 use jupyter_kernel::{InstallOptions, install};
 use serde_json::{Value, json};
@@ -66,7 +66,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     stages.begin("Python environment");
     environment.make(&stages)?;
     stages.begin("Kernel \"Attention Zoo (Rust)\"");
-    install(&InstallOptions { workspace: root.clone(), prefix: environment.prefix() }).context("cannot make the notebook's kernel")?;
+    install(&InstallOptions { workspace: root.clone(), prefix: environment.prefix() })
+        .context("cannot make the notebook's kernel")?;
     stages.end("the kernel is ready");
     if arguments.execute {
         stages.begin(format_args!("Running {}", shown(&path)));
@@ -125,7 +126,8 @@ fn free(port: u16) -> Result<()> {
             "port {port} is taken, perhaps by a JupyterLab that still runs: stop it, give another --port, or leave \
              --port out and the next free one is found"
         ),
-        Err(error) => Err(error).with_context(|| format!("cannot use port {port}; give another --port above 1024, or leave it out")),
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot use port {port}; give another --port above 1024, or leave it out")),
     }
 }
 
@@ -221,7 +223,8 @@ mod tests {
     #[test]
     fn a_notebook_is_found_by_name_by_beginning_and_by_path() {
         let folder = notebooks();
-        let stem = |name: &str| resolve(folder.path(), name).unwrap().file_stem().unwrap().to_str().unwrap().to_string();
+        let stem =
+            |name: &str| resolve(folder.path(), name).unwrap().file_stem().unwrap().to_str().unwrap().to_string();
         assert_eq!(stem("00-tour"), "00-tour");
         assert_eq!(stem("02"), "02-lambda");
         assert_eq!(stem("01-sinks"), "01-sinks", "a whole name wins over a beginning");

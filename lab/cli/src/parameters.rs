@@ -57,7 +57,10 @@ fn replace(source: &str, values: &[(String, String)]) -> Result<(String, Map<Str
         let quoted = binding.string && !value.starts_with('"');
         let value = if quoted { format!("{value:?}") } else { value.clone() };
         if let Err(problem) = syn::parse_str::<syn::Expr>(&value) {
-            bail!("parameter `{key}`: `{value}` is no Rust value ({problem}); it is now `{}`", &source[binding.value.clone()]);
+            bail!(
+                "parameter `{key}`: `{value}` is no Rust value ({problem}); it is now `{}`",
+                &source[binding.value.clone()]
+            );
         }
         edits.push((binding.value.clone(), value.clone()));
         written.insert(key.clone(), Value::String(value));
@@ -110,7 +113,8 @@ let seed = 1;";
 
     #[test]
     fn a_value_is_replaced_and_nothing_else_is_touched() {
-        let values = [("steps".to_string(), "20".to_string()), ("rates".into(), "[3e-4]".into()), ("seed".into(), "7".into())];
+        let values =
+            [("steps".to_string(), "20".to_string()), ("rates".into(), "[3e-4]".into()), ("seed".into(), "7".into())];
         let (source, _) = replace(CELL, &values).unwrap();
         assert_eq!(
             source,

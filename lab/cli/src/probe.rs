@@ -57,7 +57,8 @@ fn draw(run: &Run, report: &Report, dataset: &dyn Dataset, ids: &[i32], out: &Pa
 
     let masses = layer_means(&report.first_token_mass);
     if !masses.is_empty() {
-        let bars = Bars::new(format!("Attention on the first token, {name}")).x("layer", "").y("share", "mean over heads");
+        let bars =
+            Bars::new(format!("Attention on the first token, {name}")).x("layer", "").y("share", "mean over heads");
         let bars = masses.into_iter().fold(bars, |bars, (layer, mass)| bars.bar(layer.to_string(), mass));
         bars.save(out.join("first_token_mass.svg"))?;
         let ids = &ids[..ids.len().min(PATTERN_TOKENS)];

@@ -208,7 +208,10 @@ pub fn existing(dir: &Path) -> Result<PathBuf> {
     valid.sort();
     valid.dedup();
     match &valid[..] {
-        [] => bail!("no run in `{}`, and none in runs/ yet; `cargo lab train --preset gated-small` makes one", dir.display()),
+        [] => bail!(
+            "no run in `{}`, and none in runs/ yet; `cargo lab train --preset gated-small` makes one",
+            dir.display()
+        ),
         valid => bail!("no run in `{}`; valid: {}", dir.display(), valid.join(", ")),
     }
 }
@@ -239,7 +242,9 @@ mod tests {
     fn data_is_a_word_a_path_or_json() {
         assert_eq!(dataset("dependencies").unwrap(), DatasetConfig::default());
         assert!(matches!(dataset("needle").unwrap(), DatasetConfig::Needle(_)));
-        assert!(matches!(dataset(r#"{"type": "mqar", "pairs": 2}"#).unwrap(), DatasetConfig::Mqar(config) if config.pairs == 2));
+        assert!(
+            matches!(dataset(r#"{"type": "mqar", "pairs": 2}"#).unwrap(), DatasetConfig::Mqar(config) if config.pairs == 2)
+        );
         assert!(matches!(dataset("src").unwrap(), DatasetConfig::Corpus(datasets::CorpusConfig::Path(_))));
         assert!(matches!(dataset("hub:owner/name").unwrap(), DatasetConfig::Corpus(datasets::CorpusConfig::Hub(_))));
         let message = dataset("nedle").unwrap_err().to_string();

@@ -17,8 +17,8 @@ use burn::tensor::Device;
 /// equal data in the same order. Ends early, with what is finished, at the stop button.
 ///
 /// # Errors
-/// Whatever is wrong with the configuration or the data; [`LabError::NotFinite`] with the name of
-/// the run in front of it on the screen.
+/// Whatever is wrong with the configuration or the data; [`LabError::NotFinite`] with the run's name
+/// (`VARIANT-seedN`).
 pub fn compare(config: &CompareConfig, device: &Device) -> Result<Comparison, LabError> {
     let dataset = config.base.data.open()?;
     let mut runs = Vec::new();

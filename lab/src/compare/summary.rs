@@ -23,7 +23,13 @@ pub struct VariantRun {
 impl VariantRun {
     /// A run of any mixer, under a name.
     pub fn of<M: Mixer>(variant: &str, run: &Run<M>) -> Self {
-        Self { variant: variant.into(), seed: run.config.seed, parameters: run.parameters(), history: run.history.clone(), model: None }
+        Self {
+            variant: variant.into(),
+            seed: run.config.seed,
+            parameters: run.parameters(),
+            history: run.history.clone(),
+            model: None,
+        }
     }
 
     pub fn with_model(self, model: Decoder) -> Self {
@@ -145,7 +151,9 @@ impl Comparison {
         let size = self.runs[0].parameters;
         let one = |&name: &&str| {
             let runs: Vec<&VariantRun> = self.runs_of(name).collect();
-            let of = |value: &dyn Fn(&VariantRun) -> f64| Interval::of(&runs.iter().map(|run| value(run)).collect::<Vec<_>>());
+            let of = |value: &dyn Fn(&VariantRun) -> f64| {
+                Interval::of(&runs.iter().map(|run| value(run)).collect::<Vec<_>>())
+            };
             let pairs: Vec<f64> = runs
                 .iter()
                 .filter_map(|run| {
@@ -205,9 +213,37 @@ impl Comparison {
     }
 }
 
+/// The table as text. A difference whose interval leaves out 0 is marked with `*`.
 impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.frame())
+        let interval = |value: Interval, sign: bool| {
+            let mean = if sign { format!("{:+.4}", value.mean) } else { format!("{:.4}", value.mean) };
+            value.half_width.map_or(mean.clone(), |half| format!("{mean} ± {half:.4}"))
+        };
+        let heading = ["variant", "parameters", "seeds", "loss (nats/token)", "difference", "accuracy", "tokens/s"];
+        let mut table = vec![heading.map(String::from)];
+        table.extend(self.summary().into_iter().map(|row| {
+            let sure = row.difference.is_some_and(|d| d.half_width.is_some_and(|half| d.mean.abs() > half));
+            [
+                row.variant,
+                row.parameters.to_string(),
+                row.loss.count.to_string(),
+                interval(row.loss, false),
+                row.difference.map_or("baseline".into(), |d| interval(d, true) + if sure { " *" } else { "" }),
+                format!("{:.1} %", 100.0 * row.accuracy.mean),
+                format!("{:.0}", row.tokens_per_second),
+            ]
+        }));
+        let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+        for row in &table {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        }
+        let sure =
+            "± is the half-width of the 95 % interval over seeds; * a paired difference whose interval leaves out 0";
+        let unsure = "one seed: no interval, so nothing is known about the spread";
+        f.write_str(if self.summary().iter().any(|row| row.loss.count > 1) { sure } else { unsure })
     }
 }
 

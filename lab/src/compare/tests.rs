@@ -10,7 +10,16 @@ fn base() -> TrainConfig {
     let pattern = zoo::presets::pattern("baseline", 2).unwrap();
     let model = ModelConfig { vocab_size: 32, ..ModelConfig::new(16, 100, 2, pattern) };
     let data = DatasetConfig::Mqar(MqarConfig { vocab_size: 32, pairs: 2, time: 16, ..MqarConfig::default() });
-    TrainConfig { data, steps: 6, batch: 4, time: 16, warmup: 2, eval_every: 3, eval_batches: 2, ..TrainConfig::new("base", model) }
+    TrainConfig {
+        data,
+        steps: 6,
+        batch: 4,
+        time: 16,
+        warmup: 2,
+        eval_every: 3,
+        eval_batches: 2,
+        ..TrainConfig::new("base", model)
+    }
 }
 
 fn variant(name: &str, kind: &str) -> Variant {
@@ -51,6 +60,8 @@ fn a_paired_difference_is_surer_than_the_means_where_seeds_move_both_alike() {
     let difference = rows[1].difference.unwrap();
     assert!((difference.mean + 0.1).abs() < 1e-9 && difference.half_width.unwrap() < 1e-9);
     assert_eq!(rows[1].tokens_per_second, 50.0);
+    let text = comparison.to_string();
+    assert!(text.contains("2.0000 ± 2.4842") && text.contains("-0.1000 ± 0.0000 *"), "{text}");
     let curves = comparison.curves();
     assert_eq!((&curves[0].steps, &curves[0].mean), (&vec![1.0, 2.0], &vec![3.0, 2.0]));
     assert!((curves[0].high[1] - 4.484).abs() < 1e-3 && curves[0].low[0] == 3.0);
@@ -59,6 +70,7 @@ fn a_paired_difference_is_surer_than_the_means_where_seeds_move_both_alike() {
 #[test]
 fn with_one_seed_the_interval_is_null_not_zero() {
     let comparison = Comparison::from_runs(vec![run("a", 0, &[1.0]), run("b", 0, &[2.0])]).unwrap();
+    assert!(comparison.to_string().contains("one seed"), "{comparison}");
     let frame = comparison.frame();
     for column in ["loss_ci95", "difference_ci95"] {
         assert_eq!(frame.column(column).unwrap().null_count(), 2, "{column}");
@@ -68,7 +80,8 @@ fn with_one_seed_the_interval_is_null_not_zero() {
 
 #[test]
 fn seeds_that_the_baseline_lacks_do_not_enter_the_difference() {
-    let comparison = Comparison::from_runs(vec![run("a", 0, &[1.0]), run("b", 0, &[2.0]), run("b", 1, &[9.0])]).unwrap();
+    let comparison =
+        Comparison::from_runs(vec![run("a", 0, &[1.0]), run("b", 0, &[2.0]), run("b", 1, &[9.0])]).unwrap();
     let row = &comparison.summary()[1];
     assert_eq!((row.loss.count, row.difference.unwrap().count, row.difference.unwrap().mean), (2, 1, 1.0));
 }
@@ -76,7 +89,11 @@ fn seeds_that_the_baseline_lacks_do_not_enter_the_difference() {
 #[test]
 fn a_variant_compared_with_itself_differs_by_exactly_nothing() {
     // Holds only if weights, data and their order are the same for every variant of a seed.
-    let config = CompareConfig { base: base(), variants: vec![variant("one", "gated"), variant("two", "gated")], seeds: vec![0, 1] };
+    let config = CompareConfig {
+        base: base(),
+        variants: vec![variant("one", "gated"), variant("two", "gated")],
+        seeds: vec![0, 1],
+    };
     let comparison = compare(&config, &Device::flex()).unwrap();
     let difference = comparison.summary()[1].difference.unwrap();
     assert_eq!((difference.mean, difference.half_width, difference.count), (0.0, Some(0.0), 2));
@@ -92,7 +109,8 @@ fn a_variant_compared_with_itself_differs_by_exactly_nothing() {
 #[test]
 fn all_variants_get_the_parameters_of_the_first_to_within_one_percent() {
     let names = ["baseline", "gated", "differential", "differential-v2", "gated-delta", "hybrid"];
-    let config = CompareConfig { base: base(), variants: names.map(|name| variant(name, name)).to_vec(), seeds: vec![0] };
+    let config =
+        CompareConfig { base: base(), variants: names.map(|name| variant(name, name)).to_vec(), seeds: vec![0] };
     let matched = config.matched().unwrap();
     let target = matched[0].model.parameters();
     assert_eq!(matched[0], config.variants[0]);

@@ -82,7 +82,11 @@ impl Row for ForwardCost {
 ///
 /// # Errors
 /// A device that fails.
-pub fn forward_cost<M: Mixer>(model: &Decoder<M>, lengths: &[usize], repeats: usize) -> Result<Vec<ForwardCost>, LabError> {
+pub fn forward_cost<M: Mixer>(
+    model: &Decoder<M>,
+    lengths: &[usize],
+    repeats: usize,
+) -> Result<Vec<ForwardCost>, LabError> {
     let model = model.valid();
     let vocab = model.vocab_size();
     let device = model.device();

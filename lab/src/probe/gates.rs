@@ -1,6 +1,6 @@
 //! What gates and λ let through.
 
-use super::{by_layer, spread};
+use super::{spread, tap_values};
 use crate::LabError;
 use crate::table::{Row, columns};
 use datasets::Batch;
@@ -63,7 +63,7 @@ pub fn gate_scores<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Ve
         let edges = (0..=BINS).map(|i| low + width * i as f64).collect();
         GateScores { layer, mean, minimum, maximum, closed, edges, counts }
     };
-    Ok(by_layer(model, batches, "gate")?.into_iter().map(one).collect())
+    Ok(tap_values(model, batches, "gate")?.into_iter().map(one).collect())
 }
 
 /// λ of one layer: one number in DIFF V1, one per token and head in V2.
@@ -99,5 +99,5 @@ pub fn lambdas<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<La
         let initial = (values.len() == batches.len()).then(|| zoo::lambda_init(layer));
         LambdaValues { layer, mean, minimum, maximum, initial }
     };
-    Ok(by_layer(model, batches, "lambda")?.into_iter().map(one).collect())
+    Ok(tap_values(model, batches, "lambda")?.into_iter().map(one).collect())
 }

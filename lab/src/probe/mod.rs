@@ -36,8 +36,16 @@ fn observe<M: Mixer>(model: &Decoder<M>, batch: &Batch, globs: &[&str]) -> Resul
     Ok(record)
 }
 
-/// The values under `name` of every layer that offers it, all batches one after the other.
-fn by_layer<M: Mixer>(model: &Decoder<M>, batches: &[Batch], name: &str) -> Result<Vec<(usize, Vec<f32>)>, LabError> {
+/// The raw values that the mixers' tap `name` saw (`gate`, `beta`, `decay`, …), as `(layer, values)` with
+/// all batches one after the other: for a histogram, or for a statistic that is not here.
+///
+/// # Errors
+/// A token outside the vocabulary.
+pub fn tap_values<M: Mixer>(
+    model: &Decoder<M>,
+    batches: &[Batch],
+    name: &str,
+) -> Result<Vec<(usize, Vec<f32>)>, LabError> {
     let mut all: Vec<(usize, Vec<f32>)> = Vec::new();
     for batch in batches {
         for (layer, value) in observe(model, batch, &[&format!("blocks.*.mixer.{name}")])?.layers(name) {

@@ -103,8 +103,7 @@ pub fn first_token_mass<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Resu
         let record = observe(model, batch, &["blocks.*.mixer.pattern*"])?;
         for (layer, value) in record.layers("pattern") {
             let pattern = value.tensor::<4>();
-            let means = |pattern| Some(mean_after_first(first_column(pattern)));
-            let half = |name| half(&record, layer, name).and_then(means);
+            let half = |name| half(&record, layer, name).map(|pattern| mean_after_first(first_column(pattern)));
             let mass = mean_after_first(shares(pattern.clone()));
             let signed = mean_after_first(first_column(pattern));
             let (positive, negative) = (half("pattern_positive"), half("pattern_negative"));

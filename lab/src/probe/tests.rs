@@ -12,7 +12,8 @@ fn device() -> Device {
 }
 
 fn model(variant: &str) -> Decoder {
-    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, zoo::presets::pattern(variant, 2).unwrap()) };
+    let config =
+        ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, zoo::presets::pattern(variant, 2).unwrap()) };
     config.init(3, &device()).unwrap()
 }
 
@@ -58,7 +59,8 @@ impl Mixer for Known {
 
 fn known(first: f32, own: f32) -> Decoder<Known> {
     let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 1, vec![]) };
-    let mixer = |_: usize, _: &mut Init| Known { weights: Param::from_tensor(Tensor::from_floats([first, own], &device())) };
+    let mixer =
+        |_: usize, _: &mut Init| Known { weights: Param::from_tensor(Tensor::from_floats([first, own], &device())) };
     Decoder::with_mixers(&config, 0, &device(), mixer).unwrap()
 }
 
@@ -201,9 +203,14 @@ fn a_state_that_was_never_written_is_zero() {
 
 #[test]
 fn the_cache_of_softmax_grows_with_length_and_that_of_the_delta_rule_does_not() {
-    let bytes = |variant| decode_cost(&model(variant), &[4, 8, 16]).unwrap().iter().map(|c| c.cache_bytes).collect::<Vec<_>>();
+    let bytes =
+        |variant| decode_cost(&model(variant), &[4, 8, 16]).unwrap().iter().map(|c| c.cache_bytes).collect::<Vec<_>>();
     let softmax = bytes("baseline");
-    assert_eq!(softmax, [4, 8, 16].map(|length| 2 * 2 * length * 16 * 4), "two layers of keys and values of 16 channels");
+    assert_eq!(
+        softmax,
+        [4, 8, 16].map(|length| 2 * 2 * length * 16 * 4),
+        "two layers of keys and values of 16 channels"
+    );
     let delta = bytes("gated-delta");
     assert!(delta[0] == delta[1] && delta[1] == delta[2], "{delta:?}");
     let forward = forward_cost(&model("baseline"), &[4, 8], 2).unwrap();
@@ -213,7 +220,11 @@ fn the_cache_of_softmax_grows_with_length_and_that_of_the_delta_rule_does_not() 
 #[test]
 fn needle_accuracy_of_a_model_that_always_says_the_same_is_the_share_of_that_answer() {
     let task = Needle::new(NeedleConfig { vocab_size: 10, distractors: 0, time: 16 }).unwrap();
-    let config = ModelConfig { vocab_size: 10, tied: false, ..ModelConfig::new(16, 24, 1, zoo::presets::pattern("baseline", 2).unwrap()) };
+    let config = ModelConfig {
+        vocab_size: 10,
+        tied: false,
+        ..ModelConfig::new(16, 24, 1, zoo::presets::pattern("baseline", 2).unwrap())
+    };
     let model = edit(config.init(0, &device()).unwrap(), |name, values| {
         values.fill(if name == "embedding" || name.contains("norm") { 1.0 } else { 0.0 });
         if name == "head" {

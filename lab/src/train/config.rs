@@ -136,9 +136,14 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), LabError> {
         let name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(name) {
-            return invalid("name", format!("`{}`", self.name), "letters, digits, `.`, `_` and `-`, not starting with `.`");
+            return invalid(
+                "name",
+                format!("`{}`", self.name),
+                "letters, digits, `.`, `_` and `-`, not starting with `.`",
+            );
         }
-        let counts = [("steps", self.steps), ("batch", self.batch), ("time", self.time), ("eval_batches", self.eval_batches)];
+        let counts =
+            [("steps", self.steps), ("batch", self.batch), ("time", self.time), ("eval_batches", self.eval_batches)];
         for (name, value) in counts {
             if value == 0 {
                 return invalid(name, value, "at least 1");
@@ -150,7 +155,11 @@ impl TrainConfig {
             }
         }
         if !(0.0..=self.learning_rate).contains(&self.min_learning_rate) {
-            return invalid("min_learning_rate", self.min_learning_rate, &format!("0 to learning_rate = {}", self.learning_rate));
+            return invalid(
+                "min_learning_rate",
+                self.min_learning_rate,
+                &format!("0 to learning_rate = {}", self.learning_rate),
+            );
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return invalid("weight_decay", self.weight_decay, "0 or a positive number");

@@ -5,7 +5,7 @@
 //! runs/NAME/metrics.parquet              the history so far
 //! runs/NAME/step-000200/config.json      the model, so that zoo::checkpoint::load reads the folder
 //!                      /model.safetensors
-//!                      /optimizer.safetensors   moments; step and TrainConfig in its metadata
+//!                      /optimizer.safetensors   moments; step, TrainConfig and data in its metadata
 //!                      /history.parquet
 //! ```
 //! A `step-…` folder is made complete under a name with a dot, synced, and renamed: a folder with
@@ -16,7 +16,6 @@ use super::{AdamW, History, TrainConfig};
 use crate::error::at;
 use crate::{LabError, read_parquet, write_parquet};
 use burn::tensor::Device;
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use zoo::{Decoder, Mixer, checkpoint};
@@ -53,6 +52,8 @@ pub(super) struct State<M: Mixer> {
     pub model: Decoder<M>,
     pub optimizer: AdamW,
     pub history: History,
+    /// What the dataset said of itself.
+    pub data: String,
 }
 
 /// The folder of one run.
@@ -89,8 +90,12 @@ impl RunFiles {
         }
         // Whatever a killed process left half made or half deleted.
         for entry in fs::read_dir(&self.dir).map_err(at(&self.dir))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".step-") {
-                fs::remove_dir_all(entry.path()).map_err(at(&entry.path()))?;
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            if name.starts_with(".step-") {
+                fs::remove_dir_all(&path).map_err(at(&path))?;
+            } else if name.starts_with(".tmp") {
+                fs::remove_file(&path).map_err(at(&path))?;
             }
         }
         Ok(file)
@@ -107,12 +112,14 @@ impl RunFiles {
         model: &Decoder<M>,
         optimizer: &AdamW,
         history: &History,
+        data: &str,
     ) -> Result<(), LabError> {
         let step = history.step();
         let (target, part) = (self.dir.join(format!("step-{step:06}")), self.dir.join(format!(".step-{step:06}.part")));
         if !target.exists() {
             checkpoint::save(&part, &config.model, model)?;
-            let metadata = HashMap::from([("step".into(), step.to_string()), ("config".into(), config.to_json())]);
+            let metadata = [("step", step.to_string()), ("config", config.to_json()), ("data", data.into())];
+            let metadata = metadata.map(|(key, value)| (key.to_string(), value)).into();
             checkpoint::write(&part.join("optimizer.safetensors"), &optimizer.tensors(), metadata)?;
             write_parquet(&part.join("history.parquet"), &history.frame())?;
             sync(&part)?;
@@ -144,7 +151,8 @@ impl RunFiles {
         if !fields.is_empty() {
             return Err(LabError::OtherConfig { dir: dir.into(), fields });
         }
-        let step = metadata.get("step").and_then(|s| s.parse().ok()).ok_or_else(|| at(&path)("no step in its metadata"))?;
+        let step =
+            metadata.get("step").and_then(|s| s.parse().ok()).ok_or_else(|| at(&path)("no step in its metadata"))?;
         let optimizer = AdamW::new(config.betas, config.weight_decay).with_tensors(&moments, step, &path, device)?;
         let weights = dir.join("model.safetensors");
         let (tensors, _) = checkpoint::read(&weights)?;
@@ -154,7 +162,8 @@ impl RunFiles {
         if history.step() != step {
             return Err(at(&path)(format!("ends at step {}, the optimiser at step {step}", history.step())));
         }
-        Ok(State { model, optimizer, history })
+        let data = metadata.get("data").cloned().unwrap_or_default();
+        Ok(State { model, optimizer, history, data })
     }
 }
 

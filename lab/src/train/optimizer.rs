@@ -54,7 +54,8 @@ impl AdamW {
     /// The moments: `m.NAME` and `v.NAME`, flat.
     pub fn tensors(&self) -> Tensors {
         let both = |(name, moments): (&String, &Moments)| {
-            [("m", &moments.first), ("v", &moments.second)].map(|(kind, tensor)| (format!("{kind}.{name}"), tensor.to_data()))
+            [("m", &moments.first), ("v", &moments.second)]
+                .map(|(kind, tensor)| (format!("{kind}.{name}"), tensor.to_data()))
         };
         self.moments.iter().flat_map(both).collect()
     }
@@ -63,13 +64,21 @@ impl AdamW {
     ///
     /// # Errors
     /// A moment without its partner, with the name of `source`.
-    pub fn with_tensors(mut self, tensors: &Tensors, updates: usize, source: &Path, device: &Device) -> Result<Self, ZooError> {
+    pub fn with_tensors(
+        mut self,
+        tensors: &Tensors,
+        updates: usize,
+        source: &Path,
+        device: &Device,
+    ) -> Result<Self, ZooError> {
         let device = device.clone().without_autodiff();
         let load = |data: &TensorData| Tensor::<1>::from_data(data.clone(), (&device, data.dtype()));
         self.moments.clear();
         for (key, first) in tensors.iter().filter(|(key, _)| key.starts_with("m.")) {
             let name = &key[2..];
-            let Some(second) = tensors.get(&format!("v.{name}")).filter(|v| v.shape() == first.shape() && v.shape().len() == 1) else {
+            let Some(second) =
+                tensors.get(&format!("v.{name}")).filter(|v| v.shape() == first.shape() && v.shape().len() == 1)
+            else {
                 let problem = format!("v.{name} is missing or not of the shape of m.{name}");
                 return Err(ZooError::Checkpoint { path: source.into(), problem });
             };
@@ -127,7 +136,10 @@ impl ModuleMapper for Update<'_> {
 /// `Σ g²` of every parameter that has a gradient, with the names in the same order, and the names
 /// of those that have none. The sums stay on the device, so that the caller reads them together
 /// with the loss.
-pub fn gradient_squares<M: Module>(module: &M, gradients: &GradientsParams) -> (Vec<String>, Option<Tensor<1>>, Vec<String>) {
+pub fn gradient_squares<M: Module>(
+    module: &M,
+    gradients: &GradientsParams,
+) -> (Vec<String>, Option<Tensor<1>>, Vec<String>) {
     struct Squares<'a> {
         gradients: &'a GradientsParams,
         path: Place,
@@ -152,7 +164,8 @@ pub fn gradient_squares<M: Module>(module: &M, gradients: &GradientsParams) -> (
             }
         }
     }
-    let mut visitor = Squares { gradients, path: Place::default(), names: Vec::new(), sums: Vec::new(), without: Vec::new() };
+    let mut visitor =
+        Squares { gradients, path: Place::default(), names: Vec::new(), sums: Vec::new(), without: Vec::new() };
     module.visit(&mut visitor);
     let sums = (!visitor.sums.is_empty()).then(|| Tensor::cat(visitor.sums, 0));
     (visitor.names, sums, visitor.without)

@@ -37,7 +37,10 @@ impl Progress {
             Self::Bar(bar) => {
                 bar.set_position(row.step as u64);
                 let validation = history.validation_loss().map_or(String::new(), |v| format!(", validation {v:.3}"));
-                bar.set_message(format!("train {:.3}{validation}, {:.0} tokens/s,", row.train_loss, row.tokens_per_second));
+                bar.set_message(format!(
+                    "train {:.3}{validation}, {:.0} tokens/s,",
+                    row.train_loss, row.tokens_per_second
+                ));
             }
             Self::Lines { began, at } if evaluated => {
                 let every = config.eval_every.max(1);

@@ -4,7 +4,9 @@ use super::evaluate::evaluate_batches;
 use super::files::RunFiles;
 use super::history::bits;
 use super::progress::Progress;
-use super::{AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, cross_entropy, gradient_squares, run_config};
+use super::{
+    AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, cross_entropy, gradient_squares, run_config,
+};
 use crate::LabError;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -95,7 +97,8 @@ impl<M: Mixer> Trainer<M> {
         if model < data {
             return Err(LabError::Vocabulary { model, data, dataset: dataset.name().into() });
         }
-        let validation = (0..config.eval_batches).map(|index| dataset.validation(index, config.batch, config.time)).collect();
+        let validation =
+            (0..config.eval_batches).map(|index| dataset.validation(index, config.batch, config.time)).collect();
         Ok(Self {
             optimizer: AdamW::new(config.betas, config.weight_decay),
             model: Some(decoder.train()),
@@ -113,8 +116,9 @@ impl<M: Mixer> Trainer<M> {
     /// trainer goes on from its latest complete checkpoint.
     ///
     /// # Errors
-    /// [`LabError::OtherConfig`] where a run of this name has another configuration (nothing is
-    /// overwritten); a corrupt file, with its name.
+    /// [`LabError::OtherConfig`] or [`LabError::OtherData`] where a run of this name has another
+    /// configuration or was trained on other text (nothing is overwritten); a corrupt file, with its
+    /// name.
     pub fn runs_dir(self, path: impl AsRef<Path>) -> Result<Self, LabError> {
         let files = RunFiles::open(path.as_ref(), &self.config)?;
         self.continue_in(files)
@@ -125,6 +129,10 @@ impl<M: Mixer> Trainer<M> {
             let model = self.model.take().expect("a trainer between steps has its model");
             let device = model.device();
             let state = RunFiles::load(&dir, &self.config, model, &device)?;
+            let (then, now) = (state.data, self.dataset.describe());
+            if then != now {
+                return Err(LabError::OtherData { dir, then, now });
+            }
             self.model = Some(state.model);
             self.optimizer = state.optimizer;
             self.history = state.history;
@@ -184,12 +192,16 @@ impl<M: Mixer> Trainer<M> {
         let gradient_norm = squares.iter().sum::<f64>().sqrt();
         if !loss.is_finite() || !gradient_norm.is_finite() {
             let bad = |(name, square): (&String, &f64)| (!square.is_finite()).then(|| name.clone());
+            let weights = zoo::checkpoint::tensors(model).into_iter();
+            let broken = weights.filter(|(_, data)| data.iter::<f64>().any(|x| !x.is_finite()));
             return Err(LabError::NotFinite {
+                run: self.config.name.clone(),
                 step: step + 1,
                 loss,
                 gradient_norm,
                 last_loss: self.history.rows.last().map(|row| row.train_loss),
-                parameters: names.iter().zip(&squares).filter_map(bad).collect(),
+                weights: broken.map(|(name, _)| name).collect(),
+                gradients: names.iter().zip(&squares).filter_map(bad).collect(),
             });
         }
         let scale = if gradient_norm > clip { clip / gradient_norm } else { 1.0 };
@@ -254,7 +266,7 @@ impl<M: Mixer> Trainer<M> {
             if let Some(files) = &self.files {
                 let save = every(self.config.checkpoint_every, step) || step == until || interrupted;
                 if save {
-                    files.save(&self.config, self.model(), &self.optimizer, &self.history)?;
+                    files.save(&self.config, self.model(), &self.optimizer, &self.history, &self.dataset.describe())?;
                 }
                 if save || evaluated {
                     files.write_metrics(&self.history)?;
@@ -287,7 +299,13 @@ impl Run<AnyMixer> {
         };
         let model = config.model.init(config.seed, device)?;
         let state = RunFiles::load(&checkpoint, &config, model, device)?;
-        Ok(Self { config, model: state.model.valid(), history: state.history, interrupted: false, dir: Some(dir.into()) })
+        Ok(Self {
+            config,
+            model: state.model.valid(),
+            history: state.history,
+            interrupted: false,
+            dir: Some(dir.into()),
+        })
     }
 }
 
@@ -302,7 +320,12 @@ impl<M: Mixer> std::fmt::Display for Run<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} parameters, {} steps", self.config.name, self.parameters(), self.history.step())?;
         if let (Some(loss), Some(accuracy)) = (self.history.validation_loss(), self.history.accuracy()) {
-            write!(f, ", validation loss {loss:.4} nats ({:.4} bits) per token, accuracy {:.1} %", bits(loss), 100.0 * accuracy)?;
+            write!(
+                f,
+                ", validation loss {loss:.4} nats ({:.4} bits) per token, accuracy {:.1} %",
+                bits(loss),
+                100.0 * accuracy
+            )?;
         }
         write!(f, ", {:.0} tokens/s, {:.1} s", self.history.tokens_per_second(), self.history.seconds())?;
         if self.interrupted { f.write_str(", stopped") } else { Ok(()) }

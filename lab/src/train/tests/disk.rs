@@ -118,3 +118,21 @@ fn two_trainers_cannot_write_one_run_at_the_same_time() {
     drop(lock);
     trainer.run().unwrap();
 }
+
+#[test]
+fn a_text_that_changed_since_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text.txt");
+    let write = |word: &str| fs::write(&path, word.repeat(400)).unwrap();
+    write("some text; ");
+    let data = DatasetConfig::Corpus(datasets::CorpusConfig::Path(datasets::PathConfig { path: path.clone() }));
+    let model = ModelConfig { vocab_size: 256, ..small("text", 3).model };
+    let config = TrainConfig { data, model, ..small("text", 3) };
+    let runs = dir.path().join("runs");
+    trainer(&config).runs_dir(&runs).unwrap().run_until(2).unwrap();
+    write("other text;");
+    let error = message(trainer(&config).runs_dir(&runs).map(|_| ()));
+    assert!(error.contains("other data"), "{error}");
+    write("some text; ");
+    assert_eq!(trainer(&config).runs_dir(&runs).unwrap().history().step(), 2);
+}

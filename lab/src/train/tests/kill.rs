@@ -55,7 +55,10 @@ fn kill_at_any_moment_loses_no_complete_checkpoint_and_the_curve_goes_on_bit_for
         child.wait().unwrap();
 
         let hidden = |name: String| name.starts_with(".step-");
-        half_made += std::fs::read_dir(&run).unwrap().filter(|e| hidden(e.as_ref().unwrap().file_name().into_string().unwrap())).count();
+        half_made += std::fs::read_dir(&run)
+            .unwrap()
+            .filter(|e| hidden(e.as_ref().unwrap().file_name().into_string().unwrap()))
+            .count();
         let now = latest(&run);
         assert!(now > best, "no checkpoint was made after step {best}");
         best = now;

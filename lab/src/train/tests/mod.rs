@@ -23,7 +23,16 @@ fn small(name: &str, steps: usize) -> TrainConfig {
     pattern.extend(zoo::presets::pattern("gated", 2).unwrap());
     let model = ModelConfig { vocab_size: 32, ..ModelConfig::new(16, 32, 3, pattern) };
     let data = DatasetConfig::Mqar(MqarConfig { vocab_size: 32, pairs: 2, time: 16, ..MqarConfig::default() });
-    TrainConfig { data, steps, batch: 4, time: 16, warmup: 3, eval_every: 5, eval_batches: 2, ..TrainConfig::new(name, model) }
+    TrainConfig {
+        data,
+        steps,
+        batch: 4,
+        time: 16,
+        warmup: 3,
+        eval_every: 5,
+        eval_batches: 2,
+        ..TrainConfig::new(name, model)
+    }
 }
 
 fn trainer(config: &TrainConfig) -> Trainer {
