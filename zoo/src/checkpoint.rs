@@ -17,21 +17,21 @@ pub type Tensors = BTreeMap<String, TensorData>;
 /// Every parameter of a module, by name.
 pub fn tensors<M: Module>(module: &M) -> Tensors {
     struct Visitor {
-        path: Names,
+        place: Place,
         tensors: Tensors,
     }
     impl ModuleVisitor for Visitor {
         fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.enter(name);
+            self.place.enter(name);
         }
         fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.exit();
+            self.place.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.tensors.insert(self.path.name(), param.val().into_data());
+            self.tensors.insert(self.place.name(), param.val().into_data());
         }
     }
-    let mut visitor = Visitor { path: Names::default(), tensors: Tensors::new() };
+    let mut visitor = Visitor { place: Place::default(), tensors: Tensors::new() };
     module.visit(&mut visitor);
     visitor.tensors
 }
@@ -42,20 +42,20 @@ pub fn tensors<M: Module>(module: &M) -> Tensors {
 /// One that lists every missing and unknown tensor and every wrong shape.
 pub fn apply<M: Module>(module: M, tensors: &Tensors, source: &Path) -> Result<M, ZooError> {
     struct Mapper<'a> {
-        path: Names,
+        place: Place,
         tensors: &'a Tensors,
         used: Vec<String>,
         problems: Vec<String>,
     }
     impl ModuleMapper for Mapper<'_> {
         fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.enter(name);
+            self.place.enter(name);
         }
         fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.exit();
+            self.place.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let name = self.path.name();
+            let name = self.place.name();
             let Some(data) = self.tensors.get(&name) else {
                 self.problems.push(format!("missing {name}"));
                 return param;
@@ -68,11 +68,12 @@ pub fn apply<M: Module>(module: M, tensors: &Tensors, source: &Path) -> Result<M
             }
             param.map(|old| {
                 let options = (&old.device(), old.dtype());
-                Tensor::from_data(data.clone().convert_dtype(old.dtype()), options).set_require_grad(old.is_require_grad())
+                Tensor::from_data(data.clone().convert_dtype(old.dtype()), options)
+                    .set_require_grad(old.is_require_grad())
             })
         }
     }
-    let mut mapper = Mapper { path: Names::default(), tensors, used: Vec::new(), problems: Vec::new() };
+    let mut mapper = Mapper { place: Place::default(), tensors, used: Vec::new(), problems: Vec::new() };
     let module = module.map(&mut mapper);
     let Mapper { used, mut problems, .. } = mapper;
     problems.extend(tensors.keys().filter(|name| !used.contains(name)).map(|name| format!("unknown {name}")));
@@ -118,7 +119,10 @@ pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>), ZooError>
         .into_iter()
         .map(|(name, view)| {
             let data = to_data(&view).ok_or_else(|| {
-                problem(path, format!("{name}: dtype {:?} is not supported; valid: F16, BF16, F32, F64, I32, I64", view.dtype()))
+                problem(
+                    path,
+                    format!("{name}: dtype {:?} is not supported; valid: F16, BF16, F32, F64, I32, I64", view.dtype()),
+                )
             })?;
             Ok((name, data))
         })
@@ -137,7 +141,9 @@ fn to_data(view: &TensorView) -> Option<TensorData> {
         Dtype::F64 => TensorData::new(numbers(bytes, f64::from_le_bytes), shape),
         Dtype::I32 => TensorData::new(numbers(bytes, i32::from_le_bytes), shape),
         Dtype::I64 => TensorData::new(numbers(bytes, i64::from_le_bytes), shape),
-        Dtype::BF16 => TensorData::new(numbers(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)), shape),
+        Dtype::BF16 => {
+            TensorData::new(numbers(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)), shape)
+        }
         Dtype::F16 => TensorData::new(numbers(bytes, |b| burn::tensor::f16::from_le_bytes(b).to_f32()), shape),
         _ => return None,
     })
@@ -177,19 +183,24 @@ fn problem(path: &Path, problem: String) -> ZooError {
     ZooError::Checkpoint { path: path.into(), problem }
 }
 
-/// The dotted path through a module. The name of an enum's variant is left out: it says which
-/// struct the tensor is in, which the configuration says already.
-#[derive(Default)]
-struct Names(Vec<String>);
+/// A parameter's place in a module, for visitors and mappers that need its name.
+///
+/// The name of an enum's variant is left out: it says which struct the tensor is in, which the
+/// configuration says already.
+#[derive(Debug, Default)]
+pub struct Place(Vec<String>);
 
-impl Names {
-    fn enter(&mut self, name: &str) {
+impl Place {
+    /// To be called by `enter_module`.
+    pub fn enter(&mut self, name: &str) {
         self.0.push(name.into());
     }
-    fn exit(&mut self) {
+    /// To be called by `exit_module`.
+    pub fn exit(&mut self) {
         self.0.pop();
     }
-    fn name(&self) -> String {
+    /// The dotted name, such as `blocks.0.mixer.q_proj.weight`.
+    pub fn name(&self) -> String {
         let variant = |part: &&String| !part.starts_with(char::is_uppercase);
         self.0.iter().filter(variant).cloned().collect::<Vec<_>>().join(".")
     }

@@ -55,7 +55,11 @@ impl Init {
     }
 
     /// `shape` filled by `draw`, row-major.
-    pub fn draw<const D: usize>(&mut self, shape: [usize; D], mut draw: impl FnMut(&mut StdRng) -> f64) -> Param<Tensor<D>> {
+    pub fn draw<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        mut draw: impl FnMut(&mut StdRng) -> f64,
+    ) -> Param<Tensor<D>> {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw(&mut self.rng) as f32).collect();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }

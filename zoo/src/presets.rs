@@ -1,8 +1,8 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig, SoftmaxConfig,
-    ZooError,
+    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig,
+    SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
@@ -43,7 +43,9 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "gated" => vec![gated(Gate::Elementwise)],
         "gated-headwise" => vec![gated(Gate::Headwise)],
         // Half the heads, each with two patterns: the paper's rule at equal head_dim.
-        "differential" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V1, (heads / 2).max(1)))],
+        "differential" => {
+            vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V1, (heads / 2).max(1)))]
+        }
         "differential-v2" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V2, heads))],
         "gated-delta" => vec![delta],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],

@@ -151,7 +151,9 @@ impl Record {
             .values
             .iter()
             .filter(|(path, _)| path.ends_with(&end))
-            .filter_map(|(path, value)| Some((path.strip_prefix("blocks.")?.split('.').next()?.parse().ok()?, value.clone())))
+            .filter_map(|(path, value)| {
+                Some((path.strip_prefix("blocks.")?.split('.').next()?.parse().ok()?, value.clone()))
+            })
             .collect();
         found.sort_by_key(|(layer, _)| *layer);
         found

@@ -81,7 +81,9 @@ fn bad_configurations_name_both_numbers_or_the_valid_values() {
     let heads = |heads| vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))];
     assert_eq!(error(ModelConfig { pattern: heads(5), ..base.clone() }), "d_model 32 is not divisible by heads 5");
     assert!(error(ModelConfig { pattern: heads(0), ..base.clone() }).contains("heads must be at least 1, got 0"));
-    assert!(error(ModelConfig { pattern: vec![], ..base.clone() }).contains("pattern must be a list of at least one mixer"));
+    assert!(
+        error(ModelConfig { pattern: vec![], ..base.clone() }).contains("pattern must be a list of at least one mixer")
+    );
     assert!(error(ModelConfig { layers: 0, ..base.clone() }).contains("layers must be at least 1"));
 
     let unknown = preset("gatet", "nano").unwrap_err().to_string();
@@ -141,7 +143,9 @@ fn missing_unknown_and_misshapen_tensors_are_one_error_that_lists_them_all() {
     tensors.insert("blocks.1.mixer.gait_proj.weight".into(), gate.clone());
     tensors.insert("norm.weight".into(), gate);
     let error = checkpoint::apply(model, &tensors, "x.safetensors".as_ref()).unwrap_err().to_string();
-    for part in ["missing blocks.1.mixer.gate_proj.weight", "unknown blocks.1.mixer.gait_proj.weight", "norm.weight has shape"] {
+    for part in
+        ["missing blocks.1.mixer.gate_proj.weight", "unknown blocks.1.mixer.gait_proj.weight", "norm.weight has shape"]
+    {
         assert!(error.contains(part), "{error}");
     }
 }
@@ -165,7 +169,8 @@ fn a_mixer_from_outside_trains_decodes_and_is_probed_with_no_change_to_the_crate
     let device = Device::flex().autodiff();
     let config = ModelConfig::new(16, 32, 2, vec![]);
     let mut model =
-        Decoder::with_mixers(&config, 0, &device, |_, init| RunningMean { proj: Linear::residual(16, 16, init) }).unwrap();
+        Decoder::with_mixers(&config, 0, &device, |_, init| RunningMean { proj: Linear::residual(16, 16, init) })
+            .unwrap();
     let sequence = ids(&model, [2, 12]);
     let mut optimizer = AdamWConfig::new().init();
     let loss = |model: &Decoder<RunningMean>| {

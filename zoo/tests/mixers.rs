@@ -115,26 +115,24 @@ fn every_gradient_equals_its_finite_difference() {
 
 fn gradients_by_name(mixer: &AnyMixer, gradients: &Gradients) -> BTreeMap<String, TensorData> {
     struct Visitor<'a> {
-        path: Vec<String>,
+        place: checkpoint::Place,
         gradients: &'a Gradients,
         found: BTreeMap<String, TensorData>,
     }
     impl ModuleVisitor for Visitor<'_> {
         fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.into());
+            self.place.enter(name);
         }
         fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
+            self.place.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let parts = self.path.iter().filter(|p| !p.starts_with(char::is_uppercase)).cloned();
-            let name = parts.collect::<Vec<_>>().join(".");
             if let Some(gradient) = param.val().grad(self.gradients) {
-                self.found.insert(name, gradient.into_data());
+                self.found.insert(self.place.name(), gradient.into_data());
             }
         }
     }
-    let mut visitor = Visitor { path: vec![], gradients, found: BTreeMap::new() };
+    let mut visitor = Visitor { place: checkpoint::Place::default(), gradients, found: BTreeMap::new() };
     mixer.visit(&mut visitor);
     visitor.found
 }

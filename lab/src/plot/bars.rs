@@ -73,11 +73,7 @@ impl Bars {
 
     /// Adds a bar.
     pub fn bar(mut self, name: impl Into<String>, value: impl Number) -> Self {
-        self.bars.push(Series {
-            name: name.into(),
-            values: numbers([value]),
-            interval: None,
-        });
+        self.bars.push(Series { name: name.into(), values: numbers([value]), interval: None });
         self
     }
 
@@ -104,16 +100,8 @@ impl Bars {
     }
 
     /// Adds a series: one value for each group.
-    pub fn series(
-        mut self,
-        name: impl Into<String>,
-        values: impl IntoIterator<Item = impl Number>,
-    ) -> Self {
-        self.series.push(Series {
-            name: name.into(),
-            values: numbers(values),
-            interval: None,
-        });
+    pub fn series(mut self, name: impl Into<String>, values: impl IntoIterator<Item = impl Number>) -> Self {
+        self.series.push(Series { name: name.into(), values: numbers(values), interval: None });
         self
     }
 
@@ -164,24 +152,14 @@ impl Bars {
     }
 
     fn check(&self) -> Result<(), PlotError> {
-        let wrong = |what: &str, got: String, expected: &str| {
-            Err(PlotError::value(&self.title, what, got, expected))
-        };
+        let wrong = |what: &str, got: String, expected: &str| Err(PlotError::value(&self.title, what, got, expected));
         match (self.bars.len(), self.groups.len(), self.series.len()) {
             (0, 0, 0) => return Err(PlotError::empty(&self.title, "the list of bars")),
             (0, 0, n) => {
-                return wrong(
-                    "the count of groups",
-                    format!("0 for {n} series"),
-                    "names given by groups(…)",
-                );
+                return wrong("the count of groups", format!("0 for {n} series"), "names given by groups(…)");
             }
             (0, n, 0) => {
-                return wrong(
-                    "the count of series",
-                    format!("0 for {n} groups"),
-                    "at least one series(…)",
-                );
+                return wrong("the count of series", format!("0 for {n} groups"), "at least one series(…)");
             }
             (b, g, s) if b > 0 && g + s > 0 => {
                 return wrong(
@@ -194,10 +172,7 @@ impl Bars {
         }
         let groups = self.groups.len().max(usize::from(!self.bars.is_empty()));
         for s in self.bars.iter().chain(&self.series) {
-            let sides = s
-                .interval
-                .iter()
-                .flat_map(|(lo, hi)| [("lower ends", lo), ("upper ends", hi)]);
+            let sides = s.interval.iter().flat_map(|(lo, hi)| [("lower ends", lo), ("upper ends", hi)]);
             for (what, values) in std::iter::once(("values", &s.values)).chain(sides) {
                 if values.len() != groups {
                     let what = format!("{what} of series {:?}", s.name);
@@ -225,11 +200,7 @@ impl Bars {
         if let Some((lo, hi)) = checked_range(&self.title, "y range", self.range, false)?
             && (lo > 0.0 || hi < 0.0)
         {
-            return wrong(
-                "y range",
-                format!("{lo}..{hi}"),
-                "a range with zero in it, since bars start there",
-            );
+            return wrong("y range", format!("{lo}..{hi}"), "a range with zero in it, since bars start there");
         }
         Ok(())
     }
@@ -237,10 +208,7 @@ impl Bars {
     fn scale(&self) -> Result<Scale, PlotError> {
         let all = self.bars.iter().chain(&self.series);
         if !all.clone().any(|s| s.values.iter().any(|v| v.is_finite())) {
-            return Err(PlotError::empty(
-                &self.title,
-                "every bar (no value is finite)",
-            ));
+            return Err(PlotError::empty(&self.title, "every bar (no value is finite)"));
         }
         let values = all.flat_map(|s| {
             let ends = s.interval.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
@@ -251,26 +219,12 @@ impl Bars {
             // Room for the numbers, but none beyond a zero that no bar crosses.
             let full = scale.hi - scale.lo;
             let room = if self.labels { 0.06 * full } else { 0.0 };
-            let least = |s: &Series| {
-                s.values
-                    .iter()
-                    .chain(s.interval.iter().flat_map(|(lo, _)| lo))
-                    .any(|v| *v < 0.0)
-            };
-            let most = |s: &Series| {
-                s.values
-                    .iter()
-                    .chain(s.interval.iter().flat_map(|(_, hi)| hi))
-                    .any(|v| *v > 0.0)
-            };
+            let least = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(lo, _)| lo)).any(|v| *v < 0.0);
+            let most = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(_, hi)| hi)).any(|v| *v > 0.0);
             let below = self.bars.iter().chain(&self.series).any(least);
             let above = self.bars.iter().chain(&self.series).any(most);
             scale.lo = if below { scale.lo - room } else { 0.0 };
-            scale.hi = if above || !below {
-                scale.hi + room
-            } else {
-                0.0
-            };
+            scale.hi = if above || !below { scale.hi + room } else { 0.0 };
         }
         Ok(scale)
     }
@@ -282,28 +236,16 @@ impl Figure for Bars {
         let scale = self.scale()?;
         let grouped = self.bars.is_empty();
         let series = if grouped { &self.series } else { &self.bars };
-        let names: Vec<String> = if grouped {
-            self.groups.clone()
-        } else {
-            self.bars.iter().map(|b| b.name.clone()).collect()
-        };
-        let names: Vec<String> = names
-            .iter()
-            .map(|n| text::shorten(&text::plain(n), 40))
-            .collect();
+        let names: Vec<String> =
+            if grouped { self.groups.clone() } else { self.bars.iter().map(|b| b.name.clone()).collect() };
+        let names: Vec<String> = names.iter().map(|n| text::shorten(&text::plain(n), 40)).collect();
         let beside = if grouped { series.len() } else { 1 };
         let slots = names.len();
         // Room for the number above each bar.
-        let widest = series
-            .iter()
-            .flat_map(|s| &s.values)
-            .map(|v| text::width(&number(*v), SMALL))
-            .fold(14.0, f64::max);
+        let widest =
+            series.iter().flat_map(|s| &s.values).map(|v| text::width(&number(*v), SMALL)).fold(14.0, f64::max);
         let least = if self.labels { widest + 4.0 } else { 10.0 };
-        let w = self
-            .area
-            .0
-            .max(slots as f64 * (beside as f64 * least + 16.0));
+        let w = self.area.0.max(slots as f64 * (beside as f64 * least + 16.0));
         let h = self.area.1;
         let slot = w / slots as f64;
         let bar = ((slot - 16.0) / beside as f64).min(if grouped { 60.0 } else { 72.0 });
@@ -313,11 +255,7 @@ impl Figure for Bars {
         let x = Side {
             label: self.x_label.clone(),
             turned: names.iter().any(|n| text::width(n, SMALL) > slot - 6.0),
-            ticks: names
-                .iter()
-                .enumerate()
-                .map(|(i, n)| (middle(i), n.clone()))
-                .collect(),
+            ticks: names.iter().enumerate().map(|(i, n)| (middle(i), n.clone())).collect(),
             ..Side::default()
         };
         let keys = |s: (usize, &Series)| Key {
@@ -327,28 +265,17 @@ impl Figure for Bars {
             marker: None,
             patch: true,
         };
-        let missing = series
-            .iter()
-            .flat_map(|s| &s.values)
-            .filter(|v| !v.is_finite())
-            .count();
+        let missing = series.iter().flat_map(|s| &s.values).filter(|v| !v.is_finite()).count();
         let mut notes = self.notes.clone();
         if missing > 0 {
-            notes.push(format!(
-                "{} not finite and left out",
-                counted(missing, "value")
-            ));
+            notes.push(format!("{} not finite and left out", counted(missing, "value")));
         }
         let frame = Frame {
             title: &self.title,
             area: (w, h),
             x,
             y: Side::left(&scale, h, self.y_label.clone()),
-            keys: if grouped {
-                series.iter().enumerate().map(keys).collect()
-            } else {
-                Vec::new()
-            },
+            keys: if grouped { series.iter().enumerate().map(keys).collect() } else { Vec::new() },
             legend: self.legend,
             notes: &notes,
         };
@@ -357,26 +284,15 @@ impl Figure for Bars {
         for (k, s) in series.iter().enumerate() {
             for (i, value) in s.values.iter().enumerate() {
                 let place = if grouped { i } else { k };
-                let offset = if grouped {
-                    k as f64 - (beside - 1) as f64 / 2.0
-                } else {
-                    0.0
-                };
+                let offset = if grouped { k as f64 - (beside - 1) as f64 / 2.0 } else { 0.0 };
                 let x = left + middle(place) * w + offset * bar;
                 if !value.is_finite() {
-                    d.text(
-                        (x, py(0.0) - 9.0),
-                        "n/a",
-                        Set::new(SMALL, Anchor::Middle).faint(),
-                    );
+                    d.text((x, py(0.0) - 9.0), "n/a", Set::new(SMALL, Anchor::Middle).faint());
                     continue;
                 }
                 let (upper, lower) = (py(value.max(0.0)), py(value.min(0.0)));
                 let gap = (bar * 0.06).min(2.0);
-                d.rect(
-                    [x - bar / 2.0 + gap, upper, bar - 2.0 * gap, lower - upper],
-                    styles[k].colour,
-                );
+                d.rect([x - bar / 2.0 + gap, upper, bar - 2.0 * gap, lower - upper], styles[k].colour);
                 let (mut above, mut below) = (upper, lower);
                 let ends = s.interval.as_ref().map(|(lo, hi)| (lo[i], hi[i]));
                 if let Some((lo, hi)) = ends.filter(|(lo, hi)| lo.is_finite() && hi.is_finite()) {
@@ -391,11 +307,7 @@ impl Figure for Bars {
                     (above, below) = (above.min(a), below.max(b));
                 }
                 if self.labels {
-                    let y = if *value < 0.0 {
-                        below + 9.0
-                    } else {
-                        above - 9.0
-                    };
+                    let y = if *value < 0.0 { below + 9.0 } else { above - 9.0 };
                     d.text((x, y), &number(*value), Set::new(SMALL, Anchor::Middle));
                 }
             }
@@ -411,24 +323,14 @@ mod tests {
 
     #[test]
     fn a_series_of_another_length_than_the_groups_names_both() {
-        let bars = Bars::new("tasks")
-            .groups(["a", "b", "c"])
-            .series("gated", [1.0, 2.0]);
+        let bars = Bars::new("tasks").groups(["a", "b", "c"]).series("gated", [1.0, 2.0]);
         let error = bars.svg().unwrap_err().to_string();
-        assert!(
-            error.contains("gated") && error.contains("length 2, expected 3"),
-            "{error}"
-        );
+        assert!(error.contains("gated") && error.contains("length 2, expected 3"), "{error}");
     }
 
     #[test]
     fn bars_start_at_zero() {
-        let error = Bars::new("")
-            .bar("a", 0.9)
-            .y_range(0.8, 1.0)
-            .svg()
-            .unwrap_err()
-            .to_string();
+        let error = Bars::new("").bar("a", 0.9).y_range(0.8, 1.0).svg().unwrap_err().to_string();
         assert!(error.contains("0.8..1"), "{error}");
         let scale = Bars::new("").bar("a", 0.9).bar("b", 0.91).scale().unwrap();
         assert_eq!(scale.lo, 0.0);
@@ -436,19 +338,9 @@ mod tests {
 
     #[test]
     fn every_bar_has_name_value_and_colour() {
-        let svg = Bars::new("")
-            .bar("gated", 0.25)
-            .bar("hybrid", 0.5)
-            .svg()
-            .unwrap();
-        for part in [
-            ">gated<",
-            ">hybrid<",
-            ">0.25<",
-            ">0.5<",
-            palette::color_of("gated"),
-            palette::color_of("hybrid"),
-        ] {
+        let svg = Bars::new("").bar("gated", 0.25).bar("hybrid", 0.5).svg().unwrap();
+        for part in [">gated<", ">hybrid<", ">0.25<", ">0.5<", palette::color_of("gated"), palette::color_of("hybrid")]
+        {
             assert!(svg.contains(part), "{part}");
         }
     }
@@ -457,11 +349,6 @@ mod tests {
     fn nothing_to_draw_is_an_error() {
         assert!(Bars::new("").svg().is_err());
         assert!(Bars::new("").bar("a", f64::NAN).svg().is_err());
-        assert!(
-            Bars::new("")
-                .bar_with_interval("a", 1.0, 2.0, 0.0)
-                .svg()
-                .is_err()
-        );
+        assert!(Bars::new("").bar_with_interval("a", 1.0, 2.0, 0.0).svg().is_err());
     }
 }

@@ -39,13 +39,7 @@ pub(super) struct Set {
 
 impl Set {
     pub const fn new(size: f64, anchor: Anchor) -> Self {
-        Self {
-            size,
-            anchor,
-            rotate: 0.0,
-            bold: false,
-            fill: INK,
-        }
+        Self { size, anchor, rotate: 0.0, bold: false, fill: INK }
     }
 
     pub const fn rotate(self, rotate: f64) -> Self {
@@ -57,10 +51,7 @@ impl Set {
     }
 
     pub const fn faint(self) -> Self {
-        Self {
-            fill: FAINT,
-            ..self
-        }
+        Self { fill: FAINT, ..self }
     }
 }
 
@@ -70,11 +61,7 @@ pub(super) struct Stroke<'a>(pub &'a str, pub f64, pub &'a str);
 
 impl Drawing {
     pub(super) fn new(width: f64, height: f64) -> Self {
-        Self {
-            width: width.ceil(),
-            height: height.ceil(),
-            body: String::new(),
-        }
+        Self { width: width.ceil(), height: height.ceil(), body: String::new() }
     }
 
     /// The whole SVG document, on white.
@@ -90,10 +77,7 @@ impl Drawing {
 
     pub(super) fn rect(&mut self, [x, y, w, h]: [f64; 4], fill: &str) {
         let [x, y, w, h] = [x, y, w, h].map(num);
-        let _ = writeln!(
-            self.body,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" fill=\"{fill}\"/>"
-        );
+        let _ = writeln!(self.body, "<rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" fill=\"{fill}\"/>");
     }
 
     pub(super) fn outline(&mut self, [x, y, w, h]: [f64; 4], colour: &str) {
@@ -162,11 +146,7 @@ impl Drawing {
             0.0 => String::new(),
             angle => format!(" transform=\"rotate({} {x} {y})\"", num(angle)),
         };
-        let weight = if set.bold {
-            " font-weight=\"bold\""
-        } else {
-            ""
-        };
+        let weight = if set.bold { " font-weight=\"bold\"" } else { "" };
         let _ = writeln!(
             self.body,
             "<text x=\"{x}\" y=\"{y}\" dy=\"{drop}\" font-size=\"{size}\" fill=\"{}\" \
@@ -179,11 +159,8 @@ impl Drawing {
     /// A PNG stretched over the box; `crisp` keeps its pixels square when enlarged.
     pub(super) fn image(&mut self, [x, y, w, h]: [f64; 4], png: &[u8], crisp: bool) {
         let [x, y, w, h] = [x, y, w, h].map(num);
-        let rendering = if crisp {
-            " image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\""
-        } else {
-            ""
-        };
+        let rendering =
+            if crisp { " image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\"" } else { "" };
         let _ = writeln!(
             self.body,
             "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" \
@@ -212,21 +189,12 @@ impl Drawing {
         for &(x, y) in corners {
             let _ = write!(d, "M{} {}h{w}v{h}h-{w}z", num(x), num(y));
         }
-        let _ = writeln!(
-            self.body,
-            "<path d=\"{d}\" fill=\"{fill}\" shape-rendering=\"crispEdges\"/>"
-        );
+        let _ = writeln!(self.body, "<path d=\"{d}\" fill=\"{fill}\" shape-rendering=\"crispEdges\"/>");
     }
 
     /// Another drawing placed at `(x, y)`.
     pub(super) fn place(&mut self, (x, y): (f64, f64), other: &Drawing) {
-        let _ = writeln!(
-            self.body,
-            "<g transform=\"translate({} {})\">\n{}</g>",
-            num(x),
-            num(y),
-            other.body
-        );
+        let _ = writeln!(self.body, "<g transform=\"translate({} {})\">\n{}</g>", num(x), num(y), other.body);
     }
 
     /// SVG elements made elsewhere, taken as they are.
@@ -248,11 +216,7 @@ fn through(points: &[(f64, f64)]) -> String {
 pub(super) fn num(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" {
-        "0".into()
-    } else {
-        text.into()
-    }
+    if text == "-0" { "0".into() } else { text.into() }
 }
 
 #[cfg(test)]

@@ -18,41 +18,21 @@ pub(super) struct ColourBar {
 impl ColourBar {
     pub fn new(tint: Tint, label: &str, height: f64, missing: bool) -> Self {
         let label = text::wrap(label, LABEL, height.max(110.0));
-        Self {
-            tint,
-            label,
-            height,
-            missing,
-        }
+        Self { tint, label, height, missing }
     }
 
     fn scale(&self) -> Scale {
-        Scale {
-            kind: Kind::Linear,
-            lo: self.tint.lo,
-            hi: self.tint.hi,
-            whole: false,
-        }
+        Scale { kind: Kind::Linear, lo: self.tint.lo, hi: self.tint.hi, whole: false }
     }
 
     fn ticks(&self) -> Vec<(f64, String)> {
-        self.scale()
-            .ticks((self.height / 36.0).clamp(2.0, 6.0) as usize)
-            .0
+        self.scale().ticks((self.height / 36.0).clamp(2.0, 6.0) as usize).0
     }
 
     pub fn width(&self) -> f64 {
-        let widest = self
-            .ticks()
-            .iter()
-            .map(|t| text::width(&t.1, SMALL))
-            .fold(0.0, f64::max);
+        let widest = self.ticks().iter().map(|t| text::width(&t.1, SMALL)).fold(0.0, f64::max);
         let bar = 14.0 + 8.0 + widest + 4.0 + self.label.len() as f64 * 16.0;
-        if self.missing {
-            bar.max(20.0 + text::width(MISSING_NAME, SMALL))
-        } else {
-            bar
-        }
+        if self.missing { bar.max(20.0 + text::width(MISSING_NAME, SMALL)) } else { bar }
     }
 
     /// Height with the key for what is not finite.
@@ -78,20 +58,13 @@ impl ColourBar {
             widest = widest.max(text::width(label, SMALL));
         }
         for (i, line) in self.label.iter().enumerate() {
-            let at = (
-                x + 21.0 + widest + 13.0 + i as f64 * 16.0,
-                y + self.height / 2.0,
-            );
+            let at = (x + 21.0 + widest + 13.0 + i as f64 * 16.0, y + self.height / 2.0);
             d.text(at, line, Set::new(LABEL, Anchor::Middle).rotate(-90.0));
         }
         if self.missing {
             let ky = y + self.height + 12.0;
             d.rect([x, ky, 14.0, 12.0], &hex(MISSING));
-            d.text(
-                (x + 20.0, ky + 6.0),
-                MISSING_NAME,
-                Set::new(SMALL, Anchor::Start),
-            );
+            d.text((x + 20.0, ky + 6.0), MISSING_NAME, Set::new(SMALL, Anchor::Start));
         }
     }
 }

@@ -10,27 +10,13 @@ pub enum PlotError {
     Empty { figure: String, what: String },
     /// Two things that belong together differ in size.
     #[error("{figure}: {what} has length {got}, expected {expected} ({because})")]
-    Length {
-        figure: String,
-        what: String,
-        got: usize,
-        expected: usize,
-        because: String,
-    },
+    Length { figure: String, what: String, got: usize, expected: usize, because: String },
     /// A value that this figure cannot show.
     #[error("{figure}: {what} is {got}, expected {expected}")]
-    Value {
-        figure: String,
-        what: String,
-        got: String,
-        expected: String,
-    },
+    Value { figure: String, what: String, got: String, expected: String },
     /// The file could not be written.
     #[error("cannot write the figure to {}: {source}", path.display())]
-    Save {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Save { path: PathBuf, source: std::io::Error },
 }
 
 impl PlotError {
@@ -47,13 +33,7 @@ impl PlotError {
         because: impl Into<String>,
     ) -> Self {
         let (figure, what, because) = (name(figure), what.into(), because.into());
-        Self::Length {
-            figure,
-            what,
-            got,
-            expected,
-            because,
-        }
+        Self::Length { figure, what, got, expected, because }
     }
 
     pub(super) fn value(
@@ -62,19 +42,10 @@ impl PlotError {
         got: impl ToString,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Value {
-            figure: name(figure),
-            what: what.into(),
-            got: got.to_string(),
-            expected: expected.into(),
-        }
+        Self::Value { figure: name(figure), what: what.into(), got: got.to_string(), expected: expected.into() }
     }
 }
 
 fn name(figure: &str) -> String {
-    if figure.is_empty() {
-        "figure".into()
-    } else {
-        format!("figure {figure:?}")
-    }
+    if figure.is_empty() { "figure".into() } else { format!("figure {figure:?}") }
 }

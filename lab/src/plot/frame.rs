@@ -34,30 +34,14 @@ impl Side {
             })
         };
         let tries = (2..=most).rev().map(|n| scale.ticks(n));
-        let (ticks, minor) = tries
-            .clone()
-            .find(fits)
-            .or(tries.clone().next_back())
-            .unwrap_or_default();
-        Self {
-            label,
-            ticks,
-            minor,
-            turned: false,
-            grid: true,
-        }
+        let (ticks, minor) = tries.clone().find(fits).or(tries.clone().next_back()).unwrap_or_default();
+        Self { label, ticks, minor, turned: false, grid: true }
     }
 
     /// An axis along the left, `length` pixels long.
     pub fn left(scale: &Scale, length: f64, label: String) -> Self {
         let (ticks, minor) = scale.ticks((length / 45.0).floor().clamp(2.0, 8.0) as usize);
-        Self {
-            label,
-            ticks,
-            minor,
-            turned: false,
-            grid: true,
-        }
+        Self { label, ticks, minor, turned: false, grid: true }
     }
 }
 
@@ -92,12 +76,7 @@ impl Frame<'_> {
     /// Draws everything but the data; returns the box for the data as `[x, y, width, height]`.
     pub fn open(self) -> (Drawing, [f64; 4]) {
         let (w, h) = self.area;
-        let widest = |ticks: &[Tick]| {
-            ticks
-                .iter()
-                .map(|t| text::width(&t.1, SMALL))
-                .fold(0.0, f64::max)
-        };
+        let widest = |ticks: &[Tick]| ticks.iter().map(|t| text::width(&t.1, SMALL)).fold(0.0, f64::max);
         let y_label = text::wrap(&self.y.label, LABEL, h.max(160.0));
         let mut left = 12.0 + y_label.len() as f64 * 16.0 + widest(&self.y.ticks) + 8.0;
         let mut overhang = 0f64;
@@ -111,11 +90,7 @@ impl Frame<'_> {
         }
         let keys_width = self.keys.iter().map(key_width).fold(0.0, f64::max);
         let right_legend = self.legend == Legend::Right && !self.keys.is_empty();
-        let right = if right_legend {
-            keys_width + 26.0
-        } else {
-            overhang.max(4.0) + 12.0
-        };
+        let right = if right_legend { keys_width + 26.0 } else { overhang.max(4.0) + 12.0 };
         let width = left + w + right;
 
         let title = text::wrap(self.title, TITLE * 1.13, width - 24.0);
@@ -132,18 +107,9 @@ impl Frame<'_> {
             Legend::Below => rows(&self.keys, width - 24.0),
             Legend::Right => Vec::new(),
         };
-        let below_keys = below_label
-            + if rows.is_empty() {
-                0.0
-            } else {
-                rows.len() as f64 * ROW + 8.0
-            };
+        let below_keys = below_label + if rows.is_empty() { 0.0 } else { rows.len() as f64 * ROW + 8.0 };
         let notes = wrapped_notes(self.notes, width - 24.0);
-        let right_keys = if right_legend {
-            top + self.keys.len() as f64 * ROW
-        } else {
-            0.0
-        };
+        let right_keys = if right_legend { top + self.keys.len() as f64 * ROW } else { 0.0 };
         let bottom = below_keys.max(right_keys) + notes.len() as f64 * 15.0 + 10.0;
 
         let mut d = Drawing::new(width, bottom);
@@ -164,9 +130,7 @@ impl Frame<'_> {
         }
         for (i, row) in rows.iter().enumerate() {
             let total: f64 = row.iter().map(|k| key_width(k) + 18.0).sum::<f64>() - 18.0;
-            let mut x = (left + w / 2.0 - total / 2.0)
-                .min(width - 12.0 - total)
-                .max(12.0);
+            let mut x = (left + w / 2.0 - total / 2.0).min(width - 12.0 - total).max(12.0);
             for key in row {
                 draw_key(&mut d, key, x, below_label + 15.0 + i as f64 * ROW);
                 x += key_width(key) + 18.0;
@@ -226,10 +190,7 @@ pub(super) fn headline(d: &mut Drawing, lines: &[String], middle: f64) {
 }
 
 pub(super) fn wrapped_notes(notes: &[String], room: f64) -> Vec<String> {
-    notes
-        .iter()
-        .flat_map(|note| text::wrap(note, SMALL, room))
-        .collect()
+    notes.iter().flat_map(|note| text::wrap(note, SMALL, room)).collect()
 }
 
 /// Small print along the lower edge.
@@ -260,11 +221,7 @@ fn draw_key(d: &mut Drawing, key: &Key, x: f64, y: f64) {
         }
         KEY + 6.0
     };
-    d.text(
-        (x + after, y),
-        &key_name(key),
-        Set::new(LABEL, Anchor::Start),
-    );
+    d.text((x + after, y), &key_name(key), Set::new(LABEL, Anchor::Start));
 }
 
 fn rows(keys: &[Key], room: f64) -> Vec<Vec<&Key>> {

@@ -124,27 +124,12 @@ impl AttentionGrid {
             return Err(PlotError::empty(&self.title, "the list of panels"));
         }
         if self.columns == 0 {
-            return Err(PlotError::value(
-                &self.title,
-                "the count of columns",
-                0,
-                "at least 1",
-            ));
+            return Err(PlotError::value(&self.title, "the count of columns", 0, "at least 1"));
         }
         for (name, matrix) in &self.panels {
             let (rows, columns) = matrix.shape(&self.title, &format!("panel {name:?}"))?;
-            check_tokens(
-                &self.title,
-                &format!("columns of panel {name:?}"),
-                self.tokens.as_deref(),
-                columns,
-            )?;
-            check_tokens(
-                &self.title,
-                &format!("rows of panel {name:?}"),
-                self.tokens.as_deref(),
-                rows,
-            )?;
+            check_tokens(&self.title, &format!("columns of panel {name:?}"), self.tokens.as_deref(), columns)?;
+            check_tokens(&self.title, &format!("rows of panel {name:?}"), self.tokens.as_deref(), rows)?;
         }
         Ok(())
     }
@@ -155,55 +140,25 @@ const GAP: f64 = 16.0;
 impl Figure for AttentionGrid {
     fn draw(&self) -> Result<Drawing, PlotError> {
         self.check()?;
-        let values = || {
-            self.panels
-                .iter()
-                .flat_map(|(_, m)| m.cells(self.causal).map(|c| c.2))
-        };
+        let values = || self.panels.iter().flat_map(|(_, m)| m.cells(self.causal).map(|c| c.2));
         let tint = Tint::fit(&self.title, values(), self.range, false)?;
         let missing = values().any(|v| !v.is_finite());
-        let beyond = values()
-            .filter(|v| v.is_finite() && (*v < tint.lo || *v > tint.hi))
-            .count();
+        let beyond = values().filter(|v| v.is_finite() && (*v < tint.lo || *v > tint.hi)).count();
 
         let s = self.size;
         let columns = self.columns.min(self.panels.len());
         let rows = self.panels.len().div_ceil(columns);
-        let titles: Vec<Vec<String>> = self
-            .panels
-            .iter()
-            .map(|(t, _)| text::wrap(&text::plain(t), LABEL, s))
-            .collect();
-        let heads: Vec<f64> = titles
-            .chunks(columns)
-            .map(|row| row.iter().map(Vec::len).max().unwrap_or(0) as f64 * 15.0 + 5.0)
-            .collect();
+        let titles: Vec<Vec<String>> = self.panels.iter().map(|(t, _)| text::wrap(&text::plain(t), LABEL, s)).collect();
+        let heads: Vec<f64> =
+            titles.chunks(columns).map(|row| row.iter().map(Vec::len).max().unwrap_or(0) as f64 * 15.0 + 5.0).collect();
 
         let tokens = self.tokens.as_deref();
         let labels = |n: usize| Labels::new(tokens, n, s / n as f64);
-        let shapes: Vec<(usize, usize)> = self
-            .panels
-            .iter()
-            .map(|(_, m)| (m.0.len(), m.0[0].len()))
-            .collect();
-        let breadth = shapes
-            .iter()
-            .step_by(columns)
-            .map(|s| labels(s.0).breadth())
-            .fold(0.0, f64::max);
-        let depth = shapes
-            .iter()
-            .map(|s| labels(s.1).depth())
-            .fold(0.0, f64::max);
-        let reach = shapes
-            .iter()
-            .map(|s| labels(s.1).reach())
-            .fold(0.0, f64::max);
-        let stride = shapes
-            .iter()
-            .map(|s| labels(s.0.max(s.1)).stride)
-            .max()
-            .unwrap_or(1);
+        let shapes: Vec<(usize, usize)> = self.panels.iter().map(|(_, m)| (m.0.len(), m.0[0].len())).collect();
+        let breadth = shapes.iter().step_by(columns).map(|s| labels(s.0).breadth()).fold(0.0, f64::max);
+        let depth = shapes.iter().map(|s| labels(s.1).depth()).fold(0.0, f64::max);
+        let reach = shapes.iter().map(|s| labels(s.1).reach()).fold(0.0, f64::max);
+        let stride = shapes.iter().map(|s| labels(s.0.max(s.1)).stride).max().unwrap_or(1);
 
         let (w, h) = (
             columns as f64 * s + (columns - 1) as f64 * GAP,
@@ -212,27 +167,17 @@ impl Figure for AttentionGrid {
         let y_label = text::wrap(&self.y_label, LABEL, h.max(160.0));
         let x_label = text::wrap(&self.x_label, LABEL, w.max(160.0));
         let left = (12.0 + y_label.len() as f64 * 16.0 + breadth).max(reach + 10.0);
-        let bar = ColourBar::new(
-            tint,
-            &self.value_label,
-            (h - heads[0]).clamp(110.0, 320.0),
-            missing,
-        );
+        let bar = ColourBar::new(tint, &self.value_label, (h - heads[0]).clamp(110.0, 320.0), missing);
         let width = left + w + 20.0 + bar.width() + 12.0;
         let title = text::wrap(&self.title, TITLE * 1.13, width - 24.0);
         let top = 12.0 + title.len() as f64 * 19.0;
 
-        let side = shapes
-            .iter()
-            .map(|s| s.0.max(s.1).div_ceil(512))
-            .max()
-            .unwrap_or(1);
+        let side = shapes.iter().map(|s| s.0.max(s.1).div_ceil(512)).max().unwrap_or(1);
         let mut small = self.notes.clone();
         small.extend(notes(beyond, &tint, side, stride));
         let small = wrapped_notes(&small, width - 24.0);
         let below = top + h + depth;
-        let content =
-            (below + x_label.len() as f64 * 16.0).max(top + heads[0] + bar.total_height() + 8.0);
+        let content = (below + x_label.len() as f64 * 16.0).max(top + heads[0] + bar.total_height() + 8.0);
         let mut d = Drawing::new(width, content + small.len() as f64 * 15.0 + 10.0);
 
         headline(&mut d, &title, left + w / 2.0);
@@ -243,30 +188,18 @@ impl Figure for AttentionGrid {
                 let Some((_, matrix)) = self.panels.get(row * columns + column) else {
                     continue;
                 };
-                let (lines, shape) = (
-                    &titles[row * columns + column],
-                    shapes[row * columns + column],
-                );
+                let (lines, shape) = (&titles[row * columns + column], shapes[row * columns + column]);
                 let x = left + column as f64 * (s + GAP);
                 for (i, line) in lines.iter().rev().enumerate() {
                     let at = (x + s / 2.0, y - 11.0 - i as f64 * 15.0);
                     d.text(at, line, Set::new(LABEL, Anchor::Middle));
                 }
-                paint(
-                    &mut d,
-                    [x, y, s, s],
-                    matrix,
-                    &tint,
-                    self.causal,
-                    self.panels.len(),
-                );
+                paint(&mut d, [x, y, s, s], matrix, &tint, self.causal, self.panels.len());
                 if column == 0 {
                     labels(shape.0).draw_left(&mut d, x, y);
                 }
                 // The last panel of its column, also where the last row is not full.
-                if (row + 1) * columns + column >= self.panels.len()
-                    && row + 1 >= rows.saturating_sub(1)
-                {
+                if (row + 1) * columns + column >= self.panels.len() && row + 1 >= rows.saturating_sub(1) {
                     let last_row = row + 1 == rows;
                     if last_row || !self.panels.len().is_multiple_of(columns) {
                         labels(shape.1).draw_below(&mut d, x, y + s);
@@ -294,9 +227,7 @@ mod tests {
     use super::*;
 
     fn grid(n: usize) -> AttentionGrid {
-        (0..n).fold(AttentionGrid::new("g"), |g, i| {
-            g.panel(format!("head {i}"), [[1.0, 0.0], [0.5, 0.1 * i as f64]])
-        })
+        (0..n).fold(AttentionGrid::new("g"), |g, i| g.panel(format!("head {i}"), [[1.0, 0.0], [0.5, 0.1 * i as f64]]))
     }
 
     #[test]
@@ -307,25 +238,14 @@ mod tests {
 
     #[test]
     fn tokens_that_do_not_fit_one_panel_name_it() {
-        let error = grid(2)
-            .panel("odd", [[1.0]])
-            .tokens(["a", "b"])
-            .svg()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("odd") && error.contains("length 2, expected 1"),
-            "{error}"
-        );
+        let error = grid(2).panel("odd", [[1.0]]).tokens(["a", "b"]).svg().unwrap_err().to_string();
+        assert!(error.contains("odd") && error.contains("length 2, expected 1"), "{error}");
     }
 
     #[test]
     fn one_negative_panel_makes_all_of_them_diverge_around_zero() {
         let svg = grid(2).panel("differential", [[-0.5, 0.0]]).svg().unwrap();
-        assert!(
-            svg.contains("#f7f7f7") && svg.contains(">−1</text>"),
-            "{svg}"
-        );
+        assert!(svg.contains("#f7f7f7") && svg.contains(">−1</text>"), "{svg}");
     }
 
     #[test]

@@ -151,17 +151,12 @@ impl HeatMap {
             true => self.widest_number() + 8.0,
             false => 0.0,
         };
-        (
-            least(columns).max(wide),
-            least(rows).max(if self.annotate { 18.0 } else { 0.0 }),
-        )
+        (least(columns).max(wide), least(rows).max(if self.annotate { 18.0 } else { 0.0 }))
     }
 
     fn widest_number(&self) -> f64 {
         let cells = self.matrix.cells(self.causal).filter(|c| c.2.is_finite());
-        cells
-            .map(|c| text::width(&scale::number(c.2), SMALL))
-            .fold(0.0, f64::max)
+        cells.map(|c| text::width(&scale::number(c.2), SMALL)).fold(0.0, f64::max)
     }
 }
 
@@ -173,19 +168,12 @@ impl Figure for HeatMap {
         check_tokens(&self.title, "rows", y_tokens, rows)?;
         if self.annotate && rows * columns > 1024 {
             let expected = "at most 1024 for numbers in the cells";
-            return Err(PlotError::value(
-                &self.title,
-                "the count of cells",
-                rows * columns,
-                expected,
-            ));
+            return Err(PlotError::value(&self.title, "the count of cells", rows * columns, expected));
         }
         let values = || self.matrix.cells(self.causal).map(|c| c.2);
         let tint = Tint::fit(&self.title, values(), self.range, self.diverging)?;
         let missing = values().any(|v| !v.is_finite());
-        let beyond = values()
-            .filter(|v| v.is_finite() && (*v < tint.lo || *v > tint.hi))
-            .count();
+        let beyond = values().filter(|v| v.is_finite() && (*v < tint.lo || *v > tint.hi)).count();
 
         let (cw, ch) = self.cell(rows, columns);
         let (w, h) = (cw * columns as f64, ch * rows as f64);
@@ -194,14 +182,8 @@ impl Figure for HeatMap {
         let bar = ColourBar::new(tint, &self.value_label, h.clamp(110.0, 420.0), missing);
         let y_label = text::wrap(&self.y_label, LABEL, h.max(160.0));
         let x_label = text::wrap(&self.x_label, LABEL, w.max(160.0));
-        let left =
-            (12.0 + y_label.len() as f64 * 16.0 + y_labels.breadth()).max(x_labels.reach() + 10.0);
-        let left = left.max(
-            x_label
-                .iter()
-                .map(|l| text::width(l, LABEL) / 2.0 - w / 2.0 + 8.0)
-                .fold(0.0, f64::max),
-        );
+        let left = (12.0 + y_label.len() as f64 * 16.0 + y_labels.breadth()).max(x_labels.reach() + 10.0);
+        let left = left.max(x_label.iter().map(|l| text::width(l, LABEL) / 2.0 - w / 2.0 + 8.0).fold(0.0, f64::max));
         let width = left + w + 18.0 + bar.width() + 12.0;
         let title = text::wrap(&self.title, TITLE * 1.13, width - 24.0);
         let top = 14.0 + title.len() as f64 * 19.0;
@@ -216,14 +198,7 @@ impl Figure for HeatMap {
         let mut d = Drawing::new(width, content + small.len() as f64 * 15.0 + 10.0);
 
         headline(&mut d, &title, left + w / 2.0);
-        paint(
-            &mut d,
-            [left, top, w, h],
-            &self.matrix,
-            &tint,
-            self.causal,
-            1,
-        );
+        paint(&mut d, [left, top, w, h], &self.matrix, &tint, self.causal, 1);
         if self.annotate {
             for (i, j, value) in self.matrix.cells(self.causal).filter(|c| c.2.is_finite()) {
                 let [r, g, b] = tint.at(value).map(f64::from);
@@ -257,37 +232,22 @@ mod tests {
 
     #[test]
     fn tokens_are_escaped_and_made_visible() {
-        let svg = HeatMap::new("", [[1.0, 0.0], [0.5, 0.5]])
-            .tokens(["</svg>", "\n"])
-            .svg()
-            .unwrap();
+        let svg = HeatMap::new("", [[1.0, 0.0], [0.5, 0.5]]).tokens(["</svg>", "\n"]).svg().unwrap();
         assert!(svg.contains("&lt;/svg&gt;") && svg.contains(">⏎<"));
         assert_eq!(svg.matches("</svg>").count(), 1);
     }
 
     #[test]
     fn a_wrong_count_of_labels_is_an_error_that_names_both() {
-        let error = HeatMap::new("pattern", [[1.0, 0.0, 0.0]])
-            .x_tokens(["a", "b"])
-            .svg()
-            .unwrap_err();
+        let error = HeatMap::new("pattern", [[1.0, 0.0, 0.0]]).x_tokens(["a", "b"]).svg().unwrap_err();
         let error = error.to_string();
-        assert!(
-            error.contains("length 2, expected 3") && error.contains("pattern"),
-            "{error}"
-        );
+        assert!(error.contains("length 2, expected 3") && error.contains("pattern"), "{error}");
     }
 
     #[test]
     fn a_ragged_or_empty_matrix_is_an_error() {
-        let error = HeatMap::new("", [vec![1.0, 2.0], vec![1.0]])
-            .svg()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("row 1") && error.contains("length 1, expected 2"),
-            "{error}"
-        );
+        let error = HeatMap::new("", [vec![1.0, 2.0], vec![1.0]]).svg().unwrap_err().to_string();
+        assert!(error.contains("row 1") && error.contains("length 1, expected 2"), "{error}");
         assert!(HeatMap::new("", Vec::<Vec<f32>>::new()).svg().is_err());
         assert!(HeatMap::new("", [[f32::NAN]]).svg().is_err());
     }
@@ -298,22 +258,14 @@ mod tests {
         // Once in the matrix, once in the key.
         assert_eq!(svg.matches(&hex(MISSING)).count(), 2);
         assert!(svg.contains("not finite"));
-        assert!(
-            !HeatMap::new("", [[1.0, 0.5]])
-                .svg()
-                .unwrap()
-                .contains("not finite")
-        );
+        assert!(!HeatMap::new("", [[1.0, 0.5]]).svg().unwrap().contains("not finite"));
     }
 
     #[test]
     fn a_map_of_signed_values_is_centred_at_zero() {
         let cells = [-0.1, 0.0, 0.9];
         let tint = Tint::fit("", cells.into_iter(), None, false).unwrap();
-        assert_eq!(
-            (tint.map, tint.lo, tint.hi),
-            (ColourMap::Diverging, -0.9, 0.9)
-        );
+        assert_eq!((tint.map, tint.lo, tint.hi), (ColourMap::Diverging, -0.9, 0.9));
         assert_eq!(tint.at(0.0), [0xf7; 3]);
         let svg = HeatMap::new("", [cells]).svg().unwrap();
         assert!(svg.contains(&hex([0xf7; 3])));
@@ -325,14 +277,8 @@ mod tests {
         let svg = HeatMap::new("", rows).svg().unwrap();
         assert!(svg.contains("data:image/png;base64,"));
         assert!(svg.len() < 600_000, "{}", svg.len());
-        let huge = HeatMap::new("", (0..1500).map(|i| (0..1500).map(move |j| i + j)))
-            .svg()
-            .unwrap();
-        assert!(
-            huge.len() < 600_000 && huge.contains("mean of 3 × 3"),
-            "{}",
-            huge.len()
-        );
+        let huge = HeatMap::new("", (0..1500).map(|i| (0..1500).map(move |j| i + j))).svg().unwrap();
+        assert!(huge.len() < 600_000 && huge.contains("mean of 3 × 3"), "{}", huge.len());
     }
 
     #[test]

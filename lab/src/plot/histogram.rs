@@ -57,11 +57,7 @@ impl Histogram {
     }
 
     /// Adds a series of values.
-    pub fn data(
-        mut self,
-        name: impl Into<String>,
-        values: impl IntoIterator<Item = impl Number>,
-    ) -> Self {
+    pub fn data(mut self, name: impl Into<String>, values: impl IntoIterator<Item = impl Number>) -> Self {
         self.data.push((name.into(), numbers(values)));
         self
     }
@@ -115,12 +111,7 @@ impl Histogram {
         }
         let range = checked_range(&self.title, "range", self.range, false)?;
         if let Some(bins) = self.bins.filter(|b| !(1..=1000).contains(b)) {
-            return Err(PlotError::value(
-                &self.title,
-                "the count of bins",
-                bins,
-                "1 to 1000",
-            ));
+            return Err(PlotError::value(&self.title, "the count of bins", bins, "1 to 1000"));
         }
         let mut notes = Vec::new();
         let mut all: Vec<f64> = Vec::new();
@@ -137,9 +128,7 @@ impl Histogram {
                 let inside = finite.iter().filter(|v| (lo..=hi).contains(*v)).count();
                 if inside < finite.len() {
                     let n = counted(finite.len() - inside, "value");
-                    notes.push(format!(
-                        "{name}: {n} outside the range, and part of the 100 %"
-                    ));
+                    notes.push(format!("{name}: {n} outside the range, and part of the 100 %"));
                 }
             }
             all.extend(finite);
@@ -178,34 +167,17 @@ fn shares(values: &[f64], lo: f64, hi: f64, bins: usize) -> Vec<f64> {
             counts[(((value - lo) / (hi - lo) * bins as f64) as usize).min(bins - 1)] += 1;
         }
     }
-    counts
-        .iter()
-        .map(|c| 100.0 * *c as f64 / total.max(1) as f64)
-        .collect()
+    counts.iter().map(|c| 100.0 * *c as f64 / total.max(1) as f64).collect()
 }
 
 impl Figure for Histogram {
     fn draw(&self) -> Result<Drawing, PlotError> {
         let (lo, hi, bins, found) = self.binned()?;
         let notes: Vec<String> = self.notes.iter().cloned().chain(found).collect();
-        let heights: Vec<Vec<f64>> = self
-            .data
-            .iter()
-            .map(|(_, v)| shares(v, lo, hi, bins))
-            .collect();
+        let heights: Vec<Vec<f64>> = self.data.iter().map(|(_, v)| shares(v, lo, hi, bins)).collect();
         let most = heights.iter().flatten().copied().fold(0.0, f64::max);
-        let x = Scale {
-            kind: Kind::Linear,
-            lo,
-            hi,
-            whole: false,
-        };
-        let y = Scale {
-            kind: Kind::Linear,
-            lo: 0.0,
-            hi: if most > 0.0 { most * 1.06 } else { 1.0 },
-            whole: false,
-        };
+        let x = Scale { kind: Kind::Linear, lo, hi, whole: false };
+        let y = Scale { kind: Kind::Linear, lo: 0.0, hi: if most > 0.0 { most * 1.06 } else { 1.0 }, whole: false };
         let styles = if self.ordered {
             palette::in_order(self.data.len())
         } else {
@@ -216,9 +188,7 @@ impl Figure for Histogram {
             false => styles[i].colour.to_string(),
         };
         let apart = self.apart && self.data.len() > 1;
-        let (w, h) = self
-            .area
-            .unwrap_or(if apart { (420.0, 84.0) } else { (420.0, 260.0) });
+        let (w, h) = self.area.unwrap_or(if apart { (420.0, 84.0) } else { (420.0, 260.0) });
         let steps = |d: &mut Drawing, i: usize, [left, top, w, h]: [f64; 4]| {
             let base = top + h;
             let mut points = vec![(left, base)];
@@ -228,31 +198,15 @@ impl Figure for Histogram {
                 points.push((left + w * (k + 1) as f64 / bins as f64, py));
             }
             points.push((left + w, base));
-            d.shape(
-                &points,
-                &colour(i),
-                if apart || self.data.len() == 1 {
-                    0.5
-                } else {
-                    0.16
-                },
-            );
-            let dash = if apart || self.data.len() == 1 {
-                ""
-            } else {
-                styles[i].dash
-            };
+            d.shape(&points, &colour(i), if apart || self.data.len() == 1 { 0.5 } else { 0.16 });
+            let dash = if apart || self.data.len() == 1 { "" } else { styles[i].dash };
             d.path(&points, Stroke(&colour(i), 1.6, dash));
         };
         if !apart {
             let key = |(i, (name, _)): (usize, &(String, Vec<f64>))| Key {
                 name: name.clone(),
                 colour: colour(i),
-                dash: if self.data.len() == 1 {
-                    ""
-                } else {
-                    styles[i].dash
-                },
+                dash: if self.data.len() == 1 { "" } else { styles[i].dash },
                 marker: None,
                 patch: false,
             };
@@ -262,11 +216,7 @@ impl Figure for Histogram {
                 area: (w, h),
                 x: Side::bottom(&x, w, self.x_label.clone()),
                 y: Side::left(&y, h, "share of values (%)".into()),
-                keys: if alone {
-                    Vec::new()
-                } else {
-                    self.data.iter().enumerate().map(key).collect()
-                },
+                keys: if alone { Vec::new() } else { self.data.iter().enumerate().map(key).collect() },
                 legend: self.legend,
                 notes: &notes,
             };
@@ -279,15 +229,7 @@ impl Figure for Histogram {
         let mut parts = Vec::new();
         for (i, (name, _)) in self.data.iter().enumerate() {
             let last = i + 1 == self.data.len();
-            let mut bottom = Side::bottom(
-                &x,
-                w,
-                if last {
-                    self.x_label.clone()
-                } else {
-                    String::new()
-                },
-            );
+            let mut bottom = Side::bottom(&x, w, if last { self.x_label.clone() } else { String::new() });
             if !last {
                 bottom.ticks.iter_mut().for_each(|tick| tick.1.clear());
             }
@@ -296,13 +238,7 @@ impl Figure for Histogram {
                 area: (w, h),
                 x: bottom,
                 y: Side::left(&y, h, "share (%)".into()),
-                keys: vec![Key {
-                    name: name.clone(),
-                    colour: colour(i),
-                    dash: "",
-                    marker: None,
-                    patch: true,
-                }],
+                keys: vec![Key { name: name.clone(), colour: colour(i), dash: "", marker: None, patch: true }],
                 legend: Legend::Right,
                 notes: &[],
             };
@@ -315,8 +251,7 @@ impl Figure for Histogram {
         let small = wrapped_notes(&notes, width - 24.0);
         let top = title.len() as f64 * 19.0;
         let step = h + 26.0;
-        let end =
-            top + step * (parts.len() - 1) as f64 + parts.last().map_or(0.0, |(d, _)| d.height);
+        let end = top + step * (parts.len() - 1) as f64 + parts.last().map_or(0.0, |(d, _)| d.height);
         let mut d = Drawing::new(width, end + small.len() as f64 * 15.0);
         headline(&mut d, &title, parts[0].1[0] + w / 2.0);
         for (i, (part, _)) in parts.iter().enumerate() {
@@ -339,32 +274,19 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_counted_in_a_note() {
-        let svg = Histogram::new("")
-            .data("gate", [0.5, 2.0, 3.0])
-            .range(0.0, 1.0)
-            .svg()
-            .unwrap();
+        let svg = Histogram::new("").data("gate", [0.5, 2.0, 3.0]).range(0.0, 1.0).svg().unwrap();
         assert!(svg.contains("gate: 2 values are outside the range"));
     }
 
     #[test]
     fn equal_values_stand_in_the_middle() {
         let (lo, hi, bins, _) = Histogram::new("").data("a", [3.0; 5]).binned().unwrap();
-        assert_eq!(
-            shares(&[3.0; 5], lo, hi, bins)
-                .iter()
-                .position(|s| *s > 0.0),
-            Some(bins / 2)
-        );
+        assert_eq!(shares(&[3.0; 5], lo, hi, bins).iter().position(|s| *s > 0.0), Some(bins / 2));
     }
 
     #[test]
     fn no_data_is_an_error_that_names_the_series() {
-        let error = Histogram::new("")
-            .data("empty one", [f64::NAN])
-            .svg()
-            .unwrap_err()
-            .to_string();
+        let error = Histogram::new("").data("empty one", [f64::NAN]).svg().unwrap_err().to_string();
         assert!(error.contains("empty one"), "{error}");
         assert!(Histogram::new("").data("a", [1.0]).bins(0).svg().is_err());
     }

@@ -50,11 +50,7 @@ struct Series {
 impl Lines {
     /// An empty figure.
     pub fn new(title: impl Into<String>) -> Self {
-        let axis = Axis {
-            label: String::new(),
-            kind: Kind::Linear,
-            range: None,
-        };
+        let axis = Axis { label: String::new(), kind: Kind::Linear, range: None };
         Self {
             title: title.into(),
             x: axis.clone(),
@@ -88,12 +84,7 @@ impl Lines {
         x: impl IntoIterator<Item = impl Number>,
         y: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series {
-            name: name.into(),
-            x: numbers(x),
-            y: numbers(y),
-            band: None,
-        });
+        self.series.push(Series { name: name.into(), x: numbers(x), y: numbers(y), band: None });
         self
     }
 
@@ -208,11 +199,7 @@ impl Lines {
                 return Err(PlotError::empty(&self.title, format!("line {:?}", s.name)));
             }
             if shown < n {
-                notes.push(format!(
-                    "{}: {} not finite and left out",
-                    s.name,
-                    counted(n - shown, "value")
-                ));
+                notes.push(format!("{}: {} not finite and left out", s.name, counted(n - shown, "value")));
             }
             let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
             for (axis, letter, values) in [
@@ -230,28 +217,19 @@ impl Lines {
             }
         }
         for (name, value) in &self.levels {
-            if !super::drawable(*value).is_finite()
-                || (self.y.kind != Kind::Linear && *value <= 0.0)
-            {
+            if !super::drawable(*value).is_finite() || (self.y.kind != Kind::Linear && *value <= 0.0) {
                 let expected = match self.y.kind {
                     Kind::Linear => "a finite number",
                     _ => "a positive finite number, since the axis is logarithmic",
                 };
-                return Err(PlotError::value(
-                    &self.title,
-                    format!("level {name:?}"),
-                    value,
-                    expected,
-                ));
+                return Err(PlotError::value(&self.title, format!("level {name:?}"), value, expected));
             }
         }
         Ok(notes)
     }
 
     fn scales(&self) -> Result<(Scale, Scale), PlotError> {
-        let range = |axis: &Axis, what| {
-            checked_range(&self.title, what, axis.range, axis.kind != Kind::Linear)
-        };
+        let range = |axis: &Axis, what| checked_range(&self.title, what, axis.range, axis.kind != Kind::Linear);
         let x = self.series.iter().flat_map(|s| s.x.iter().copied());
         let y = self.series.iter().flat_map(|s| {
             let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
@@ -270,11 +248,7 @@ impl Figure for Lines {
         let mut notes = self.notes.clone();
         notes.extend(self.check()?);
         let (mut x, y) = self.scales()?;
-        x.whole = self
-            .series
-            .iter()
-            .flat_map(|s| &s.x)
-            .all(|v| v.fract() == 0.0);
+        x.whole = self.series.iter().flat_map(|s| &s.x).all(|v| v.fract() == 0.0);
         let (w, h) = self.area;
         let mut styles = palette::styles(self.series.iter().map(|s| s.name.as_str()));
         if self.ordered {
@@ -328,16 +302,11 @@ impl Figure for Lines {
         };
         d.clipped(area, |d| {
             for (_, value) in &self.levels {
-                d.line(
-                    (0.0, py(*value)),
-                    (w, py(*value)),
-                    Stroke(FAINT, 1.5, "1.5 3"),
-                );
+                d.line((0.0, py(*value)), (w, py(*value)), Stroke(FAINT, 1.5, "1.5 3"));
             }
             for (i, s) in self.series.iter().enumerate() {
                 let Some((lo, hi)) = &s.band else { continue };
-                let finite =
-                    |k: &usize| s.x[*k].is_finite() && lo[*k].is_finite() && hi[*k].is_finite();
+                let finite = |k: &usize| s.x[*k].is_finite() && lo[*k].is_finite() && hi[*k].is_finite();
                 for run in runs(s.x.len(), finite) {
                     let upper = run.clone().map(|k| (px(s.x[k]), py(hi[k])));
                     let lower = run.rev().map(|k| (px(s.x[k]), py(lo[k])));
@@ -396,9 +365,7 @@ mod tests {
     use super::*;
 
     fn two() -> Lines {
-        Lines::new("Loss")
-            .line("baseline", [1, 2, 3], [3.0, 2.0, 1.0])
-            .line("mine", [1, 2, 3], [2.0, 1.5, 1.0])
+        Lines::new("Loss").line("baseline", [1, 2, 3], [3.0, 2.0, 1.0]).line("mine", [1, 2, 3], [2.0, 1.5, 1.0])
     }
 
     #[test]
@@ -411,38 +378,20 @@ mod tests {
 
     #[test]
     fn a_length_mismatch_names_the_line_and_both_lengths() {
-        let error = two()
-            .line("gated", [1, 2, 3], [1.0, 2.0])
-            .svg()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("gated") && error.contains('2') && error.contains('3'),
-            "{error}"
-        );
+        let error = two().line("gated", [1, 2, 3], [1.0, 2.0]).svg().unwrap_err().to_string();
+        assert!(error.contains("gated") && error.contains('2') && error.contains('3'), "{error}");
     }
 
     #[test]
     fn zero_on_a_log_axis_is_refused_by_place() {
-        let error = two()
-            .line("gated", [1, 2], [1.0, 0.0])
-            .log_y()
-            .svg()
-            .unwrap_err()
-            .to_string();
+        let error = two().line("gated", [1, 2], [1.0, 0.0]).log_y().svg().unwrap_err().to_string();
         assert!(error.contains("y[1]") && error.contains("gated"), "{error}");
     }
 
     #[test]
     fn a_value_that_is_not_finite_breaks_the_line_and_is_counted() {
-        let svg = Lines::new("")
-            .line("a", [1, 2, 3, 4, 5], [1.0, 2.0, f64::NAN, 2.0, 1.0])
-            .svg()
-            .unwrap();
-        assert!(
-            svg.contains("a: 1 value is not finite") && !svg.contains("NaN"),
-            "{svg}"
-        );
+        let svg = Lines::new("").line("a", [1, 2, 3, 4, 5], [1.0, 2.0, f64::NAN, 2.0, 1.0]).svg().unwrap();
+        assert!(svg.contains("a: 1 value is not finite") && !svg.contains("NaN"), "{svg}");
         assert_eq!(svg.matches("stroke-width=\"1.8\"").count(), 2);
         assert!(Lines::new("").line("a", [1], [f64::NAN]).svg().is_err());
     }

@@ -34,30 +34,16 @@ impl Matrix {
         }
         if let Some(i) = self.0.iter().position(|row| row.len() != columns) {
             let because = "as row 0 has";
-            return Err(PlotError::length(
-                figure,
-                format!("row {i} of {what}"),
-                self.0[i].len(),
-                columns,
-                because,
-            ));
+            return Err(PlotError::length(figure, format!("row {i} of {what}"), self.0[i].len(), columns, because));
         }
         Ok((self.0.len(), columns))
     }
 
     /// The cells that are shown, row by row: all, or those a causal model can see.
     pub fn cells(&self, causal: bool) -> impl Iterator<Item = (usize, usize, f64)> {
-        let ahead = self
-            .0
-            .first()
-            .map_or(0, Vec::len)
-            .saturating_sub(self.0.len());
+        let ahead = self.0.first().map_or(0, Vec::len).saturating_sub(self.0.len());
         self.0.iter().enumerate().flat_map(move |(i, row)| {
-            let seen = if causal {
-                (i + ahead + 1).min(row.len())
-            } else {
-                row.len()
-            };
+            let seen = if causal { (i + ahead + 1).min(row.len()) } else { row.len() };
             row[..seen].iter().enumerate().map(move |(j, v)| (i, j, *v))
         })
     }
@@ -69,12 +55,8 @@ impl Matrix {
             (0..band[0].len())
                 .step_by(side)
                 .map(|j| {
-                    let block = band
-                        .iter()
-                        .flat_map(|row| &row[j..(j + side).min(row.len())]);
-                    let (sum, n) = block
-                        .filter(|v| v.is_finite())
-                        .fold((0.0, 0u32), |(s, n), v| (s + v, n + 1));
+                    let block = band.iter().flat_map(|row| &row[j..(j + side).min(row.len())]);
+                    let (sum, n) = block.filter(|v| v.is_finite()).fold((0.0, 0u32), |(s, n), v| (s + v, n + 1));
                     if n == 0 { f64::NAN } else { sum / f64::from(n) }
                 })
                 .collect()
@@ -102,14 +84,9 @@ impl Tint {
     ) -> Result<Self, PlotError> {
         let fixed = checked_range(figure, "colour range", fixed, false)?;
         let finite = values.filter(|v| v.is_finite());
-        let (lo, hi) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| {
-            (a.min(v), b.max(v))
-        });
+        let (lo, hi) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         if lo > hi {
-            return Err(PlotError::empty(
-                figure,
-                "the matrix (without what is not finite)",
-            ));
+            return Err(PlotError::empty(figure, "the matrix (without what is not finite)"));
         }
         let (lo, hi) = fixed.unwrap_or((lo, hi));
         let most = lo.abs().max(hi.abs());
@@ -121,11 +98,7 @@ impl Tint {
             (ColourMap::Sequential, 0.0, hi.max(0.0))
         };
         let hi = if hi > lo { hi } else { lo + 1.0 };
-        Ok(Self {
-            map,
-            lo: if most == 0.0 && lo != 0.0 { -1.0 } else { lo },
-            hi,
-        })
+        Ok(Self { map, lo: if most == 0.0 && lo != 0.0 { -1.0 } else { lo }, hi })
     }
 
     /// The step of the colour map, `0..=LEVELS`, that shows a finite `value`.
@@ -157,29 +130,20 @@ pub(super) fn paint(
         let mut by_colour: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for (i, j, value) in matrix.cells(causal) {
             let corner = (x + j as f64 * cw, y + i as f64 * ch);
-            by_colour
-                .entry(hex(tint.at(value)))
-                .or_default()
-                .push(corner);
+            by_colour.entry(hex(tint.at(value))).or_default().push(corner);
         }
         for (colour, corners) in &by_colour {
             d.cells(corners, (cw, ch), colour);
         }
     } else {
         // The levels, one colour for what is not finite, one for what is blank.
-        let mut palette: Vec<[u8; 4]> = (0..=LEVELS as u8)
-            .map(|k| tint.map.at(f64::from(k) / LEVELS))
-            .map(|[r, g, b]| [r, g, b, 255])
-            .collect();
+        let mut palette: Vec<[u8; 4]> =
+            (0..=LEVELS as u8).map(|k| tint.map.at(f64::from(k) / LEVELS)).map(|[r, g, b]| [r, g, b, 255]).collect();
         palette.push([MISSING[0], MISSING[1], MISSING[2], 255]);
         palette.push([255, 255, 255, 255]);
         let mut pixels = vec![254u8; rows * columns];
         for (i, j, value) in matrix.cells(causal) {
-            pixels[i * columns + j] = if value.is_finite() {
-                tint.level(value) as u8
-            } else {
-                253
-            };
+            pixels[i * columns + j] = if value.is_finite() { tint.level(value) as u8 } else { 253 };
         }
         let png = png::indexed(columns, rows, &palette, &pixels);
         d.image([x, y, w, h], &png, cw.min(ch) >= 1.0);
@@ -193,10 +157,7 @@ pub(super) fn notes(beyond: usize, tint: &Tint, side: usize, stride: usize) -> V
     let mut notes = Vec::new();
     if beyond > 0 {
         let (lo, hi) = (super::scale::number(tint.lo), super::scale::number(tint.hi));
-        notes.push(format!(
-            "{} outside {lo} to {hi} and drawn in the end colour",
-            super::counted(beyond, "value")
-        ));
+        notes.push(format!("{} outside {lo} to {hi} and drawn in the end colour", super::counted(beyond, "value")));
     }
     if side > 1 {
         notes.push(format!("each point is the mean of {side} × {side} values"));

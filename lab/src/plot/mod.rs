@@ -64,10 +64,7 @@ pub trait Figure {
         Self: Sized,
     {
         let (svg, path) = (self.svg()?, path.as_ref());
-        write(path, &svg).map_err(|source| PlotError::Save {
-            path: path.to_path_buf(),
-            source,
-        })
+        write(path, &svg).map_err(|source| PlotError::Save { path: path.to_path_buf(), source })
     }
 
     /// Shows the figure below the notebook cell.
@@ -128,15 +125,7 @@ macro_rules! without_import {
         }
     )*};
 }
-without_import!(
-    AttentionGrid,
-    Bars,
-    HeatMap,
-    Histogram,
-    Lines,
-    Panel,
-    Sketch
-);
+without_import!(AttentionGrid, Bars, HeatMap, Histogram, Lines, Panel, Sketch);
 
 /// A number that can be drawn, so that `Vec<f32>`, `&[f64]`, ranges and iterators all serve.
 pub trait Number: Copy {
@@ -184,29 +173,19 @@ fn checked_range(
 ) -> Result<Option<(f64, f64)>, PlotError> {
     let range = range.map(|(lo, hi)| (drawable(lo), drawable(hi)));
     match range {
-        Some((lo, hi)) if !(lo.is_finite() && hi.is_finite() && lo < hi) => Err(PlotError::value(
-            figure,
-            what,
-            format!("{lo}..{hi}"),
-            "two finite numbers, the smaller first",
-        )),
-        Some((lo, hi)) if log && lo <= 0.0 => Err(PlotError::value(
-            figure,
-            what,
-            format!("{lo}..{hi}"),
-            "positive numbers on a log axis",
-        )),
+        Some((lo, hi)) if !(lo.is_finite() && hi.is_finite() && lo < hi) => {
+            Err(PlotError::value(figure, what, format!("{lo}..{hi}"), "two finite numbers, the smaller first"))
+        }
+        Some((lo, hi)) if log && lo <= 0.0 => {
+            Err(PlotError::value(figure, what, format!("{lo}..{hi}"), "positive numbers on a log axis"))
+        }
         range => Ok(range),
     }
 }
 
 /// `1 value is`, `3 values are`.
 fn counted(n: usize, thing: &str) -> String {
-    if n == 1 {
-        format!("1 {thing} is")
-    } else {
-        format!("{n} {thing}s are")
-    }
+    if n == 1 { format!("1 {thing} is") } else { format!("{n} {thing}s are") }
 }
 
 #[cfg(test)]
@@ -220,69 +199,20 @@ mod tests {
         let t = HOSTILE;
         let pattern = [[1.0, 0.0], [-0.25, f32::NAN]];
         vec![
-            Box::new(
-                Lines::new(t)
-                    .x(t, t)
-                    .y(t, t)
-                    .note(t)
-                    .level(t, 2.0)
-                    .line(t, [1, 2], [1.0, 3.0])
-                    .line_with_band(
-                        "b",
-                        [1, 2],
-                        [1.0, f64::NAN],
-                        [0.5, 1.0],
-                        [2.0, f64::INFINITY],
-                    ),
-            ),
-            Box::new(
-                HeatMap::new(t, pattern)
-                    .x(t, t)
-                    .y(t, t)
-                    .value(t, t)
-                    .note(t)
-                    .tokens([t, t])
-                    .annotate(),
-            ),
-            Box::new(HeatMap::new(
-                t,
-                (0..200).map(|i| (0..200).map(move |j| i * j)),
+            Box::new(Lines::new(t).x(t, t).y(t, t).note(t).level(t, 2.0).line(t, [1, 2], [1.0, 3.0]).line_with_band(
+                "b",
+                [1, 2],
+                [1.0, f64::NAN],
+                [0.5, 1.0],
+                [2.0, f64::INFINITY],
             )),
-            Box::new(
-                AttentionGrid::new(t)
-                    .panel(t, pattern)
-                    .x(t, t)
-                    .y(t, t)
-                    .value(t, t)
-                    .tokens([t, t])
-                    .note(t),
-            ),
-            Box::new(
-                Bars::new(t)
-                    .x(t, t)
-                    .y(t, t)
-                    .bar(t, 1)
-                    .bar_with_interval("b", 2.0, 1.0, 3.0)
-                    .note(t),
-            ),
-            Box::new(
-                Bars::new(t)
-                    .groups([t, "b"])
-                    .series(t, [1.0, f64::NAN])
-                    .legend_below(),
-            ),
-            Box::new(
-                Histogram::new(t)
-                    .x(t, t)
-                    .data(t, [1.0, 2.0, f64::NAN])
-                    .note(t),
-            ),
-            Box::new(
-                Histogram::new(t)
-                    .data(t, [1.0])
-                    .data("b", [1.0])
-                    .small_multiples(),
-            ),
+            Box::new(HeatMap::new(t, pattern).x(t, t).y(t, t).value(t, t).note(t).tokens([t, t]).annotate()),
+            Box::new(HeatMap::new(t, (0..200).map(|i| (0..200).map(move |j| i * j)))),
+            Box::new(AttentionGrid::new(t).panel(t, pattern).x(t, t).y(t, t).value(t, t).tokens([t, t]).note(t)),
+            Box::new(Bars::new(t).x(t, t).y(t, t).bar(t, 1).bar_with_interval("b", 2.0, 1.0, 3.0).note(t)),
+            Box::new(Bars::new(t).groups([t, "b"]).series(t, [1.0, f64::NAN]).legend_below()),
+            Box::new(Histogram::new(t).x(t, t).data(t, [1.0, 2.0, f64::NAN]).note(t)),
+            Box::new(Histogram::new(t).data(t, [1.0]).data("b", [1.0]).small_multiples()),
             Box::new(Panel::new(t).figure(Bars::new(t).bar(t, 1))),
             Box::new(Sketch::new(100, 50, |area| {
                 use plotters::prelude::*;
@@ -322,8 +252,7 @@ mod tests {
                 return Some(format!("loose & before {entity:.20}"));
             }
         }
-        let forbidden =
-            |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
+        let forbidden = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
         if let Some(c) = svg.chars().find(|c| forbidden(*c)) {
             return Some(format!("character {c:?}"));
         }
@@ -342,18 +271,7 @@ mod tests {
 
     #[test]
     fn extreme_values_neither_panic_nor_leak_into_coordinates() {
-        let extreme = [
-            f64::MAX,
-            f64::MIN,
-            f64::MIN_POSITIVE,
-            5e-324,
-            1e300,
-            -1e300,
-            1e-299,
-            1e18,
-            1e18 + 256.0,
-            1.0,
-        ];
+        let extreme = [f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 1e300, -1e300, 1e-299, 1e18, 1e18 + 256.0, 1.0];
         for a in extreme {
             for b in extreme {
                 let (x, y) = ([1.0, a, 3.0, b], [b, 1.0, a, 2.0]);
@@ -369,10 +287,7 @@ mod tests {
                 for (i, figure) in figures.iter().enumerate() {
                     if let Ok(svg) = figure.svg() {
                         let svg = svg.replace("not finite", "");
-                        assert!(
-                            !svg.contains("NaN") && !svg.contains("inf"),
-                            "figure {i} of {a} and {b}: {svg}"
-                        );
+                        assert!(!svg.contains("NaN") && !svg.contains("inf"), "figure {i} of {a} and {b}: {svg}");
                     }
                 }
             }

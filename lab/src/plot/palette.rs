@@ -2,29 +2,12 @@
 //! every figure. Colour is never alone: each style also has its dash pattern and marker.
 
 /// The colours of Okabe and Ito, with grey in place of their yellow, which vanishes on white.
-pub const PALETTE: [&str; 8] = [
-    "#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#777777",
-];
+pub const PALETTE: [&str; 8] = ["#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#777777"];
 
 /// The variants of this project, each with its place in [`PALETTE`].
-const KNOWN: [(&str, usize); 5] = [
-    ("baseline", 0),
-    ("softmax", 0),
-    ("gated", 1),
-    ("differential", 2),
-    ("hybrid", 3),
-];
+const KNOWN: [(&str, usize); 5] = [("baseline", 0), ("softmax", 0), ("gated", 1), ("differential", 2), ("hybrid", 3)];
 
-const DASHES: [&str; 8] = [
-    "",
-    "7 3",
-    "2 2.5",
-    "8 3 2 3",
-    "12 3",
-    "4 2",
-    "10 3 2 3 2 3",
-    "6 2 2 2",
-];
+const DASHES: [&str; 8] = ["", "7 3", "2 2.5", "8 3 2 3", "12 3", "4 2", "10 3 2 3 2 3", "6 2 2 2"];
 
 /// How one series looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +21,7 @@ pub(super) struct Style {
 impl Style {
     fn new(place: usize) -> Self {
         let turn = place / 8;
-        Self {
-            colour: PALETTE[place % 8],
-            dash: DASHES[(place + 3 * turn) % 8],
-            marker: (place + 3 * turn) % 8,
-        }
+        Self { colour: PALETTE[place % 8], dash: DASHES[(place + 3 * turn) % 8], marker: (place + 3 * turn) % 8 }
     }
 }
 
@@ -77,19 +56,12 @@ pub(super) fn styles<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Style>
                 continue;
             }
             let others = (0..4).map(|k| 4 + (wish + k) % 4).chain(0..4);
-            let place = std::iter::once(wish)
-                .chain(others)
-                .chain(8..)
-                .find(|p| !taken.contains(p))
-                .unwrap_or(wish);
+            let place = std::iter::once(wish).chain(others).chain(8..).find(|p| !taken.contains(p)).unwrap_or(wish);
             taken.push(place);
             places[i] = Some(place);
         }
     }
-    places
-        .into_iter()
-        .map(|p| Style::new(p.unwrap_or(0)))
-        .collect()
+    places.into_iter().map(|p| Style::new(p.unwrap_or(0))).collect()
 }
 
 /// Styles by place in the list, for series coloured by [`ramp`].
@@ -109,14 +81,10 @@ pub(super) enum ColourMap {
 /// What is not finite.
 pub(super) const MISSING: [u8; 3] = [0xb4, 0xb4, 0xb4];
 
-const VIRIDIS: [u32; 10] = [
-    0x440154, 0x482878, 0x3e4a89, 0x31688e, 0x26828e, 0x1f9e89, 0x35b779, 0x6dcd59, 0xb4de2c,
-    0xfde725,
-];
-const BLUE_RED: [u32; 11] = [
-    0x053061, 0x2166ac, 0x4393c3, 0x92c5de, 0xd1e5f0, 0xf7f7f7, 0xfddbc7, 0xf4a582, 0xd6604d,
-    0xb2182b, 0x67001f,
-];
+const VIRIDIS: [u32; 10] =
+    [0x440154, 0x482878, 0x3e4a89, 0x31688e, 0x26828e, 0x1f9e89, 0x35b779, 0x6dcd59, 0xb4de2c, 0xfde725];
+const BLUE_RED: [u32; 11] =
+    [0x053061, 0x2166ac, 0x4393c3, 0x92c5de, 0xd1e5f0, 0xf7f7f7, 0xfddbc7, 0xf4a582, 0xd6604d, 0xb2182b, 0x67001f];
 
 impl ColourMap {
     pub fn at(self, share: f64) -> [u8; 3] {

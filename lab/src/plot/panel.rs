@@ -20,11 +20,7 @@ pub struct Panel {
 impl Panel {
     /// An empty panel; the title may be empty.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            columns: 2,
-            figures: Vec::new(),
-        }
+        Self { title: title.into(), columns: 2, figures: Vec::new() }
     }
 
     /// Figures in a row (2 unless set).
@@ -46,40 +42,17 @@ impl Figure for Panel {
             return Err(PlotError::empty(&self.title, "the list of figures"));
         }
         if self.columns == 0 {
-            return Err(PlotError::value(
-                &self.title,
-                "the count of columns",
-                0,
-                "at least 1",
-            ));
+            return Err(PlotError::value(&self.title, "the count of columns", 0, "at least 1"));
         }
-        let drawn: Vec<Drawing> = self
-            .figures
-            .iter()
-            .map(|f| f.draw())
-            .collect::<Result<_, _>>()?;
+        let drawn: Vec<Drawing> = self.figures.iter().map(|f| f.draw()).collect::<Result<_, _>>()?;
         let columns = self.columns.min(drawn.len());
-        let widths: Vec<f64> = (0..columns)
-            .map(|c| {
-                drawn
-                    .iter()
-                    .skip(c)
-                    .step_by(columns)
-                    .map(|d| d.width)
-                    .fold(0.0, f64::max)
-            })
-            .collect();
-        let heights: Vec<f64> = drawn
-            .chunks(columns)
-            .map(|row| row.iter().map(|d| d.height).fold(0.0, f64::max))
-            .collect();
+        let widths: Vec<f64> =
+            (0..columns).map(|c| drawn.iter().skip(c).step_by(columns).map(|d| d.width).fold(0.0, f64::max)).collect();
+        let heights: Vec<f64> =
+            drawn.chunks(columns).map(|row| row.iter().map(|d| d.height).fold(0.0, f64::max)).collect();
         let width = widths.iter().sum::<f64>();
         let title = text::wrap(&self.title, TITLE * 1.13, width - 24.0);
-        let top = if title.is_empty() {
-            0.0
-        } else {
-            title.len() as f64 * 19.0 + 10.0
-        };
+        let top = if title.is_empty() { 0.0 } else { title.len() as f64 * 19.0 + 10.0 };
         let mut d = Drawing::new(width, top + heights.iter().sum::<f64>());
         headline(&mut d, &title, width / 2.0);
         for (i, part) in drawn.iter().enumerate() {

@@ -17,13 +17,9 @@ pub(super) fn indexed(width: usize, height: usize, palette: &[[u8; 4]], pixels: 
     let alphas: Vec<u8> = palette.iter().map(|c| c[3]).collect();
 
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    for (name, data) in [
-        (b"IHDR", header),
-        (b"PLTE", colours),
-        (b"tRNS", alphas),
-        (b"IDAT", stored(&rows)),
-        (b"IEND", Vec::new()),
-    ] {
+    for (name, data) in
+        [(b"IHDR", header), (b"PLTE", colours), (b"tRNS", alphas), (b"IDAT", stored(&rows)), (b"IEND", Vec::new())]
+    {
         png.extend((data.len() as u32).to_be_bytes());
         let start = png.len();
         png.extend(name);
@@ -56,13 +52,7 @@ fn stored(data: &[u8]) -> Vec<u8> {
 
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |c, _| {
-            if c & 1 == 1 {
-                c >> 1 ^ 0xedb8_8320
-            } else {
-                c >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(byte), |c, _| if c & 1 == 1 { c >> 1 ^ 0xedb8_8320 } else { c >> 1 })
     })
 }
 
@@ -72,11 +62,7 @@ pub(super) fn base64(data: &[u8]) -> String {
     for chunk in data.chunks(3) {
         let group = (0..3).fold(0u32, |g, i| g << 8 | u32::from(*chunk.get(i).unwrap_or(&0)));
         for i in 0..4 {
-            out.push(if i <= chunk.len() {
-                DIGITS[(group >> (18 - 6 * i) & 63) as usize] as char
-            } else {
-                '='
-            });
+            out.push(if i <= chunk.len() { DIGITS[(group >> (18 - 6 * i) & 63) as usize] as char } else { '=' });
         }
     }
     out

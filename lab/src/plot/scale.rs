@@ -27,22 +27,14 @@ impl Scale {
     /// The range that shows all of `values` with a little room; `fixed` is taken as it is.
     pub fn fit(kind: Kind, values: impl Iterator<Item = f64>, fixed: Option<(f64, f64)>) -> Self {
         let usable = |v: &f64| v.is_finite() && (kind == Kind::Linear || *v > 0.0);
-        let (lo, hi) = values
-            .filter(usable)
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| {
-                (a.min(v), b.max(v))
-            });
+        let (lo, hi) = values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         let (lo, hi) = match fixed {
             Some(fixed) => fixed,
             None if lo > hi && kind == Kind::Linear => (0.0, 1.0),
             None if lo > hi => (1.0, 10.0),
             None if kind != Kind::Linear => {
                 let span = hi.ln() - lo.ln();
-                let room = if span < 1e-9 {
-                    2.0
-                } else {
-                    (span * 0.03).exp()
-                };
+                let room = if span < 1e-9 { 2.0 } else { (span * 0.03).exp() };
                 ((lo / room).max(1e-303), (hi * room).min(1e303))
             }
             // All equal (or nearly: an axis finer than the numbers are exact shows only noise).
@@ -55,12 +47,7 @@ impl Scale {
                 (lo - room, hi + room)
             }
         };
-        Self {
-            kind,
-            lo,
-            hi,
-            whole: false,
-        }
+        Self { kind, lo, hi, whole: false }
     }
 
     /// Position of `value` as a share of the axis (outside `0..=1` when out of range).
@@ -90,16 +77,9 @@ impl Scale {
     fn linear(&self, wanted: usize) -> (Vec<f64>, Vec<String>, Vec<f64>) {
         let raw = (self.hi - self.lo) / wanted.max(1) as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-            .map(|m| m * power)
-            .into_iter()
-            .find(|s| *s >= raw * 0.999)
-            .unwrap_or(power);
-        let step = if self.whole {
-            step.max(1.0).ceil()
-        } else {
-            step
-        };
+        let step =
+            [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw * 0.999).unwrap_or(power);
+        let step = if self.whole { step.max(1.0).ceil() } else { step };
         let first = (self.lo / step - 1e-6).ceil() as i64;
         let last = (self.hi / step + 1e-6).floor() as i64;
         let values: Vec<f64> = (first..=last).map(|k| k as f64 * step).collect();
@@ -108,10 +88,7 @@ impl Scale {
     }
 
     fn decades(&self, wanted: usize) -> (Vec<f64>, Vec<String>, Vec<f64>) {
-        let (first, last) = (
-            self.lo.log10().floor() as i32,
-            self.hi.log10().ceil() as i32,
-        );
+        let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
         let at = |steps: &[f64]| -> Vec<f64> {
             (first..=last)
                 .flat_map(|e| steps.iter().map(move |m| m * 10f64.powi(e)))
@@ -134,24 +111,15 @@ impl Scale {
         if stride > 1 {
             values = values.into_iter().step_by(stride).collect();
         }
-        let minor = if last - first <= 8 {
-            at(&digits)
-        } else {
-            Vec::new()
-        };
+        let minor = if last - first <= 8 { at(&digits) } else { Vec::new() };
         let plain = values.iter().all(|v| (0.0099..=1001.0).contains(v));
-        let labels = values
-            .iter()
-            .map(|v| if plain { number(*v) } else { power_of_ten(*v) });
+        let labels = values.iter().map(|v| if plain { number(*v) } else { power_of_ten(*v) });
         (values.clone(), labels.collect(), minor)
     }
 
     fn doublings(&self, wanted: usize) -> (Vec<f64>, Vec<String>, Vec<f64>) {
         let (first, last) = (self.lo.log2().floor() as i32, self.hi.log2().ceil() as i32);
-        let all: Vec<f64> = (first..=last)
-            .map(|e| 2f64.powi(e))
-            .filter(|v| self.holds(*v))
-            .collect();
+        let all: Vec<f64> = (first..=last).map(|e| 2f64.powi(e)).filter(|v| self.holds(*v)).collect();
         if all.len() < 2 {
             return self.linear(wanted);
         }
@@ -168,10 +136,7 @@ fn numbers(values: &[f64], step: f64) -> Vec<String> {
     let (unit, suffix) = match most {
         m if m >= 1e13 || (m > 0.0 && m < 1e-3) => {
             let power = 10f64.powf(m.log10().floor());
-            (
-                power,
-                format!("×10{}", superscript(power.log10().round() as i32)),
-            )
+            (power, format!("×10{}", superscript(power.log10().round() as i32)))
         }
         m if m >= 1e10 => (1e9, "G".into()),
         m if m >= 1e7 => (1e6, "M".into()),
@@ -248,58 +213,28 @@ mod tests {
     use super::*;
 
     fn labels(kind: Kind, lo: f64, hi: f64) -> Vec<String> {
-        let scale = Scale {
-            kind,
-            lo,
-            hi,
-            whole: false,
-        };
-        scale
-            .ticks(5)
-            .0
-            .into_iter()
-            .map(|(_, label)| label)
-            .collect()
+        let scale = Scale { kind, lo, hi, whole: false };
+        scale.ticks(5).0.into_iter().map(|(_, label)| label).collect()
     }
 
     #[test]
     fn ticks_are_round_and_have_no_more_decimals_than_needed() {
-        assert_eq!(
-            labels(Kind::Linear, 0.0, 1.0),
-            ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-        );
+        assert_eq!(labels(Kind::Linear, 0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(labels(Kind::Linear, -0.3, 0.3), ["−0.2", "0", "0.2"]);
-        assert_eq!(
-            labels(Kind::Linear, 0.0, 40_000.0),
-            ["0", "10k", "20k", "30k", "40k"]
-        );
-        assert_eq!(
-            labels(Kind::Linear, 0.0, 4e-5),
-            ["0", "1×10⁻⁵", "2×10⁻⁵", "3×10⁻⁵", "4×10⁻⁵"]
-        );
+        assert_eq!(labels(Kind::Linear, 0.0, 40_000.0), ["0", "10k", "20k", "30k", "40k"]);
+        assert_eq!(labels(Kind::Linear, 0.0, 4e-5), ["0", "1×10⁻⁵", "2×10⁻⁵", "3×10⁻⁵", "4×10⁻⁵"]);
     }
 
     #[test]
     fn log_axes_are_labelled_at_powers() {
         assert_eq!(labels(Kind::Log, 1.0, 1e5), ["1", "10²", "10⁴"]);
-        assert_eq!(
-            labels(Kind::Log, 0.01, 100.0),
-            ["0.01", "0.1", "1", "10", "100"]
-        );
-        assert_eq!(
-            labels(Kind::Log2, 100.0, 2048.0),
-            ["128", "256", "512", "1024", "2048"]
-        );
+        assert_eq!(labels(Kind::Log, 0.01, 100.0), ["0.01", "0.1", "1", "10", "100"]);
+        assert_eq!(labels(Kind::Log2, 100.0, 2048.0), ["128", "256", "512", "1024", "2048"]);
     }
 
     #[test]
     fn whole_numbers_get_whole_ticks() {
-        let scale = Scale {
-            kind: Kind::Linear,
-            lo: 0.9,
-            hi: 3.1,
-            whole: true,
-        };
+        let scale = Scale { kind: Kind::Linear, lo: 0.9, hi: 3.1, whole: true };
         let labels: Vec<_> = scale.ticks(8).0.into_iter().map(|t| t.1).collect();
         assert_eq!(labels, ["1", "2", "3"]);
     }

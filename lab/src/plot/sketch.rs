@@ -32,10 +32,7 @@ impl Sketch {
         };
         // plotters escapes markup but passes on control characters, which XML forbids.
         svg.retain(|c| c == '\n' || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')));
-        Self {
-            size: (width, height),
-            drawn: result.map(|()| svg).map_err(|error| error.to_string()),
-        }
+        Self { size: (width, height), drawn: result.map(|()| svg).map_err(|error| error.to_string()) }
     }
 }
 
@@ -43,12 +40,7 @@ impl Figure for Sketch {
     fn draw(&self) -> Result<Drawing, PlotError> {
         let (width, height) = self.size;
         if width == 0 || height == 0 {
-            return Err(PlotError::value(
-                "sketch",
-                "the size",
-                format!("{width} × {height}"),
-                "at least 1 × 1",
-            ));
+            return Err(PlotError::value("sketch", "the size", format!("{width} × {height}"), "at least 1 × 1"));
         }
         match &self.drawn {
             Ok(svg) => {
@@ -56,12 +48,7 @@ impl Figure for Sketch {
                 d.raw(svg);
                 Ok(d)
             }
-            Err(error) => Err(PlotError::value(
-                "sketch",
-                "the drawing",
-                error,
-                "no error from plotters",
-            )),
+            Err(error) => Err(PlotError::value("sketch", "the drawing", error, "no error from plotters")),
         }
     }
 }

@@ -30,10 +30,7 @@ pub(super) fn visible(token: &str) -> String {
     if token.is_empty() {
         return "∅".into();
     }
-    token
-        .chars()
-        .map(|c| if c == ' ' { '␣' } else { ink(c) })
-        .collect()
+    token.chars().map(|c| if c == ' ' { '␣' } else { ink(c) }).collect()
 }
 
 /// Running text (titles, names): spaces stay, control characters get a symbol.
@@ -71,11 +68,7 @@ pub(super) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {
-        let joined = if line.is_empty() {
-            word.to_string()
-        } else {
-            format!("{line} {word}")
-        };
+        let joined = if line.is_empty() { word.to_string() } else { format!("{line} {word}") };
         if width(&joined, size) <= room {
             line = joined;
             continue;
@@ -134,20 +127,14 @@ mod tests {
 
     #[test]
     fn markup_is_escaped() {
-        assert_eq!(
-            escape("</text><a b=\"'&\">"),
-            "&lt;/text&gt;&lt;a b=&quot;&#39;&amp;&quot;&gt;"
-        );
+        assert_eq!(escape("</text><a b=\"'&\">"), "&lt;/text&gt;&lt;a b=&quot;&#39;&amp;&quot;&gt;");
     }
 
     #[test]
     fn wrapping_loses_no_word_and_keeps_within_the_room() {
         let title = "Validation loss of four attention variants on Rust sources, five seeds each";
         let lines = wrap(title, 14.0, 200.0);
-        assert!(
-            lines.len() > 1 && lines.iter().all(|l| width(l, 14.0) <= 200.0),
-            "{lines:?}"
-        );
+        assert!(lines.len() > 1 && lines.iter().all(|l| width(l, 14.0) <= 200.0), "{lines:?}");
         assert_eq!(lines.join(" "), title);
         assert_eq!(wrap(&"x".repeat(100), 14.0, 50.0).concat(), "x".repeat(100));
     }

@@ -31,15 +31,9 @@ impl Labels {
         }
         let widest = text::width(&count.to_string(), SMALL) + 10.0;
         let least = (widest / cell).ceil().max((count as f64 / 8.0).ceil()) as usize;
-        let stride = (0..)
-            .flat_map(|e| [1, 2, 5].map(|m| m * 10usize.pow(e)))
-            .find(|s| *s >= least)
-            .unwrap_or(1);
+        let stride = (0..).flat_map(|e| [1, 2, 5].map(|m| m * 10usize.pow(e))).find(|s| *s >= least).unwrap_or(1);
         Self {
-            shown: (0..count)
-                .step_by(stride)
-                .map(|i| (at(i), i.to_string()))
-                .collect(),
+            shown: (0..count).step_by(stride).map(|i| (at(i), i.to_string())).collect(),
             stride: 1,
             pitch: stride as f64 * cell,
             tokens: false,
@@ -47,10 +41,7 @@ impl Labels {
     }
 
     fn widest(&self) -> f64 {
-        self.shown
-            .iter()
-            .map(|(_, l)| text::width(l, SMALL))
-            .fold(0.0, f64::max)
+        self.shown.iter().map(|(_, l)| text::width(l, SMALL)).fold(0.0, f64::max)
     }
 
     /// Degrees by which the labels of the horizontal axis are turned.
@@ -75,11 +66,7 @@ impl Labels {
     /// Pixels by which turned labels reach out beyond the left edge.
     pub fn reach(&self) -> f64 {
         match self.turn() {
-            45.0 => self
-                .shown
-                .iter()
-                .map(|(at, l)| text::width(l, SMALL) * 0.707 - at)
-                .fold(0.0, f64::max),
+            45.0 => self.shown.iter().map(|(at, l)| text::width(l, SMALL) * 0.707 - at).fold(0.0, f64::max),
             _ => 0.0,
         }
     }
@@ -95,14 +82,7 @@ impl Labels {
             if !self.tokens {
                 d.line((x + at, y), (x + at, y + 4.0), Stroke(INK, 1.0, ""));
             }
-            let set = Set::new(
-                SMALL,
-                if turn == 0.0 {
-                    Anchor::Middle
-                } else {
-                    Anchor::End
-                },
-            );
+            let set = Set::new(SMALL, if turn == 0.0 { Anchor::Middle } else { Anchor::End });
             let drop = if turn == 0.0 {
                 13.0
             } else if turn < 90.0 {
@@ -127,35 +107,15 @@ impl Labels {
 
 /// Bytes as token labels: ASCII as it is, other bytes in hexadecimal.
 pub fn byte_tokens(bytes: &[u8]) -> Vec<String> {
-    bytes
-        .iter()
-        .map(|b| {
-            if b.is_ascii() {
-                (*b as char).to_string()
-            } else {
-                format!("{b:02X}")
-            }
-        })
-        .collect()
+    bytes.iter().map(|b| if b.is_ascii() { (*b as char).to_string() } else { format!("{b:02X}") }).collect()
 }
 
 /// Counts of labels and cells agree, or an error that names both.
-pub(super) fn check_tokens(
-    figure: &str,
-    axis: &str,
-    tokens: Option<&[String]>,
-    cells: usize,
-) -> Result<(), PlotError> {
+pub(super) fn check_tokens(figure: &str, axis: &str, tokens: Option<&[String]>, cells: usize) -> Result<(), PlotError> {
     match tokens {
         Some(tokens) if tokens.len() != cells => {
             let because = format!("the matrix has {cells} {axis}");
-            Err(PlotError::length(
-                figure,
-                format!("the list of tokens for {axis}"),
-                tokens.len(),
-                cells,
-                because,
-            ))
+            Err(PlotError::length(figure, format!("the list of tokens for {axis}"), tokens.len(), cells, because))
         }
         _ => Ok(()),
     }

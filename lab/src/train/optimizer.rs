@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::path::Path;
 use zoo::ZooError;
-use zoo::checkpoint::Tensors;
+use zoo::checkpoint::{Place, Tensors};
 
 /// ```text
 /// g ← scale · gradient
@@ -169,22 +169,4 @@ pub fn gradient_squares<M: Module>(
     module.visit(&mut visitor);
     let sums = (!visitor.sums.is_empty()).then(|| Tensor::cat(visitor.sums, 0));
     (visitor.names, sums, visitor.without)
-}
-
-/// The place in the module as [`zoo::checkpoint::tensors`] names it: without the names of enum
-/// variants. A test holds the two together.
-#[derive(Default)]
-struct Place(Vec<String>);
-
-impl Place {
-    fn enter(&mut self, name: &str) {
-        self.0.push(name.into());
-    }
-    fn exit(&mut self) {
-        self.0.pop();
-    }
-    fn name(&self) -> String {
-        let lower = |part: &&String| !part.starts_with(char::is_uppercase);
-        self.0.iter().filter(lower).cloned().collect::<Vec<_>>().join(".")
-    }
 }

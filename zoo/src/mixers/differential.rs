@@ -198,7 +198,14 @@ impl Differential {
     }
 
     /// V1. Half `c` of head `i` reads key half `c` of its group.
-    fn subtract_patterns(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, lambda: &LayerLambda, tap: &mut dyn Tap) -> Tensor<4> {
+    fn subtract_patterns(
+        &self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        lambda: &LayerLambda,
+        tap: &mut dyn Tap,
+    ) -> Tensor<4> {
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let (q1, q2) = halves(q);
         let (k1, k2) = halves(k);
@@ -210,7 +217,14 @@ impl Differential {
     }
 
     /// V2.
-    fn subtract_outputs(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, score: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
+    fn subtract_outputs(
+        &self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        score: Tensor<3>,
+        tap: &mut dyn Tap,
+    ) -> Tensor<4> {
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let lambda = tap.at("lambda", sigmoid(score)); // [batch, time, heads]
         let lambda = lambda.swap_dims(1, 2).unsqueeze_dim::<4>(3);

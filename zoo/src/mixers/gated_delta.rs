@@ -83,7 +83,10 @@ impl GatedDeltaConfig {
     pub fn parameters(&self, d_model: usize) -> usize {
         let qk = self.k_heads() * self.key_dim(d_model);
         let v = self.heads * self.value_dim(d_model);
-        d_model * (2 * qk + 3 * v + 2 * self.heads) + self.conv * (2 * qk + v) + 2 * self.heads + self.value_dim(d_model)
+        d_model * (2 * qk + 3 * v + 2 * self.heads)
+            + self.conv * (2 * qk + v)
+            + 2 * self.heads
+            + self.value_dim(d_model)
     }
 
     pub fn init(&self, d_model: usize, init: &mut Init) -> GatedDelta {

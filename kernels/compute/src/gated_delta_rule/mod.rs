@@ -35,13 +35,15 @@ pub fn gated_delta_rule(
     form: DeltaForm,
 ) -> (Tensor<4>, Tensor<4>) {
     record("gated_delta_rule", Implementation::Reference);
-    let [batch, heads, _, d_key] = q.dims();
-    let state = state.unwrap_or_else(|| {
-        Tensor::zeros([batch, heads, d_key, v.dims()[3]], (&q.device(), q.dtype()))
-    });
+    let [batch, heads, time, d_key] = q.dims();
+    let state = state.unwrap_or_else(|| Tensor::zeros([batch, heads, d_key, v.dims()[3]], (&q.device(), q.dtype())));
     match form {
         DeltaForm::Recurrent => reference::recurrent(q, k, v, beta, log_decay, state),
-        DeltaForm::Chunked(chunk) => reference::chunked(q, k, v, beta, log_decay, state, chunk),
+        DeltaForm::Chunked(chunk) => {
+            // A chunk longer than the sequence would be padding.
+            let chunk = chunk.min(time.next_power_of_two());
+            reference::chunked(q, k, v, beta, log_decay, state, chunk)
+        }
     }
 }
 

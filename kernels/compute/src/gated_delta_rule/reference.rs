@@ -49,7 +49,8 @@ pub fn chunked(
     let (q, k, v, beta, g) = (split4(q), split4(k), split4(v), split3(beta), split3(log_decay));
 
     let (gamma, decay) = cumulative_decay(g);
-    let inverse = inverse_unit_lower(strict_lower(k.clone().matmul(k.clone().transpose()) * decay.clone() * beta.clone()));
+    let inverse =
+        inverse_unit_lower(strict_lower(k.clone().matmul(k.clone().transpose()) * decay.clone() * beta.clone()));
     let u = inverse.clone().matmul(v * beta.clone());
     let w = inverse.matmul(k.clone() * beta * gamma.clone().exp());
     let scores = q.clone().matmul(k.clone().transpose()) * decay;
@@ -79,7 +80,8 @@ pub fn effective_pattern(q: Tensor<4>, k: Tensor<4>, beta: Tensor<3>, log_decay:
     let (q, k) = (pad(q, size), pad(k, size));
     let beta = pad(beta.unsqueeze_dim::<4>(3), size);
     let (_, decay) = cumulative_decay(pad(log_decay.unsqueeze_dim::<4>(3), size));
-    let inverse = inverse_unit_lower(strict_lower(k.clone().matmul(k.clone().transpose()) * decay.clone() * beta.clone()));
+    let inverse =
+        inverse_unit_lower(strict_lower(k.clone().matmul(k.clone().transpose()) * decay.clone() * beta.clone()));
     let pattern = (q.matmul(k.transpose()) * decay).matmul(inverse) * beta.transpose();
     pattern.narrow(2, 0, time).narrow(3, 0, time)
 }
@@ -109,10 +111,7 @@ pub fn inverse_unit_lower(a: Tensor<4>) -> Tensor<4> {
         let (left, right) = (both.clone().narrow(2, 0, size), both.narrow(2, size, size));
         let corner = right.clone().matmul(below).matmul(left.clone()).neg();
         let zeros = left.zeros_like();
-        inverse = Tensor::cat(
-            vec![Tensor::cat(vec![left, zeros], 3), Tensor::cat(vec![corner, right], 3)],
-            2,
-        );
+        inverse = Tensor::cat(vec![Tensor::cat(vec![left, zeros], 3), Tensor::cat(vec![corner, right], 3)], 2);
         size *= 2;
     }
     inverse.reshape([batch, chunks, n, n])

@@ -109,9 +109,8 @@ fn extreme_decays_stay_finite_forward_and_backward() {
     let g = tracked(case.g.ones_like() * -300.0);
     let lift = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), (&device, DType::F64));
     let beta = Tensor::<3>::from_data(case.beta.to_data(), (&device, DType::F64));
-    let (out, _) = gated_delta_rule(
-        lift(&case.q), lift(&case.k), lift(&case.v), beta, g.clone(), None, DeltaForm::Chunked(16),
-    );
+    let (out, _) =
+        gated_delta_rule(lift(&case.q), lift(&case.k), lift(&case.v), beta, g.clone(), None, DeltaForm::Chunked(16));
     assert!(out.clone().is_finite().all().into_scalar::<bool>());
     let gradients = out.sum().backward();
     let gradient = g.grad(&gradients).expect("g is tracked");

@@ -3,7 +3,10 @@ use burn::tensor::{Tensor, activation::silu};
 pub fn short_conv(x: Tensor<3>, weight: Tensor<2>, past: Option<Tensor<3>>) -> (Tensor<3>, Tensor<3>) {
     let [batch, time, channels] = x.dims();
     let [weight_channels, taps] = weight.dims();
-    assert_eq!(channels, weight_channels, "expected [batch, time, {weight_channels}], got [{batch}, {time}, {channels}]");
+    assert_eq!(
+        channels, weight_channels,
+        "expected [batch, time, {weight_channels}], got [{batch}, {time}, {channels}]"
+    );
     let past = past.unwrap_or_else(|| Tensor::zeros([batch, taps - 1, channels], (&x.device(), x.dtype())));
     let padded = Tensor::cat(vec![past, x], 1);
     let y = (0..taps)

@@ -27,8 +27,5 @@ pub fn pattern(q: Tensor<4>, k: Tensor<4>, scale: f64) -> Tensor<4> {
 pub fn apply(pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     let [batch, heads, time, source] = pattern.dims();
     let [_, kv_heads, _, d_value] = v.dims();
-    pattern
-        .reshape([batch, kv_heads, heads / kv_heads * time, source])
-        .matmul(v)
-        .reshape([batch, heads, time, d_value])
+    pattern.reshape([batch, kv_heads, heads / kv_heads * time, source]).matmul(v).reshape([batch, heads, time, d_value])
 }
