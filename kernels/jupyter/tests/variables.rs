@@ -46,6 +46,14 @@ async fn moved_and_shadowed_variables_follow_rust() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_moved_and_set_again_is_kept() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let mut v = vec![1];").await.ok();
+    kernel.run("for i in 0..2 { v = v.into_iter().chain([i]).collect(); }").await.ok();
+    assert_eq!(kernel.run("v").await.result(), "[1, 0, 1]");
+}
+
+#[tokio::test]
 async fn patterns_references_and_trait_objects_are_kept_with_their_types() {
     let mut kernel = Kernel::start().await;
     kernel.run("let (x, [y, _z]) = (1u8, [2.5f32, 3.0]); let s = \"abc\"; let f: Box<dyn Fn(i32) -> i32> = Box::new(move |v| v + x as i32);").await.ok();

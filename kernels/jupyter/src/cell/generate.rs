@@ -160,10 +160,20 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
             out.put(&bound.name, "");
         }
     }
+    let redefined = |name: &str| cell.bound.iter().any(|bound| bound.name == name);
+    for (name, _) in &used {
+        // Moved and perhaps set again (`x = f(x)`): then the value lives in the closure, and only its
+        // end can tell whether there is one to keep.
+        let inside = run.moved.contains(&old(name)) && !run.moved.contains(&again(name));
+        if inside && !redefined(name) && !run.reveal {
+            out.put(name, "");
+            out.puts.insert(out.lines.len(), again(name));
+        }
+    }
     out.generated("::std::result::Result::Ok(())\n});");
     for (name, _) in &used {
         // An old variable the cell redefines comes back only if the cell did not get that far.
-        let redefined = cell.bound.iter().any(|bound| bound.name == **name);
+        let redefined = redefined(name);
         let gone = run.moved.contains(&old(name)) || run.reveal;
         if !gone {
             let condition = if redefined { "if !__finished { " } else { "{ " };
@@ -175,6 +185,11 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
     }
     out.generated("}");
     out
+}
+
+/// How `moved` names a variable that the cell moves and does not set again.
+pub fn again(name: &str) -> String {
+    format!("again {name}")
 }
 
 /// How `moved` names the variable a cell began with, as opposed to a new one of the same name.
