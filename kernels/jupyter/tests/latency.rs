@@ -1,5 +1,6 @@
-//! How long a user waits. The limits are those of the project's goal, stretched where the
-//! machine is busy with other things; the numbers are printed (`--nocapture`).
+//! How long a user waits; the numbers are printed (`--nocapture`). The goal is 2 s until ready, 2 s for
+//! the first cell and 0.5 s for the median small cell. The limits here are twice that, and more where
+//! the machine is busy with other things: they catch a relapse, not a slow machine.
 
 mod support;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ async fn cells_answer_while_the_thought_is_fresh() {
     let again = Kernel::start().await;
     println!("second start     {:?} ({:?} with subscription)", again.ready, begun.elapsed());
     let slower = crowd();
+    let slower = 2.0 * slower;
     assert!(kernel.ready < Duration::from_secs(2).mul_f64(slower), "{:?}", kernel.ready);
     assert!(first.took < Duration::from_secs(2).mul_f64(slower), "{:?}", first.took);
     assert!(times[times.len() / 2] < Duration::from_millis(500).mul_f64(slower), "{times:?}");
