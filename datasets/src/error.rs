@@ -34,14 +34,14 @@ pub enum DatasetError {
         offset: usize,
     },
 
-    /// A `.jsonl` file whose line is not an object with a string `text`.
-    #[error("`{path}` line {line}: expected a JSON object with a string field `text`, found {found}")]
+    /// A `.jsonl` or `.parquet` file without the text field.
+    #[error("`{path}`: expected a text field `{field}`, found {found}; name another with `field`")]
     Field {
         /// The file.
         path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// What the line is instead; for an object, its fields.
+        /// The field that was asked for.
+        field: String,
+        /// What is there instead: the fields, or what is wrong with the file.
         found: String,
     },
 
@@ -124,14 +124,16 @@ pub enum DatasetError {
 
     /// The dataset has no file this crate reads.
     #[error(
-        "dataset `{name}` at {endpoint} has no text files; expected .txt, .md or .jsonl (other than \
-         README.md), found {found}. Parquet is not read yet: export it to .jsonl and use a path"
+        "dataset `{name}` at {endpoint} has no text files; expected .txt, .md, .jsonl or \
+         .parquet (other than README.md) below `{subset}`, found {found}"
     )]
     NoText {
         /// `owner/name`.
         name: String,
         /// Base URL asked.
         endpoint: String,
+        /// The folder they were looked for in; empty for all.
+        subset: String,
         /// Files there, the first of them.
         found: String,
     },

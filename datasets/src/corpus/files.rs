@@ -5,21 +5,36 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Corpus, split::Document};
+use super::{Corpus, split::Document, tables};
 use crate::DatasetError;
 
 /// A text file or a folder of the user's.
 ///
 /// A folder is read recursively, files in the order of their paths; names that begin with a dot and
 /// symbolic links to folders are passed over. Files that are not UTF-8 are skipped, and
-/// [`describe`](crate::Dataset::describe) says how many and which. A `.jsonl` file gives the field
-/// `text` of each line. How it is split: as file names say (`train`, `valid`, `test`), else by
-/// file, else the last tenth of every file; so a single file gives its tail.
+/// [`describe`](crate::Dataset::describe) says how many and which. A `.jsonl` or `.parquet` file
+/// gives the field `field` of each of its rows, a line each. How it is split: as file names say
+/// (`train`, `valid`, `test`), else by file, else the last tenth of every file; so a single file
+/// gives its tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathConfig {
     /// The file or folder.
     pub path: PathBuf,
+    /// Which field of a `.jsonl` or `.parquet` file is the text. Default `text`.
+    #[serde(default = "text_field")]
+    pub field: String,
+}
+
+pub(super) fn text_field() -> String {
+    "text".into()
+}
+
+impl PathConfig {
+    /// The file or folder with every default.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), field: text_field() }
+    }
 }
 
 pub(super) fn open(config: &PathConfig) -> Result<Corpus, DatasetError> {
@@ -33,10 +48,10 @@ pub(super) fn open(config: &PathConfig) -> Result<Corpus, DatasetError> {
     };
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     if kind.is_dir() {
-        let (documents, about) = read_all(path, &walk(path)?)?;
+        let (documents, about) = read_all(path, &walk(path)?, &config.field, &format!("`{}`", path.display()))?;
         Corpus::from_documents(name, &about, documents)
     } else {
-        let text = match read(path)? {
+        let text = match read(path, &config.field)? {
             Ok(text) => text,
             Err(offset) => {
                 return Err(DatasetError::NotUtf8 { path: path.clone(), offset });
@@ -48,18 +63,23 @@ pub(super) fn open(config: &PathConfig) -> Result<Corpus, DatasetError> {
     }
 }
 
-/// Reads `files` below `root` as documents, and says in words what they are.
-pub(super) fn read_all(root: &Path, files: &[PathBuf]) -> Result<(Vec<Document>, String), DatasetError> {
+/// Reads `files` below `root` as documents, and says in words what they are; `source` is where from.
+pub(super) fn read_all(
+    root: &Path,
+    files: &[PathBuf],
+    field: &str,
+    source: &str,
+) -> Result<(Vec<Document>, String), DatasetError> {
     let (mut documents, mut skipped) = (Vec::new(), Vec::new());
     for file in files {
         let name = file.strip_prefix(root).unwrap_or(file).to_string_lossy().replace('\\', "/");
-        match read(file)? {
+        match read(file, field)? {
             Ok(text) if text.is_empty() => {}
             Ok(text) => documents.push(Document { group: name.clone(), name, text }),
             Err(_) => skipped.push(name),
         }
     }
-    let mut about = format!("{} text files of `{}`", documents.len(), root.display());
+    let mut about = format!("{} text files of {source}", documents.len());
     if !skipped.is_empty() {
         about += &format!("; {} skipped, not UTF-8: {}", skipped.len(), few(&skipped));
     }
@@ -67,38 +87,20 @@ pub(super) fn read_all(root: &Path, files: &[PathBuf]) -> Result<(Vec<Document>,
 }
 
 /// The text of a file, or the place of the first byte that is not UTF-8.
-fn read(path: &Path) -> Result<Result<String, usize>, DatasetError> {
+fn read(path: &Path, field: &str) -> Result<Result<String, usize>, DatasetError> {
+    let is = |ending| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    if is("parquet") {
+        return tables::parquet(path, field).map(Ok);
+    }
     let bytes = fs::read(path).map_err(DatasetError::io(path))?;
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => return Ok(Err(error.utf8_error().valid_up_to())),
     };
-    if path.extension().is_some_and(|e| e == "jsonl") {
-        return json_lines(path, &text).map(Ok);
+    if is("jsonl") {
+        return tables::json_lines(path, &text, field).map(Ok);
     }
     Ok(Ok(text))
-}
-
-/// The field `text` of every line, one per line.
-fn json_lines(path: &Path, lines: &str) -> Result<String, DatasetError> {
-    let mut text = String::with_capacity(lines.len());
-    for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let found = match serde_json::from_str::<serde_json::Value>(line) {
-            Ok(serde_json::Value::Object(fields)) => {
-                if let Some(serde_json::Value::String(field)) = fields.get("text") {
-                    text += field;
-                    text.push('\n');
-                    continue;
-                }
-                let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-                format!("the fields {}", names.join(", "))
-            }
-            Ok(_) => "JSON that is no object".to_owned(),
-            Err(error) => format!("no JSON ({error})"),
-        };
-        return Err(DatasetError::Field { path: path.to_owned(), line: number + 1, found });
-    }
-    Ok(text)
 }
 
 /// All files below `root` in the order of their paths, hidden ones passed over.
@@ -193,27 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_give_their_text() {
-        let text = b"{\"text\": \"one two three\", \"n\": 1}\n\n{\"text\": \"four\"}\n";
-        let folder = folder(&[("x.jsonl", text)]);
-        let corpus = Corpus::path(folder.path().join("x.jsonl")).unwrap();
-        assert_eq!(format!("{}{}", corpus.train_text(), corpus.validation_text()), "one two three\nfour\n");
-    }
-
-    #[test]
     fn errors_name_the_file_and_what_is_wrong() {
-        let folder = folder(&[
-            ("bad.txt", b"good until here: \xff"),
-            ("bad.jsonl", b"{\"text\": \"a\"}\n{\"body\": \"b\", \"id\": 3}\n"),
-            ("empty.txt", b""),
-        ]);
+        let folder = folder(&[("bad.txt", b"good until here: \xff"), ("empty.txt", b"")]);
         let refused = |name: &str| Corpus::path(folder.path().join(name)).unwrap_err().to_string();
         let message = refused("nowhere");
         assert!(message.contains("nowhere") && message.contains("no file"), "{message}");
         let message = refused("bad.txt");
         assert!(message.contains("bad.txt") && message.contains("17"), "{message}");
-        let message = refused("bad.jsonl");
-        assert!(message.contains("bad.jsonl` line 2") && message.contains("body, id"), "{message}");
         let message = refused("empty.txt");
         assert!(message.contains("empty") && message.contains("0 bytes"), "{message}");
     }

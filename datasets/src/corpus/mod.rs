@@ -8,6 +8,7 @@ mod dependencies;
 mod files;
 mod hub;
 mod split;
+mod tables;
 mod windows;
 mod workspace;
 
@@ -84,7 +85,7 @@ impl Corpus {
     /// [`DatasetError::Missing`], [`DatasetError::NotUtf8`], [`DatasetError::Field`],
     /// [`DatasetError::Empty`].
     pub fn path(path: impl Into<PathBuf>) -> Result<Self, DatasetError> {
-        files::open(&PathConfig { path: path.into() })
+        files::open(&PathConfig::new(path))
     }
 
     /// A text dataset of the Hugging Face Hub by name: see [`HubConfig`].

@@ -16,20 +16,18 @@ use serde::{Deserialize, Serialize};
 use progress::{Bar, Watch};
 use select::{fits, is_text, literal};
 
-use super::files::{few, read_all, walk};
+use super::files::{few, read_all, text_field, walk};
 use super::{Corpus, megabytes};
 use crate::DatasetError;
 
 /// A text dataset of the Hugging Face Hub by name.
 ///
-/// Read are the `.txt`, `.md` (without `README.md`, the dataset's card) and `.jsonl` files (field
-/// `text`), in the order of their paths; a file that does not fit in what is left of `bytes` is
-/// passed over. Files are kept in the cache every Hugging Face tool shares (`HF_HUB_CACHE`,
+/// Read are the `.txt`, `.md` (without `README.md`, the dataset's card), `.jsonl` and `.parquet`
+/// files (their field `field`), in the order of their paths; a file that does not fit in what is
+/// left of `bytes`, as large as it is on the Hub, is passed over. Files are kept in the cache every Hugging Face tool shares (`HF_HUB_CACHE`,
 /// `HF_HOME`), and where the Hub does not answer, or `HF_HUB_OFFLINE=1`, a complete earlier download
 /// is used. `HF_TOKEN` opens private and gated datasets. Split as [`PathConfig`](super::PathConfig)
 /// says.
-///
-/// Parquet is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubConfig {
@@ -39,6 +37,13 @@ pub struct HubConfig {
     /// repeated, give the commit.
     #[serde(default = "main_branch")]
     pub revision: String,
+    /// Only files whose path begins with this: the folder of one configuration, such as
+    /// `wikitext-2-raw-v1/` of `Salesforce/wikitext`. Default: all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subset: String,
+    /// Which field of a `.jsonl` or `.parquet` file is the text. Default `text`.
+    #[serde(default = "text_field")]
+    pub field: String,
     /// The most bytes of text files to take. Default 64,000,000.
     #[serde(default = "default_bytes")]
     pub bytes: usize,
@@ -61,7 +66,15 @@ fn default_bytes() -> usize {
 impl HubConfig {
     /// The dataset `name` with every default.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), revision: main_branch(), bytes: default_bytes(), endpoint: None, cache: None }
+        Self {
+            name: name.into(),
+            revision: main_branch(),
+            subset: String::new(),
+            field: text_field(),
+            bytes: default_bytes(),
+            endpoint: None,
+            cache: None,
+        }
     }
 }
 
@@ -138,11 +151,11 @@ impl Fetch {
         files.retain(|file| {
             let path = file.strip_prefix(&folder).unwrap_or(file).to_string_lossy();
             let size = file.metadata().map_or(0, |m| m.len());
-            is_text(&path) && fits(&mut left, size)
+            self.wants(&path) && fits(&mut left, size)
         });
-        let (documents, _) = read_all(&folder, &files)?;
-        let about =
-            format!("{} text files of `{}` (revision {})", documents.len(), self.config.name, self.config.revision);
+        let HubConfig { name, revision, bytes, .. } = &self.config;
+        let source = format!("`{name}` (revision {revision}, at most {})", megabytes(*bytes));
+        let (documents, about) = read_all(&folder, &files, &self.config.field, &source)?;
         Corpus::from_documents(self.config.name.clone(), &about, documents)
     }
 
@@ -175,6 +188,10 @@ impl Fetch {
         })
     }
 
+    fn wants(&self, path: &str) -> bool {
+        path.starts_with(&self.config.subset) && is_text(path)
+    }
+
     /// The text files that fit.
     fn choose(&self, entries: Vec<RepoTreeEntry>) -> Result<Vec<String>, DatasetError> {
         let mut files: Vec<(String, u64)> = entries
@@ -186,12 +203,13 @@ impl Fetch {
             .collect();
         // By path components, as the files will be read.
         files.sort_by(|a, b| Path::new(&a.0).cmp(Path::new(&b.0)));
-        let (text, other): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, _)| is_text(path));
+        let (text, other): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, _)| self.wants(path));
         let (name, endpoint) = (self.config.name.clone(), self.endpoint.clone());
         if text.is_empty() {
             let names: Vec<String> = other.into_iter().map(|(path, _)| path).collect();
             let found = if names.is_empty() { "no files".into() } else { few(&names) };
-            return Err(DatasetError::NoText { name, endpoint, found });
+            let subset = self.config.subset.clone();
+            return Err(DatasetError::NoText { name, endpoint, subset, found });
         }
         let mut left = self.config.bytes as u64;
         let chosen: Vec<String> =

@@ -2,7 +2,7 @@
 
 /// Whether a file is text this crate reads; the dataset's card describes the text and is none.
 pub(super) fn is_text(path: &str) -> bool {
-    let known = [".txt", ".md", ".jsonl"].iter().any(|end| path.to_lowercase().ends_with(end));
+    let known = [".txt", ".md", ".jsonl", ".parquet"].iter().any(|end| path.to_lowercase().ends_with(end));
     known && path != "README.md"
 }
 

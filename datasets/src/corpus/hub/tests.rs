@@ -20,9 +20,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(files: &[(&str, &str)]) -> Self {
-        let files: Arc<BTreeMap<String, String>> =
-            Arc::new(files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect());
+    fn start(files: &[(&str, impl AsRef<[u8]>)]) -> Self {
+        let files: Arc<BTreeMap<String, Vec<u8>>> =
+            Arc::new(files.iter().map(|(name, bytes)| ((*name).into(), bytes.as_ref().to_vec())).collect());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (bodies_sent, down) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -50,7 +50,7 @@ impl Server {
     }
 }
 
-fn answer(mut stream: &TcpStream, files: &BTreeMap<String, String>, sent: &AtomicUsize) {
+fn answer(mut stream: &TcpStream, files: &BTreeMap<String, Vec<u8>>, sent: &AtomicUsize) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let request = lines.next().unwrap_or_default();
     let _ = lines.take_while(|line| !line.is_empty()).count();
@@ -62,17 +62,17 @@ fn answer(mut stream: &TcpStream, files: &BTreeMap<String, String>, sent: &Atomi
     let file = path.strip_prefix(&format!("/datasets/zoo/animals/resolve/{COMMIT}/"));
     let (status, headers, body) = match (api, file) {
         (Some("revision/main"), _) => {
-            ("200 OK", String::new(), format!(r#"{{"id": "zoo/animals", "sha": "{COMMIT}"}}"#))
+            ("200 OK", String::new(), format!(r#"{{"id": "zoo/animals", "sha": "{COMMIT}"}}"#).into_bytes())
         }
         (Some(tree), _) if tree == "tree/main" || tree == format!("tree/{COMMIT}") => {
             let entries: Vec<String> = files
                 .iter()
-                .map(|(name, text)| {
-                    let size = text.len();
+                .map(|(name, bytes)| {
+                    let size = bytes.len();
                     format!(r#"{{"type": "file", "oid": "0", "size": {size}, "path": "{name}"}}"#)
                 })
                 .collect();
-            ("200 OK", String::new(), format!("[{}]", entries.join(",")))
+            ("200 OK", String::new(), format!("[{}]", entries.join(",")).into_bytes())
         }
         (_, Some(name)) if files.contains_key(name) => {
             let tag = name.replace(['/', '.', ' '], "_");
@@ -82,12 +82,12 @@ fn answer(mut stream: &TcpStream, files: &BTreeMap<String, String>, sent: &Atomi
             let headers = format!("ETag: \"{tag}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
             ("200 OK", headers, files[name].clone())
         }
-        _ => ("404 Not Found", String::new(), "{}".into()),
+        _ => ("404 Not Found", String::new(), b"{}".to_vec()),
     };
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
-    let body = if method == "HEAD" { String::new() } else { body };
-    let _ = stream.write_all((head + &body).as_bytes());
+    let body = if method == "HEAD" { Vec::new() } else { body };
+    let _ = stream.write_all(&[head.into_bytes(), body].concat());
 }
 
 fn config(endpoint: &str, cache: &tempfile::TempDir) -> HubConfig {
@@ -113,7 +113,7 @@ const ANIMALS: [(&str, &str); 5] = [
     ("data/train one.txt", "ants, bees and crickets\n"),
     ("data/valid.jsonl", "{\"text\": \"a dodo\"}\n"),
     ("notes[1].md", "eels are fish\n"),
-    ("table.parquet", "PAR1"),
+    ("picture.png", "not text"),
 ];
 
 #[test]
@@ -124,7 +124,7 @@ fn text_files_are_fetched_once_and_then_come_from_the_cache() {
     assert_eq!(corpus.train_text(), "ants, bees and crickets\neels are fish\n");
     assert_eq!(corpus.validation_text(), "a dodo\n");
     assert_eq!(corpus.name(), "zoo/animals");
-    assert_eq!(server.bodies_sent.load(Ordering::SeqCst), 3, "not the card, not the table");
+    assert_eq!(server.bodies_sent.load(Ordering::SeqCst), 3, "not the card, not the picture");
 
     let again = fetch(&config).unwrap();
     assert_eq!(server.bodies_sent.load(Ordering::SeqCst), 3);
@@ -154,12 +154,36 @@ fn the_cap_leaves_files_out_and_says_when_none_fits() {
 
 #[test]
 fn a_dataset_without_text_names_what_was_found() {
-    let files = [("README.md", "card"), ("train-0.parquet", "PAR1")];
+    let files = [("README.md", "card"), ("images.tar", "bytes")];
     let (server, cache) = (Server::start(&files), tempfile::tempdir().unwrap());
     let message = refused(&config(&server.endpoint, &cache));
-    for part in ["zoo/animals", "train-0.parquet", ".jsonl", "Parquet is not read"] {
+    for part in ["zoo/animals", "images.tar", ".jsonl", ".parquet"] {
         assert!(message.contains(part), "{message}");
     }
+}
+
+/// The usual shape of a dataset: a folder per configuration, Parquet inside.
+#[test]
+fn one_configuration_of_a_parquet_dataset_is_read_from_the_field_that_was_named() {
+    let rows = |text: &str| {
+        let mut bytes = Vec::new();
+        let column = polars::prelude::Column::new("story".into(), [text]);
+        let mut frame = polars::prelude::DataFrame::new(1, vec![column]).unwrap();
+        polars::prelude::ParquetWriter::new(&mut bytes).finish(&mut frame).unwrap();
+        bytes
+    };
+    let files = [
+        ("birds/train-0.parquet", rows("a crow")),
+        ("birds/validation-0.parquet", rows("a heron")),
+        ("fish/train-0.parquet", rows("an eel")),
+    ];
+    let (server, cache) = (Server::start(&files), tempfile::tempdir().unwrap());
+    let config = HubConfig { subset: "birds/".into(), field: "story".into(), ..config(&server.endpoint, &cache) };
+    let corpus = fetch(&config).unwrap();
+    assert_eq!((corpus.train_text(), corpus.validation_text()), ("a crow\n", "a heron\n"));
+    assert_eq!(server.bodies_sent.load(Ordering::SeqCst), 2);
+    let message = refused(&HubConfig { subset: "mammals/".into(), ..config });
+    assert!(message.contains("`mammals/`") && message.contains("birds/train-0.parquet"), "{message}");
 }
 
 #[test]

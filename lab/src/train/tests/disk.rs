@@ -125,7 +125,7 @@ fn a_text_that_changed_since_is_noticed() {
     let path = dir.path().join("text.txt");
     let write = |word: &str| fs::write(&path, word.repeat(400)).unwrap();
     write("some text; ");
-    let data = DatasetConfig::Corpus(datasets::CorpusConfig::Path(datasets::PathConfig { path: path.clone() }));
+    let data = DatasetConfig::Corpus(datasets::CorpusConfig::Path(datasets::PathConfig::new(path.clone())));
     let model = ModelConfig { vocab_size: 256, ..small("text", 3).model };
     let config = TrainConfig { data, model, ..small("text", 3) };
     let runs = dir.path().join("runs");

@@ -74,7 +74,7 @@ fn a_mixer_of_ones_own_trains_and_an_unused_parameter_is_named() {
 fn text(dir: &std::path::Path) -> DatasetConfig {
     let path = dir.join("text.txt");
     std::fs::write(&path, "the quick brown fox jumps over the lazy dog; ".repeat(600)).unwrap();
-    DatasetConfig::Corpus(CorpusConfig::Path(PathConfig { path }))
+    DatasetConfig::Corpus(CorpusConfig::Path(PathConfig::new(path)))
 }
 
 #[test]
