@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a token's place enters attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Position {
     /// Rotates the leading `fraction` of each head's channels by angles of base `theta`.
     Rope { theta: f64, fraction: f64 },

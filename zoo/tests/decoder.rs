@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 use common::largest;
+use zoo::presets::VARIANTS;
 use zoo::*;
 
 fn ids(model: &Decoder<impl Mixer>, shape: [usize; 2]) -> Tensor<2, Int> {
@@ -95,6 +96,35 @@ fn bad_configurations_name_both_numbers_or_the_valid_values() {
     assert!(unknown.contains("softmix") && unknown.contains("gated_delta"), "{unknown}");
     let misspelt = ModelConfig::from_json(&base.to_json().replace("\"heads\"", "\"haeds\"")).unwrap_err().to_string();
     assert!(misspelt.contains("haeds"), "{misspelt}");
+}
+
+#[test]
+fn a_key_that_no_table_knows_is_refused_in_every_table_of_every_variant() {
+    for variant in VARIANTS {
+        let config = serde_json::to_value(preset(variant, "nano").unwrap()).unwrap();
+        let tables = tables(&config, "");
+        assert!(tables.len() >= 2, "{variant}: {tables:?}");
+        for table in tables {
+            let mut changed = config.clone();
+            let inside = changed.pointer_mut(&table).unwrap().as_object_mut().unwrap();
+            inside.insert("no_such_key".into(), 1.into());
+            let refused = ModelConfig::from_json(&changed.to_string()).map(drop);
+            let message = refused.expect_err(&format!("{variant}, table `{table}`")).to_string();
+            assert!(message.contains("`no_such_key`, expected"), "{variant}, table `{table}`: {message}");
+        }
+    }
+}
+
+/// Pointers to every object in a JSON value.
+fn tables(value: &serde_json::Value, at: &str) -> Vec<String> {
+    let (own, inner): (Vec<String>, Vec<_>) = match value {
+        serde_json::Value::Object(fields) => (vec![at.into()], fields.iter().map(|(k, v)| (k.clone(), v)).collect()),
+        serde_json::Value::Array(items) => {
+            (Vec::new(), items.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect())
+        }
+        _ => return Vec::new(),
+    };
+    own.into_iter().chain(inner.into_iter().flat_map(|(key, value)| tables(value, &format!("{at}/{key}")))).collect()
 }
 
 #[test]

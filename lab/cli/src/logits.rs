@@ -10,7 +10,7 @@ use zoo::checkpoint;
 /// Write the logits of a checkpoint for given token ids.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and model.safetensors
+    /// A folder with config.json and model.safetensors, or a run, whose last checkpoint is taken
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
     /// A safetensors file with an int64 tensor `ids` [batch, time]
@@ -34,6 +34,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn write(dir: &Path, ids: &Path, out: &Path, device: &Device) -> Result<[usize; 3]> {
     let (ids, [batch, time]) = read(ids)?;
+    let last = lab::train::checkpoints(dir).ok().and_then(|mut all| all.pop());
+    let dir = last.as_ref().map_or(dir, |(_, checkpoint)| checkpoint);
     let (config, model) = checkpoint::load(dir, device).context("cannot load the checkpoint")?;
     let vocabulary = config.vocab_size;
     if let Some(at) = ids.iter().position(|&id| id < 0 || id >= vocabulary as i64) {
@@ -124,6 +126,16 @@ mod tests {
         let small: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let expected = model.forward(model.tokens(&small, [2, 7]).unwrap()).into_data();
         assert_eq!(written["logits"].try_to_vec::<f32>().unwrap(), expected.try_to_vec::<f32>().unwrap());
+    }
+
+    #[test]
+    fn of_a_run_the_last_checkpoint_is_taken() {
+        let files = Files::new();
+        files.ids("ids", vec![1i64, 2], &[1, 2]);
+        std::fs::rename(files.path("model"), files.path("checkpoint")).unwrap();
+        std::fs::create_dir(files.path("model")).unwrap();
+        std::fs::rename(files.path("checkpoint"), files.path("model/step-000007")).unwrap();
+        assert_eq!(files.write().unwrap(), [1, 2, 256]);
     }
 
     #[test]

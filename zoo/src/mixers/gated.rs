@@ -29,12 +29,12 @@ pub enum Gate {
     Headwise,
 }
 
-// `deny_unknown_fields` does not go together with `flatten`; the inner table refuses them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GatedConfig {
     #[serde(default)]
     pub gate: Gate,
-    #[serde(flatten)]
+    /// What is gated.
     pub attention: SoftmaxConfig,
 }
 

@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which mixer, and its sizes. In JSON: `{"type": "gated", "heads": 4, …}`.
+/// Which mixer, and its sizes. In JSON: `{"type": "softmax", "heads": 4, …}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum MixerConfig {
