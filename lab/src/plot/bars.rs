@@ -1,7 +1,10 @@
-use super::canvas::{Anchor, INK, Set, Stroke};
-use super::frame::{Frame, Key, Legend, SMALL, Side};
-use super::scale::{Kind, Scale, number};
-use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers, palette, text};
+use super::axis::{Axis, SMALL, Scale};
+use super::legend::{Key, Sample};
+use super::number::{checked_range, counted, extent, number, numbers};
+use super::page::{Captions, Chart, FAINT, INK, Page, Plot, captioned, font, stroke, units};
+use super::{Drawing, Figure, Number, PlotError, palette, text};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
 
 /// Bars from zero, each with an optional interval; one by one, or in groups.
 ///
@@ -20,17 +23,12 @@ use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers,
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bars {
-    title: String,
-    x_label: String,
-    y_label: String,
+    captions: Captions,
     bars: Vec<Series>,
     groups: Vec<String>,
     series: Vec<Series>,
     range: Option<(f64, f64)>,
     labels: bool,
-    area: (f64, f64),
-    legend: Legend,
-    notes: Vec<String>,
 }
 
 /// One value for each group (a bar that stands alone has one).
@@ -41,34 +39,13 @@ struct Series {
     interval: Option<(Vec<f64>, Vec<f64>)>,
 }
 
+captioned!(Bars: x y size legend_below);
+
 impl Bars {
     /// A figure without bars.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            x_label: String::new(),
-            y_label: String::new(),
-            bars: Vec::new(),
-            groups: Vec::new(),
-            series: Vec::new(),
-            range: None,
-            labels: true,
-            area: (380.0, 260.0),
-            legend: Legend::Right,
-            notes: Vec::new(),
-        }
-    }
-
-    /// Label and unit of the horizontal axis (unit `""`: none).
-    pub fn x(mut self, label: &str, unit: &str) -> Self {
-        self.x_label = text::with_unit(label, unit);
-        self
-    }
-
-    /// Label and unit of the values (unit `""`: none).
-    pub fn y(mut self, label: &str, unit: &str) -> Self {
-        self.y_label = text::with_unit(label, unit);
-        self
+        let captions = Captions::new(title);
+        Self { captions, bars: Vec::new(), groups: Vec::new(), series: Vec::new(), range: None, labels: true }
     }
 
     /// Adds a bar.
@@ -133,28 +110,11 @@ impl Bars {
         self
     }
 
-    /// Puts the legend below the axis instead of at its right.
-    pub fn legend_below(mut self) -> Self {
-        self.legend = Legend::Below;
-        self
-    }
-
-    /// Size of the data area in pixels; many bars make it wider.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.area = (f64::from(width.max(60)), f64::from(height.max(40)));
-        self
-    }
-
-    /// Adds a line of small print: what the interval is, how many seeds.
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
-        self
-    }
-
     fn check(&self) -> Result<(), PlotError> {
-        let wrong = |what: &str, got: String, expected: &str| Err(PlotError::value(&self.title, what, got, expected));
+        let title = &self.captions.title;
+        let wrong = |what: &str, got: String, expected: &str| Err(PlotError::value(title, what, got, expected));
         match (self.bars.len(), self.groups.len(), self.series.len()) {
-            (0, 0, 0) => return Err(PlotError::empty(&self.title, "the list of bars")),
+            (0, 0, 0) => return Err(PlotError::empty(title, "the list of bars")),
             (0, 0, n) => {
                 return wrong("the count of groups", format!("0 for {n} series"), "names given by groups(…)");
             }
@@ -177,7 +137,7 @@ impl Bars {
                 if values.len() != groups {
                     let what = format!("{what} of series {:?}", s.name);
                     return Err(PlotError::length(
-                        &self.title,
+                        title,
                         what,
                         values.len(),
                         groups,
@@ -189,15 +149,10 @@ impl Bars {
                 && let Some(i) = (0..groups).find(|i| lo[*i] > hi[*i])
             {
                 let what = format!("interval {i} of {:?}", s.name);
-                return Err(PlotError::value(
-                    &self.title,
-                    what,
-                    format!("{}..{}", lo[i], hi[i]),
-                    "the lower end first",
-                ));
+                return Err(PlotError::value(title, what, format!("{}..{}", lo[i], hi[i]), "the lower end first"));
             }
         }
-        if let Some((lo, hi)) = checked_range(&self.title, "y range", self.range, false)?
+        if let Some((lo, hi)) = checked_range(title, "y range", self.range, false)?
             && (lo > 0.0 || hi < 0.0)
         {
             return wrong("y range", format!("{lo}..{hi}"), "a range with zero in it, since bars start there");
@@ -205,115 +160,108 @@ impl Bars {
         Ok(())
     }
 
-    fn scale(&self) -> Result<Scale, PlotError> {
-        let all = self.bars.iter().chain(&self.series);
-        if !all.clone().any(|s| s.values.iter().any(|v| v.is_finite())) {
-            return Err(PlotError::empty(&self.title, "every bar (no value is finite)"));
-        }
-        let values = all.flat_map(|s| {
+    fn all(&self) -> impl Iterator<Item = &Series> + Clone {
+        self.bars.iter().chain(&self.series)
+    }
+
+    /// The range of the value axis: from zero, with room for the numbers.
+    fn values(&self) -> Result<(f64, f64), PlotError> {
+        let shown = self.all().flat_map(|s| {
             let ends = s.interval.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
             s.values.iter().chain(ends).copied()
         });
-        let mut scale = Scale::fit(Kind::Linear, values.chain([0.0]), self.range);
-        if self.range.is_none() {
-            // Room for the numbers, but none beyond a zero that no bar crosses.
-            let full = scale.hi - scale.lo;
-            let room = if self.labels { 0.06 * full } else { 0.0 };
-            let least = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(lo, _)| lo)).any(|v| *v < 0.0);
-            let most = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(_, hi)| hi)).any(|v| *v > 0.0);
-            let below = self.bars.iter().chain(&self.series).any(least);
-            let above = self.bars.iter().chain(&self.series).any(most);
-            scale.lo = if below { scale.lo - room } else { 0.0 };
-            scale.hi = if above || !below { scale.hi + room } else { 0.0 };
+        if !self.all().any(|s| s.values.iter().any(|v| v.is_finite())) {
+            return Err(PlotError::empty(&self.captions.title, "every bar (no value is finite)"));
         }
-        Ok(scale)
+        let (least, most) = extent(shown.chain([0.0])).unwrap_or_default();
+        let (lo, hi) = Scale::Linear.fit([least, most], self.range);
+        let room = if self.labels { 0.06 * (hi - lo) } else { 0.0 };
+        Ok(match self.range {
+            Some(range) => range,
+            // No room beyond a zero that no bar crosses.
+            None => {
+                (if least < 0.0 { lo - room } else { 0.0 }, if most > 0.0 || least == 0.0 { hi + room } else { 0.0 })
+            }
+        })
+    }
+
+    /// Draws the bars `wide` slots wide; the slots, one for each name, are `1` wide.
+    fn paint(&self, plot: &mut Plot, wide: f64, colours: &[RGBColor]) -> Result<(), PlotError> {
+        let grouped = self.bars.is_empty();
+        for (k, (s, colour)) in self.all().zip(colours).enumerate() {
+            for (i, value) in s.values.iter().enumerate() {
+                let x = match grouped {
+                    true => i as f64 + 0.5 + (k as f64 - (self.series.len() - 1) as f64 / 2.0) * wide,
+                    false => k as f64 + 0.5,
+                };
+                if !value.is_finite() {
+                    let style = font(SMALL, FAINT, HPos::Center, VPos::Center);
+                    let label = EmptyElement::at((x, 0.0)) + Text::new("n/a", (0, units(-9.0)), style);
+                    plot.chart.draw_series([label])?;
+                    continue;
+                }
+                let half = 0.47 * wide;
+                plot.chart.draw_series([Rectangle::new([(x - half, 0.0), (x + half, *value)], colour.filled())])?;
+                let ends = s.interval.as_ref().map(|(lo, hi)| (lo[i], hi[i]));
+                let ends = ends.filter(|(lo, hi)| lo.is_finite() && hi.is_finite());
+                if let Some((lo, hi)) = ends {
+                    let cap = 0.1 * wide;
+                    let strokes = [
+                        vec![(x, lo), (x, hi)],
+                        vec![(x - cap, lo), (x + cap, lo)],
+                        vec![(x - cap, hi), (x + cap, hi)],
+                    ];
+                    // White below the ink keeps the interval visible on a black bar.
+                    for (colour, width) in [(WHITE, 3.4), (INK, 1.4)] {
+                        let path = |points: &Vec<_>| PathElement::new(points.clone(), stroke(colour, width));
+                        plot.chart.draw_series(strokes.iter().map(path))?;
+                    }
+                }
+                if self.labels {
+                    let (lo, hi) = ends.unwrap_or((*value, *value));
+                    let (y, away) = if *value < 0.0 { (lo.min(*value), 9.0) } else { (hi.max(*value), -9.0) };
+                    let style = font(SMALL, INK, HPos::Center, VPos::Center);
+                    let label = EmptyElement::at((x, y)) + Text::new(number(*value), (0, units(away)), style);
+                    plot.chart.draw_series([label])?;
+                }
+            }
+        }
+        let slots = plot.chart.x_range().end;
+        plot.chart.draw_series([PathElement::new([(0.0, 0.0), (slots, 0.0)], stroke(INK, 1.0))])?;
+        Ok(())
     }
 }
 
 impl Figure for Bars {
     fn draw(&self) -> Result<Drawing, PlotError> {
         self.check()?;
-        let scale = self.scale()?;
         let grouped = self.bars.is_empty();
-        let series = if grouped { &self.series } else { &self.bars };
-        let names: Vec<String> =
-            if grouped { self.groups.clone() } else { self.bars.iter().map(|b| b.name.clone()).collect() };
-        let names: Vec<String> = names.iter().map(|n| text::shorten(&text::plain(n), 40)).collect();
-        let beside = if grouped { series.len() } else { 1 };
-        let slots = names.len();
-        // Room for the number above each bar.
-        let widest =
-            series.iter().flat_map(|s| &s.values).map(|v| text::width(&number(*v), SMALL)).fold(14.0, f64::max);
-        let least = if self.labels { widest + 4.0 } else { 10.0 };
-        let w = self.area.0.max(slots as f64 * (beside as f64 * least + 16.0));
-        let h = self.area.1;
-        let slot = w / slots as f64;
-        let bar = ((slot - 16.0) / beside as f64).min(if grouped { 60.0 } else { 72.0 });
+        let names = if grouped { self.groups.clone() } else { self.bars.iter().map(|b| b.name.clone()).collect() };
+        let (slots, beside) = (names.len() as f64, self.series.len().max(1) as f64);
+        // Many bars make the figure wider: there is room for the number at each bar.
+        let numbers = self.all().flat_map(|s| &s.values).map(|v| text::width(&number(*v), SMALL));
+        let least = if self.labels { numbers.fold(14.0, f64::max) + 4.0 } else { 10.0 };
+        let (w, h) = self.captions.size.unwrap_or((380.0, 260.0));
+        let w = w.max(slots * (beside * least + 16.0));
+        let wide =
+            ((w / slots - (0.3 * w / slots).min(16.0)) / beside).min(if grouped { 60.0 } else { 72.0 }) * slots / w;
 
-        let styles = palette::styles(series.iter().map(|s| s.name.as_str()));
-        let middle = |i: usize| (i as f64 + 0.5) / slots as f64;
-        let x = Side {
-            label: self.x_label.clone(),
-            turned: names.iter().any(|n| text::width(n, SMALL) > slot - 6.0),
-            ticks: names.iter().enumerate().map(|(i, n)| (middle(i), n.clone())).collect(),
-            ..Side::default()
+        let name = |(i, name): (usize, &String)| (i as f64 + 0.5, text::shorten(&text::plain(name), 40));
+        let x = Axis::labelled((0.0, slots), names.iter().enumerate().map(name).collect(), true);
+        let y = Axis::side(Scale::Linear, self.values()?, h, false);
+        let styles = palette::styles(self.all().map(|s| s.name.as_str()));
+        let series = self.series.iter().zip(&styles);
+        let keys = series.map(|(s, style)| Key::new(&s.name, *style, Sample::Patch)).collect();
+        let colours: Vec<RGBColor> = styles.iter().map(|style| style.colour).collect();
+        let missing = self.all().flat_map(|s| &s.values).filter(|v| !v.is_finite()).count();
+        let notes = match missing {
+            0 => Vec::new(),
+            n => vec![format!("{} not finite and left out", counted(n, "value"))],
         };
-        let keys = |s: (usize, &Series)| Key {
-            name: s.1.name.clone(),
-            colour: styles[s.0].colour.into(),
-            dash: "",
-            marker: None,
-            patch: true,
-        };
-        let missing = series.iter().flat_map(|s| &s.values).filter(|v| !v.is_finite()).count();
-        let mut notes = self.notes.clone();
-        if missing > 0 {
-            notes.push(format!("{} not finite and left out", counted(missing, "value")));
-        }
-        let frame = Frame {
-            title: &self.title,
-            area: (w, h),
-            x,
-            y: Side::left(&scale, h, self.y_label.clone()),
-            keys: if grouped { series.iter().enumerate().map(keys).collect() } else { Vec::new() },
-            legend: self.legend,
-            notes: &notes,
-        };
-        let (mut d, [left, top, ..]) = frame.open();
-        let py = |v: f64| top + (1.0 - scale.at(v).clamp(0.0, 1.0)) * h;
-        for (k, s) in series.iter().enumerate() {
-            for (i, value) in s.values.iter().enumerate() {
-                let place = if grouped { i } else { k };
-                let offset = if grouped { k as f64 - (beside - 1) as f64 / 2.0 } else { 0.0 };
-                let x = left + middle(place) * w + offset * bar;
-                if !value.is_finite() {
-                    d.text((x, py(0.0) - 9.0), "n/a", Set::new(SMALL, Anchor::Middle).faint());
-                    continue;
-                }
-                let (upper, lower) = (py(value.max(0.0)), py(value.min(0.0)));
-                let gap = (bar * 0.06).min(2.0);
-                d.rect([x - bar / 2.0 + gap, upper, bar - 2.0 * gap, lower - upper], styles[k].colour);
-                let (mut above, mut below) = (upper, lower);
-                let ends = s.interval.as_ref().map(|(lo, hi)| (lo[i], hi[i]));
-                if let Some((lo, hi)) = ends.filter(|(lo, hi)| lo.is_finite() && hi.is_finite()) {
-                    let (a, b) = (py(hi), py(lo));
-                    let cap = (bar * 0.2).min(6.0);
-                    // White below the black keeps the interval visible on a black bar.
-                    for (colour, width) in [("#ffffff", 3.4), (INK, 1.4)] {
-                        d.line((x, a), (x, b), Stroke(colour, width, ""));
-                        d.line((x - cap, a), (x + cap, a), Stroke(colour, width, ""));
-                        d.line((x - cap, b), (x + cap, b), Stroke(colour, width, ""));
-                    }
-                    (above, below) = (above.min(a), below.max(b));
-                }
-                if self.labels {
-                    let y = if *value < 0.0 { below + 9.0 } else { above - 9.0 };
-                    d.text((x, y), &number(*value), Set::new(SMALL, Anchor::Middle));
-                }
-            }
-        }
-        d.line((left, py(0.0)), (left + w, py(0.0)), Stroke(INK, 1.0, ""));
-        Ok(d)
+        let paint = Box::new(move |plot: &mut Plot| self.paint(plot, wide, &colours));
+        let charts = vec![Chart { title: String::new(), x, y, paint }];
+        Page { captions: &self.captions, notes, size: (w, h), columns: 1, charts, mesh: true, keys, colours: None }
+            .draw()
     }
 }
 
@@ -332,8 +280,7 @@ mod tests {
     fn bars_start_at_zero() {
         let error = Bars::new("").bar("a", 0.9).y_range(0.8, 1.0).svg().unwrap_err().to_string();
         assert!(error.contains("0.8..1"), "{error}");
-        let scale = Bars::new("").bar("a", 0.9).bar("b", 0.91).scale().unwrap();
-        assert_eq!(scale.lo, 0.0);
+        assert_eq!(Bars::new("").bar("a", 0.9).bar("b", 0.91).values().unwrap().0, 0.0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What can be wrong with a figure: every error names the thing, its value and what was expected.
 
+use plotters::drawing::DrawingAreaErrorKind;
+use plotters_backend::DrawingErrorKind;
 use std::path::PathBuf;
 
 /// Why a figure cannot be drawn or saved.
@@ -14,9 +16,24 @@ pub enum PlotError {
     /// A value that this figure cannot show.
     #[error("{figure}: {what} is {got}, expected {expected}")]
     Value { figure: String, what: String, got: String, expected: String },
+    /// plotters could not draw it.
+    #[error("plotters: {0}")]
+    Draw(String),
     /// The file could not be written.
     #[error("cannot write the figure to {}: {source}", path.display())]
     Save { path: PathBuf, source: std::io::Error },
+}
+
+impl From<DrawingAreaErrorKind<std::io::Error>> for PlotError {
+    fn from(error: DrawingAreaErrorKind<std::io::Error>) -> Self {
+        Self::Draw(error.to_string())
+    }
+}
+
+impl From<DrawingErrorKind<std::io::Error>> for PlotError {
+    fn from(error: DrawingErrorKind<std::io::Error>) -> Self {
+        Self::Draw(error.to_string())
+    }
 }
 
 impl PlotError {
