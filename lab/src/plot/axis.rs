@@ -1,15 +1,13 @@
 //! One axis: from values to positions, with its ticks. plotters finds the round values; how many
 //! of them there is room for, and how they are written, is decided here.
 
+use super::ink::SMALL;
 use super::number::{extent, labels, number, power_of_ten};
 use super::text;
 use plotters::coord::combinators::{IntoLogRange, LogCoord};
 use plotters::coord::ranged1d::{BoldPoints, KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use std::ops::Range;
-
-/// Size of the font of tick labels in pixels.
-pub(super) const SMALL: f64 = 11.0;
 
 /// How values are spread along an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -135,6 +133,12 @@ impl Axis {
     /// Width of the widest label in pixels.
     pub fn widest(&self) -> f64 {
         self.ticks.iter().map(|(_, label)| text::width(label, SMALL)).fold(0.0, f64::max)
+    }
+
+    /// Pixels by which the last label reaches out beyond the end of an axis `length` pixels long.
+    pub fn overhang(&self, length: f64) -> f64 {
+        let last = self.ticks.last().filter(|_| !self.named);
+        last.map_or(0.0, |(v, label)| (self.share(*v) - 1.0) * length + text::width(label, SMALL) / 2.0)
     }
 
     /// Whether labels side by side along `length` pixels would touch.

@@ -4,10 +4,11 @@
 //! nothing at the border of the data and embeds no pictures. In this one a coordinate counts
 //! fractions of a pixel. No element has an `id`: several figures may share one HTML page.
 
-use super::text;
+use super::{PlotError, text};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::Ranged;
+use plotters::drawing::DrawingAreaErrorKind;
 use plotters::element::{Drawable, DynElement, PointCollection};
 use plotters::prelude::{Cartesian2d, DrawingArea, DrawingBackend, FontTransform, IntoDrawingArea};
 use plotters::style::text_anchor::{HPos, VPos};
@@ -91,7 +92,7 @@ impl Svg {
         &self,
         area: &DrawingArea<Self, Cartesian2d<X, Y>>,
         elements: impl IntoIterator<Item = DynElement<'static, Self, (f64, f64)>>,
-    ) -> Drawn {
+    ) -> Result<(), PlotError> {
         let (x, y) = area.get_pixel_range();
         let [left, top, width, height] = [x.start, y.start, x.end - x.start, y.end - y.start].map(|v| self.px(v));
         self.element(&format!(
@@ -100,7 +101,8 @@ impl Svg {
         ));
         for element in elements {
             let points: Vec<_> = element.point_iter().iter().map(|point| area.map_coordinate(point)).collect();
-            element.draw(points.into_iter(), &mut self.clone(), self.get_size())?;
+            let drawn = element.draw(points.into_iter(), &mut self.clone(), self.get_size());
+            drawn.map_err(DrawingAreaErrorKind::BackendError)?;
         }
         self.element("</svg>");
         Ok(())
@@ -189,7 +191,7 @@ fn paint(BackendColor { alpha, rgb: (r, g, b) }: BackendColor, what: &str) -> (S
 }
 
 /// What drawing returns.
-pub(super) type Drawn = Result<(), DrawingErrorKind<std::io::Error>>;
+type Drawn = Result<(), DrawingErrorKind<std::io::Error>>;
 
 impl DrawingBackend for Svg {
     type ErrorType = std::io::Error;

@@ -1,12 +1,12 @@
 //! The key to the colours of a heat map.
 
-use super::axis::{Axis, SMALL, Scale};
-use super::page::{Area, BORDER, INK, LABEL, at, font, stroke, units};
+use super::axis::{Axis, Scale};
+use super::ink::{Area, BORDER, INK, LABEL, SMALL, at, font, stroke, units, write_lines};
 use super::palette::MISSING;
 use super::tint::Tint;
 use super::{PlotError, text};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::text_anchor::HPos;
 
 const WIDE: f64 = 14.0;
 const MISSING_NAME: &str = "not finite";
@@ -54,18 +54,16 @@ impl<'a> ColourBar<'a> {
             .disable_mesh()
             .axis_style(stroke(BORDER, 1.0))
             .set_tick_mark_size(LabelAreaPosition::Right, units(4.0))
-            .y_label_style(font(SMALL, INK, HPos::Left, VPos::Center))
+            .y_label_style(font(SMALL, INK, HPos::Left))
             .draw()?;
         root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + self.height)], stroke(BORDER, 1.0)))?;
-        let style = font(LABEL, INK, HPos::Center, VPos::Center).transform(FontTransform::Rotate270);
-        for (i, line) in self.label.iter().enumerate() {
-            let place = at(x + WIDE + labels + 10.0 + i as f64 * 16.0, y + self.height / 2.0);
-            root.draw_text(line, &style, place)?;
-        }
+        let style = font(LABEL, INK, HPos::Center).transform(FontTransform::Rotate270);
+        let place = (x + WIDE + labels + 10.0, y + self.height / 2.0);
+        write_lines(root, &self.label, &style, place, (16.0, 0.0))?;
         if self.missing {
             let y = y + self.height + 12.0;
             root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + 12.0)], MISSING.filled()))?;
-            let style = font(SMALL, INK, HPos::Left, VPos::Center);
+            let style = font(SMALL, INK, HPos::Left);
             root.draw_text(MISSING_NAME, &style, at(x + WIDE + 6.0, y + 6.0))?;
         }
         Ok(())

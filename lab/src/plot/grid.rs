@@ -1,5 +1,5 @@
+use super::captions::{Captions, captioned};
 use super::matrix::{Look, Matrix, mapped};
-use super::page::{Captions, captioned};
 use super::{Drawing, Figure, Number, PlotError};
 
 /// Small heat maps in a grid, with one colour bar for all: layers × heads, or the variants.
@@ -68,7 +68,7 @@ impl Figure for AttentionGrid {
             return Err(PlotError::empty(title, "the list of panels"));
         }
         if self.columns == 0 {
-            return Err(PlotError::value(title, "the count of columns", 0, "at least 1"));
+            return Err(PlotError::data(title, "the count of columns is 0", "at least 1"));
         }
         for (name, matrix) in &self.panels {
             let of = format!("panel {name:?}");

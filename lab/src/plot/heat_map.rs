@@ -1,7 +1,7 @@
-use super::axis::SMALL;
+use super::captions::{Captions, captioned};
+use super::ink::SMALL;
 use super::matrix::{Look, Matrix, mapped};
 use super::number::number;
-use super::page::{Captions, captioned};
 use super::{Drawing, Figure, Number, PlotError, text};
 
 /// One matrix in colours: an attention pattern, a value per layer and head.
@@ -81,7 +81,7 @@ impl Figure for HeatMap {
         self.look.check(title, "", (rows, columns))?;
         if self.look.annotate && rows * columns > 1024 {
             let expected = "at most 1024 for numbers in the cells";
-            return Err(PlotError::value(title, "the count of cells", rows * columns, expected));
+            return Err(PlotError::data(title, format!("the count of cells is {}", rows * columns), expected));
         }
         let (w, h) = self.cell(rows, columns);
         let size = (w * columns as f64, h * rows as f64);

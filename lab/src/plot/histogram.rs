@@ -1,7 +1,9 @@
 use super::axis::{Axis, Scale};
+use super::captions::{Captions, captioned};
+use super::ink::stroke;
 use super::legend::{Key, Sample, line};
 use super::number::{checked_range, counted, numbers};
-use super::page::{Captions, Chart, Page, Plot, captioned, stroke};
+use super::page::{Chart, Page, Plot};
 use super::palette::{self, Style};
 use super::{Drawing, Figure, Number, PlotError};
 use plotters::prelude::{AreaSeries, Color};
@@ -32,7 +34,7 @@ pub struct Histogram {
     ordered: bool,
 }
 
-captioned!(Histogram: x size legend_below);
+captioned!(Histogram: x size);
 
 impl Histogram {
     /// A figure without data.
@@ -79,7 +81,7 @@ impl Histogram {
         }
         let range = checked_range(title, "range", self.range, false)?;
         if let Some(bins) = self.bins.filter(|b| !(1..=1000).contains(b)) {
-            return Err(PlotError::value(title, "the count of bins", bins, "1 to 1000"));
+            return Err(PlotError::data(title, format!("the count of bins is {bins}"), "1 to 1000"));
         }
         let mut notes = Vec::new();
         let mut all: Vec<f64> = Vec::new();
@@ -149,10 +151,7 @@ impl Figure for Histogram {
         let most = heights.iter().flatten().copied().fold(0.0, f64::max);
         let alone = self.data.len() == 1;
         let apart = self.apart && !alone;
-        let mut styles = match self.ordered {
-            true => palette::ramp(self.data.len()),
-            false => palette::styles(self.data.iter().map(|(name, _)| name.as_str())),
-        };
+        let mut styles = palette::styles(self.data.iter().map(|(name, _)| name.as_str()), self.ordered);
         if apart || alone {
             styles.iter_mut().for_each(|style| style.dash = None);
         }
@@ -176,11 +175,10 @@ impl Figure for Histogram {
             paint: Box::new(move |plot| part.iter().try_for_each(|(heights, style)| outline(plot, heights, style))),
         });
         let charts = charts.collect();
-        let keys = match apart || alone && self.data[0].0.is_empty() {
-            true => Vec::new(),
-            false => self.data.iter().zip(&styles).map(|((name, _), s)| Key::new(name, *s, Sample::Line)).collect(),
-        };
-        Page { captions: &self.captions, notes, size, columns: 1, charts, mesh: true, keys, colours: None }.draw()
+        let named = !(apart || alone && self.data[0].0.is_empty());
+        let keys = self.data.iter().zip(&styles).filter(|_| named);
+        let keys = keys.map(|((name, _), style)| Key::new(name, *style, Sample::Line)).collect();
+        Page { notes, keys, charts, ..Page::new(&self.captions, size) }.draw()
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::PlotError;
 use super::backend::Svg;
-use super::page::{Area, INK, LABEL, at, font, stroke, units};
+use super::ink::{Area, INK, LABEL, at, font, stroke, units};
 use super::palette::{Dash, Style};
 use super::text;
 use plotters::element::{DashedPathElement, DynElement, IntoDynElement};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::text_anchor::HPos;
 
 const SAMPLE: f64 = 30.0; // length of a line sample
 /// Height of a row in pixels.
@@ -53,39 +53,9 @@ impl Key {
             root.draw(&marker(at(x + SAMPLE / 2.0, y), shape, colour))?;
         }
         let place = at(x + self.sample_width(), y);
-        root.draw_text(&self.name, &font(LABEL, INK, HPos::Left, VPos::Center), place)?;
+        root.draw_text(&self.name, &font(LABEL, INK, HPos::Left), place)?;
         Ok(())
     }
-}
-
-/// The keys in rows of at most `room` pixels.
-pub(super) fn rows(keys: &[Key], room: f64) -> Vec<Vec<&Key>> {
-    let mut rows: Vec<Vec<&Key>> = Vec::new();
-    let mut used = f64::INFINITY;
-    for key in keys {
-        used += 18.0 + key.width();
-        match rows.last_mut() {
-            Some(row) if used <= room => row.push(key),
-            _ => {
-                used = key.width();
-                rows.push(vec![key]);
-            }
-        }
-    }
-    rows
-}
-
-/// Rows of keys, centred at `middle` where there is room.
-pub(super) fn draw_rows(root: &Area, rows: &[Vec<&Key>], (middle, y): (f64, f64), width: f64) -> Result<(), PlotError> {
-    for (i, row) in rows.iter().enumerate() {
-        let total: f64 = row.iter().map(|k| k.width() + 18.0).sum::<f64>() - 18.0;
-        let mut x = (middle - total / 2.0).min(width - 12.0 - total).max(12.0);
-        for key in row {
-            key.draw(root, (x, y + i as f64 * ROW))?;
-            x += key.width() + 18.0;
-        }
-    }
-    Ok(())
 }
 
 /// A line, dashed or not.

@@ -1,8 +1,11 @@
 use super::axis::{Axis, Scale};
+use super::captions::{Captions, captioned};
+use super::ink::{FAINT, stroke};
 use super::legend::{Key, Sample, line, marker};
-use super::number::{checked_range, counted, drawable, numbers};
-use super::page::{Captions, Chart, FAINT, Page, Plot, captioned, stroke};
+use super::number::{checked_range, drawable, numbers};
+use super::page::{Chart, Page, Plot};
 use super::palette::{self, Style};
+use super::series::Series;
 use super::{Drawing, Figure, Number, PlotError};
 use plotters::element::IntoDynElement;
 use plotters::prelude::{Color, Polygon};
@@ -27,7 +30,7 @@ pub struct Lines {
     captions: Captions,
     x: Side,
     y: Side,
-    series: Vec<Series>,
+    curves: Vec<(Vec<f64>, Series)>,
     levels: Vec<(String, f64)>,
     markers: Option<bool>,
     ordered: bool,
@@ -39,24 +42,16 @@ struct Side {
     range: Option<(f64, f64)>,
 }
 
-#[derive(Clone, Debug)]
-struct Series {
-    name: String,
-    x: Vec<f64>,
-    y: Vec<f64>,
-    band: Option<(Vec<f64>, Vec<f64>)>,
-}
-
 /// How reference lines look.
 const LEVEL: Style = Style { colour: FAINT, dash: Some((1.5, 3.0)), marker: 0 };
 
-captioned!(Lines: x y size legend_below);
+captioned!(Lines: x y size);
 
 impl Lines {
     /// An empty figure.
     pub fn new(title: impl Into<String>) -> Self {
         let (captions, side) = (Captions::new(title), Side::default());
-        Self { captions, x: side, y: side, series: Vec::new(), levels: Vec::new(), markers: None, ordered: false }
+        Self { captions, x: side, y: side, curves: Vec::new(), levels: Vec::new(), markers: None, ordered: false }
     }
 
     /// Adds a curve.
@@ -66,7 +61,8 @@ impl Lines {
         x: impl IntoIterator<Item = impl Number>,
         y: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series { name: name.into(), x: numbers(x), y: numbers(y), band: None });
+        let series = Series { name: name.into(), values: numbers(y), interval: None };
+        self.curves.push((numbers(x), series));
         self
     }
 
@@ -79,18 +75,14 @@ impl Lines {
         lo: impl IntoIterator<Item = impl Number>,
         hi: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series {
-            name: name.into(),
-            x: numbers(x),
-            y: numbers(y),
-            band: Some((numbers(lo), numbers(hi))),
-        });
+        let series = Series { name: name.into(), values: numbers(y), interval: Some((numbers(lo), numbers(hi))) };
+        self.curves.push((numbers(x), series));
         self
     }
 
     /// Adds a horizontal reference line (chance, a published value), named in the legend.
     pub fn level(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.levels.push((name.into(), value));
+        self.levels.push((name.into(), drawable(value)));
         self
     }
 
@@ -139,69 +131,41 @@ impl Lines {
     /// Checks lengths and values; returns notes about what is left out.
     fn check(&self) -> Result<Vec<String>, PlotError> {
         let title = &self.captions.title;
-        let mut notes = Vec::new();
-        if self.series.is_empty() {
+        if self.curves.is_empty() {
             return Err(PlotError::empty(title, "the list of lines"));
         }
-        for s in &self.series {
-            let n = s.x.len();
-            let because = format!("its x has {n} values");
-            let length = |what: &str, got: usize| match got == n {
-                true => Ok(()),
-                false => {
-                    let what = format!("{what} of line {:?}", s.name);
-                    Err(PlotError::length(title, what, got, n, &because))
-                }
-            };
-            length("y", s.y.len())?;
-            if let Some((lo, hi)) = &s.band {
-                length("lower band", lo.len())?;
-                length("upper band", hi.len())?;
+        let positive = |side: Side, what: String, value: f64| match side.scale {
+            Scale::Log(_) if value <= 0.0 => {
+                let expected = "a positive number, since the axis is logarithmic";
+                Err(PlotError::data(title, format!("{what} is {value}"), expected))
             }
-            let finite = |i: &usize| s.x[*i].is_finite() && s.y[*i].is_finite();
-            let shown = (0..n).filter(finite).count();
-            if shown == 0 {
+            _ => Ok(()),
+        };
+        for (x, s) in &self.curves {
+            s.check(title, x.len(), &format!("there are {} values of x", x.len()))?;
+            if !x.iter().zip(&s.values).any(|(x, y)| x.is_finite() && y.is_finite()) {
                 return Err(PlotError::empty(title, format!("line {:?}", s.name)));
             }
-            if shown < n {
-                notes.push(format!("{}: {} not finite and left out", s.name, counted(n - shown, "value")));
-            }
-            let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
-            for (axis, letter, values) in [
-                (&self.x, "x", s.x.iter().collect::<Vec<_>>()),
-                (&self.y, "y", s.y.iter().collect()),
-                (&self.y, "band", band.collect()),
-            ] {
-                let low = values.iter().position(|v| **v <= 0.0);
-                // A band may reach below zero; it is cut at the axis.
-                if let (Some(i), true, true) = (low, axis.scale != Scale::Linear, letter != "band") {
-                    let what = format!("{letter}[{i}] of line {:?}", s.name);
-                    let expected = "a positive number, since the axis is logarithmic";
-                    return Err(PlotError::value(title, what, values[i], expected));
-                }
+            // A band may reach below zero; it is cut at the axis.
+            for (i, (x, y)) in x.iter().zip(&s.values).enumerate() {
+                positive(self.x, format!("x[{i}] of line {:?}", s.name), *x)?;
+                positive(self.y, format!("y[{i}] of line {:?}", s.name), *y)?;
             }
         }
         for (name, value) in &self.levels {
-            if !drawable(*value).is_finite() || (self.y.scale != Scale::Linear && *value <= 0.0) {
-                let expected = match self.y.scale {
-                    Scale::Linear => "a finite number",
-                    _ => "a positive finite number, since the axis is logarithmic",
-                };
-                return Err(PlotError::value(title, format!("level {name:?}"), value, expected));
+            if !value.is_finite() {
+                return Err(PlotError::data(title, format!("level {name:?} is {value}"), "a finite number"));
             }
+            positive(self.y, format!("level {name:?}"), *value)?;
         }
-        Ok(notes)
+        Ok(self.curves.iter().filter_map(|(_, series)| series.missing()).collect())
     }
 
     /// Both axes, `w × h` pixels.
     fn axes(&self, (w, h): (f64, f64)) -> Result<(Axis, Axis), PlotError> {
-        let x = self.series.iter().flat_map(|s| s.x.iter().copied());
+        let x = self.curves.iter().flat_map(|(x, _)| x.iter().copied());
+        let y = self.curves.iter().flat_map(|(_, s)| s.all()).chain(self.levels.iter().map(|(_, v)| *v));
         let whole = x.clone().all(|v| v.fract() == 0.0);
-        let y = self.series.iter().flat_map(|s| {
-            let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
-            s.y.iter().chain(band).copied()
-        });
-        let y = y.chain(self.levels.iter().map(|(_, v)| *v));
         let range =
             |side: Side, what| checked_range(&self.captions.title, what, side.range, side.scale != Scale::Linear);
         let x = self.x.scale.fit(x, range(self.x, "x range")?);
@@ -209,34 +173,33 @@ impl Lines {
         Ok((Axis::bottom(self.x.scale, x, w, whole), Axis::side(self.y.scale, y, h, false)))
     }
 
-    fn marked(&self, series: &Series) -> bool {
-        series.x.len() == 1 || self.markers.unwrap_or(self.series.iter().all(|s| s.x.len() <= 16))
+    fn marked(&self, x: &[f64]) -> bool {
+        x.len() == 1 || self.markers.unwrap_or(self.curves.iter().all(|(x, _)| x.len() <= 16))
     }
 
-    fn paint(&self, plot: &mut Plot, styles: &[Style], (x, y): (&Axis, &Axis)) -> Result<(), PlotError> {
-        let mut elements = Vec::new();
-        for (_, value) in &self.levels {
-            let ends = vec![(x.range.0, *value), (x.range.1, *value)];
-            elements.push(line(ends, stroke(LEVEL.colour, 1.5), LEVEL.dash));
-        }
-        for (s, style) in self.series.iter().zip(styles) {
-            let Some((lo, hi)) = &s.band else { continue };
-            let finite = |k: usize| s.x[k].is_finite() && lo[k].is_finite() && hi[k].is_finite();
-            for run in runs(s.x.len(), finite) {
-                let upper = run.clone().map(|k| (s.x[k], hi[k]));
-                let lower = run.rev().map(|k| (s.x[k], lo[k]));
+    fn paint(&self, plot: &mut Plot, styles: &[Style], (x_axis, y_axis): (&Axis, &Axis)) -> Result<(), PlotError> {
+        let level = |(_, value): &(String, f64)| {
+            let ends = vec![(x_axis.range.0, *value), (x_axis.range.1, *value)];
+            line(ends, stroke(LEVEL.colour, 1.5), LEVEL.dash)
+        };
+        let mut elements: Vec<_> = self.levels.iter().map(level).collect();
+        for ((x, s), style) in self.curves.iter().zip(styles) {
+            for run in runs(x.len(), |k| x[k].is_finite() && s.ends(k).is_some()) {
+                let ends: Vec<_> = run.filter_map(|k| Some((x[k], s.ends(k)?))).collect();
+                let upper = ends.iter().map(|(x, (_, hi))| (*x, *hi));
+                let lower = ends.iter().rev().map(|(x, (lo, _))| (*x, *lo));
                 let band: Vec<_> = upper.chain(lower).collect();
                 elements.push(Polygon::new(band, style.colour.mix(0.18)).into_dyn());
             }
         }
         let mut markers = Vec::new();
-        for (s, style) in self.series.iter().zip(styles) {
-            for run in runs(s.x.len(), |k| s.x[k].is_finite() && s.y[k].is_finite()) {
-                let points: Vec<_> = run.map(|k| (s.x[k], s.y[k])).collect();
+        for ((x, s), style) in self.curves.iter().zip(styles) {
+            for run in runs(x.len(), |k| x[k].is_finite() && s.values[k].is_finite()) {
+                let points: Vec<_> = run.map(|k| (x[k], s.values[k])).collect();
                 // A point without neighbours would vanish without a marker.
-                if self.marked(s) || points.len() == 1 {
-                    let shown = points.iter().step_by(s.x.len().div_ceil(16));
-                    let shown = shown.filter(|point| x.holds(point.0) && y.holds(point.1));
+                if self.marked(x) || points.len() == 1 {
+                    let shown = points.iter().step_by(x.len().div_ceil(16));
+                    let shown = shown.filter(|point| x_axis.holds(point.0) && y_axis.holds(point.1));
                     markers.extend(shown.map(|point| marker(*point, style.marker, style.colour)));
                 }
                 elements.push(line(points, stroke(style.colour, 1.8), style.dash));
@@ -254,25 +217,20 @@ impl Figure for Lines {
         let notes = self.check()?;
         let size = self.captions.size.unwrap_or((460.0, 290.0));
         let (x, y) = self.axes(size)?;
-        let mut styles = match self.ordered {
-            true => palette::ramp(self.series.len()),
-            false => palette::styles(self.series.iter().map(|s| s.name.as_str())),
-        };
-        if self.series.len() == 1 {
+        let mut styles = palette::styles(self.curves.iter().map(|(_, s)| s.name.as_str()), self.ordered);
+        if self.curves.len() == 1 {
             styles[0].dash = None;
         }
-        let sample = |s: &Series| if self.marked(s) { Sample::MarkedLine } else { Sample::Line };
-        let series = self.series.iter().zip(&styles).map(|(s, style)| Key::new(&s.name, *style, sample(s)));
-        let mut keys: Vec<Key> =
-            series.chain(self.levels.iter().map(|(name, _)| Key::new(name, LEVEL, Sample::Line))).collect();
+        let sample = |x: &[f64]| if self.marked(x) { Sample::MarkedLine } else { Sample::Line };
+        let curves = self.curves.iter().zip(&styles).map(|((x, s), style)| Key::new(&s.name, *style, sample(x)));
+        let levels = self.levels.iter().map(|(name, _)| Key::new(name, LEVEL, Sample::Line));
         // One nameless curve needs no legend.
-        if keys.len() == 1 && self.series[0].name.is_empty() {
-            keys.clear();
-        }
+        let alone = self.curves.len() == 1 && self.curves[0].1.name.is_empty();
+        let keys = curves.filter(|_| !alone).chain(levels).collect();
         let axes = (x.clone(), y.clone());
         let paint = Box::new(move |plot: &mut Plot| self.paint(plot, &styles, (&axes.0, &axes.1)));
         let charts = vec![Chart { title: String::new(), x, y, paint }];
-        Page { captions: &self.captions, notes, size, columns: 1, charts, mesh: true, keys, colours: None }.draw()
+        Page { notes, keys, charts, ..Page::new(&self.captions, size) }.draw()
     }
 }
 

@@ -1,15 +1,17 @@
 //! What heat maps share: the matrix, its axes, and its cells in colours.
 
-use super::axis::{Axis, SMALL, Scale};
+use super::axis::{Axis, Scale};
 use super::backend::Drawing;
+use super::captions::Captions;
 use super::colour_bar::ColourBar;
+use super::ink::{SMALL, font};
 use super::number::{counted, number, numbers};
-use super::page::{Captions, Chart, Page, Plot, font};
+use super::page::{Chart, Page, Plot};
 use super::palette::MISSING;
 use super::tint::Tint;
 use super::{Number, PlotError, text};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::text_anchor::HPos;
 use std::collections::BTreeMap;
 
 /// Above this many cells a matrix is embedded as a picture.
@@ -37,8 +39,8 @@ impl Matrix {
             return Err(PlotError::empty(figure, what));
         }
         if let Some(i) = self.0.iter().position(|row| row.len() != columns) {
-            let because = "as row 0 has";
-            return Err(PlotError::length(figure, format!("row {i} of {what}"), self.0[i].len(), columns, because));
+            let what = format!("row {i} of {what} has length {}", self.0[i].len());
+            return Err(PlotError::data(figure, what, format!("{columns} as row 0 has")));
         }
         Ok((self.0.len(), columns))
     }
@@ -128,9 +130,9 @@ impl Look {
     pub fn check(&self, figure: &str, of: &str, (rows, columns): (usize, usize)) -> Result<(), PlotError> {
         for (what, tokens, cells) in [("columns", &self.x_tokens, columns), ("rows", &self.y_tokens, rows)] {
             if let Some(tokens) = tokens.as_ref().filter(|tokens| tokens.len() != cells) {
-                let because = format!("the matrix has {cells} {what}");
-                let what = format!("the list of tokens for {what}{of}");
-                return Err(PlotError::length(figure, what, tokens.len(), cells, because));
+                let expected = format!("{cells} (the matrix has {cells} {what})");
+                let what = format!("the list of tokens for {what}{of} has length {}", tokens.len());
+                return Err(PlotError::data(figure, what, expected));
             }
         }
         Ok(())
@@ -182,8 +184,7 @@ impl Look {
         }
         let missing = values().any(|v| !v.is_finite());
         let bar = ColourBar::new(&tint, &self.value, h.max(110.0), missing);
-        Page { captions, notes, size: (w, h), columns, charts, mesh: false, keys: Vec::new(), colours: Some(bar) }
-            .draw()
+        Page { notes, columns, charts, mesh: false, colours: Some(bar), ..Page::new(captions, (w, h)) }.draw()
     }
 
     fn paint(&self, plot: &mut Plot, matrix: &Matrix, side: usize, tint: &Tint) -> Result<(), PlotError> {
@@ -206,7 +207,7 @@ impl Look {
             plot.chart.draw_series(cells.map(|(i, j, value)| {
                 let RGBColor(r, g, b) = tint.at(value);
                 let bright = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b) > 140.0;
-                let style = font(SMALL, if bright { BLACK } else { WHITE }, HPos::Center, VPos::Center);
+                let style = font(SMALL, if bright { BLACK } else { WHITE }, HPos::Center);
                 Text::new(number(value), (j as f64 + 0.5, i as f64 + 0.5), style)
             }))?;
         }

@@ -15,11 +15,13 @@
 mod axis;
 mod backend;
 mod bars;
+mod captions;
 mod colour_bar;
 mod error;
 mod grid;
 mod heat_map;
 mod histogram;
+mod ink;
 mod legend;
 mod lines;
 mod matrix;
@@ -27,6 +29,7 @@ mod number;
 mod page;
 mod palette;
 mod panel;
+mod series;
 mod sketch;
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ pub(super) fn checked_range(
         range => return Ok(range),
     };
     let (lo, hi) = range.unwrap_or_default();
-    Err(PlotError::value(figure, what, format!("{lo}..{hi}"), expected))
+    Err(PlotError::data(figure, format!("{what} is {lo}..{hi}"), expected))
 }
 
 /// `1 value is`, `3 values are`.

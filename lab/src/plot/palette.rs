@@ -65,9 +65,15 @@ fn place_of(name: &str) -> usize {
 }
 
 /// Styles for the series of one figure: known variants keep theirs, the others move on to the
-/// next free place, so that no two of them look alike.
-pub(super) fn styles<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Style> {
+/// next free place, so that no two of them look alike. If `ordered` (layers, sizes), the colours are
+/// those of viridis without its brightest end, which is hard to see on white.
+pub(super) fn styles<'a>(names: impl IntoIterator<Item = &'a str>, ordered: bool) -> Vec<Style> {
     let names: Vec<&str> = names.into_iter().collect();
+    if ordered {
+        let share = |i: usize| 0.85 * i as f64 / (names.len() - 1).max(1) as f64;
+        let style = |i: usize| Style { colour: ViridisRGB.get_color(share(i)), ..Style::new(i) };
+        return (0..names.len()).map(style).collect();
+    }
     let mut places = vec![None; names.len()];
     let mut taken = Vec::new();
     // Known names first, whatever the order, so that no stranger takes their place.
@@ -86,35 +92,19 @@ pub(super) fn styles<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Style>
     places.into_iter().map(|p| Style::new(p.unwrap_or(0))).collect()
 }
 
-/// Styles for an ordered series (layers, sizes): viridis without its brightest end, which is hard
-/// to see on white.
-pub(super) fn ramp(n: usize) -> Vec<Style> {
-    let share = |i: usize| 0.85 * i as f64 / n.saturating_sub(1).max(1) as f64;
-    (0..n).map(|i| Style { colour: ViridisRGB.get_color(share(i)), ..Style::new(i) }).collect()
-}
-
 /// What is not finite.
 pub(super) const MISSING: RGBColor = RGBColor(0xb4, 0xb4, 0xb4);
 
 /// Blue below, white at the middle, red above.
-const BLUE_RED: [RGBColor; 11] = [
-    RGBColor(0x05, 0x30, 0x61),
-    RGBColor(0x21, 0x66, 0xac),
-    RGBColor(0x43, 0x93, 0xc3),
-    RGBColor(0x92, 0xc5, 0xde),
-    RGBColor(0xd1, 0xe5, 0xf0),
-    RGBColor(0xf7, 0xf7, 0xf7),
-    RGBColor(0xfd, 0xdb, 0xc7),
-    RGBColor(0xf4, 0xa5, 0x82),
-    RGBColor(0xd6, 0x60, 0x4d),
-    RGBColor(0xb2, 0x18, 0x2b),
-    RGBColor(0x67, 0x00, 0x1f),
+const BLUE_RED: [&str; 11] = [
+    "#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fddbc7", "#f4a582", "#d6604d", "#b2182b",
+    "#67001f",
 ];
 
 /// The steps of a colour map, `0..=last`: viridis (dark is little, bright is much, in print and
 /// for every kind of colour vision), or one that diverges.
 pub(super) fn colours(diverging: bool, last: usize) -> Vec<RGBColor> {
-    let blue_red = DerivedColorMap::new(&BLUE_RED);
+    let blue_red = DerivedColorMap::new(&BLUE_RED.map(parse));
     let share = |k: usize| k as f64 / last as f64;
     (0..=last).map(|k| if diverging { blue_red.get_color(share(k)) } else { ViridisRGB.get_color(share(k)) }).collect()
 }
@@ -125,8 +115,8 @@ mod tests {
 
     #[test]
     fn a_variant_keeps_its_colour_whatever_is_drawn_beside_it() {
-        let alone = styles(["gated"])[0];
-        let beside = styles(["mine", "yours", "theirs", "ours", "another", "gated"])[5];
+        let alone = styles(["gated"], false)[0];
+        let beside = styles(["mine", "yours", "theirs", "ours", "another", "gated"], false)[5];
         assert_eq!(alone, beside);
         assert_eq!(alone.colour, parse(color_of("Gated")));
     }
@@ -134,7 +124,7 @@ mod tests {
     #[test]
     fn no_two_of_twenty_series_look_alike() {
         let names: Vec<String> = (0..20).map(|i| format!("layer {i}")).collect();
-        let styles = styles(names.iter().map(String::as_str));
+        let styles = styles(names.iter().map(String::as_str), false);
         for (i, a) in styles.iter().enumerate() {
             assert!(styles[i + 1..].iter().all(|b| a != b), "{i}: {a:?}");
         }

@@ -1,5 +1,6 @@
 use super::backend::{FINE, Svg};
-use super::page::{headline, title_lines, units};
+use super::ink::units;
+use super::page::{headline, title_lines};
 use super::{Drawing, Figure, PlotError};
 
 /// Several figures in one, row by row.
@@ -43,7 +44,7 @@ impl Figure for Panel {
             return Err(PlotError::empty(&self.title, "the list of figures"));
         }
         if self.columns == 0 {
-            return Err(PlotError::value(&self.title, "the count of columns", 0, "at least 1"));
+            return Err(PlotError::data(&self.title, "the count of columns is 0", "at least 1"));
         }
         let drawn: Vec<Drawing> = self.figures.iter().map(|f| f.draw()).collect::<Result<_, _>>()?;
         let columns = self.columns.min(drawn.len());
@@ -53,6 +54,7 @@ impl Figure for Panel {
             drawn.chunks(columns).map(|row| row.iter().map(|d| d.height).max().unwrap_or(0)).collect();
         let width: u32 = widths.iter().sum();
         let (title, top) = title_lines(&self.title, f64::from(width));
+        let top = if title.is_empty() { 0.0 } else { top + 10.0 };
         let svg = Svg::new(width, top as u32 + heights.iter().sum::<u32>(), FINE);
         headline(&svg.area(), &title, f64::from(width) / 2.0)?;
         // Where one column or row ends and the next begins.

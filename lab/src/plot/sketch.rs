@@ -36,7 +36,7 @@ impl Figure for Sketch {
     fn draw(&self) -> Result<Drawing, PlotError> {
         let (width, height) = self.size;
         if width == 0 || height == 0 {
-            return Err(PlotError::value("sketch", "the size", format!("{width} × {height}"), "at least 1 × 1"));
+            return Err(PlotError::data("sketch", format!("the size is {width} × {height}"), "at least 1 × 1"));
         }
         self.drawn.clone().map_err(PlotError::Draw)
     }

@@ -20,7 +20,7 @@ fn figures() -> Vec<Box<dyn Figure>> {
         Box::new(HeatMap::new(t, (0..200).map(|i| (0..200).map(move |j| i * j)))),
         Box::new(AttentionGrid::new(t).panel(t, pattern).x(t, t).y(t, t).value(t, t).tokens([t, t]).note(t)),
         Box::new(Bars::new(t).x(t, t).y(t, t).bar(t, 1).bar_with_interval("b", 2.0, 1.0, 3.0).note(t)),
-        Box::new(Bars::new(t).groups([t, "b"]).series(t, [1.0, f64::NAN]).legend_below()),
+        Box::new(Bars::new(t).groups([t, "b"]).series(t, [1.0, f64::NAN])),
         Box::new(Histogram::new(t).x(t, t).data(t, [1.0, 2.0, f64::NAN]).note(t)),
         Box::new(Histogram::new(t).data(t, [1.0]).data("b", [1.0]).small_multiples()),
         Box::new(Panel::new(t).figure(Bars::new(t).bar(t, 1))),
