@@ -5,8 +5,9 @@ use super::legend::{Key, Sample, line};
 use super::number::{checked_range, counted, numbers};
 use super::page::{Chart, Page, Plot};
 use super::palette::{self, Style};
+use super::series::Series;
 use super::{Drawing, Figure, Number, PlotError};
-use plotters::prelude::{AreaSeries, Color};
+use plotters::prelude::{AreaSeries, Color, Quartiles};
 
 /// How values are distributed: the share of each series' values in each bin.
 ///
@@ -27,7 +28,7 @@ use plotters::prelude::{AreaSeries, Color};
 #[derive(Clone, Debug)]
 pub struct Histogram {
     captions: Captions,
-    data: Vec<(String, Vec<f64>)>,
+    data: Vec<Series>,
     bins: Option<usize>,
     range: Option<(f64, f64)>,
     apart: bool,
@@ -45,7 +46,7 @@ impl Histogram {
 
     /// Adds a series of values.
     pub fn data(mut self, name: impl Into<String>, values: impl IntoIterator<Item = impl Number>) -> Self {
-        self.data.push((name.into(), numbers(values)));
+        self.data.push(Series { name: name.into(), values: numbers(values), interval: None });
         self
     }
 
@@ -83,25 +84,19 @@ impl Histogram {
         if let Some(bins) = self.bins.filter(|b| !(1..=1000).contains(b)) {
             return Err(PlotError::data(title, format!("the count of bins is {bins}"), "1 to 1000"));
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.data.iter().filter_map(Series::missing).collect();
         let mut all: Vec<f64> = Vec::new();
-        for (name, values) in &self.data {
-            let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-            if finite.is_empty() {
-                return Err(PlotError::empty(title, format!("data {name:?}")));
+        for s in &self.data {
+            let finite = || s.values.iter().copied().filter(|v| v.is_finite());
+            if finite().next().is_none() {
+                return Err(PlotError::empty(title, format!("data {:?}", s.name)));
             }
-            if finite.len() < values.len() {
-                let n = counted(values.len() - finite.len(), "value");
-                notes.push(format!("{name}: {n} not finite and left out"));
+            let outside = range.map_or(0, |(lo, hi)| finite().filter(|v| *v < lo || *v > hi).count());
+            if outside > 0 {
+                let n = counted(outside, "value");
+                notes.push(format!("{}: {n} outside the range, and part of the 100 %", s.name));
             }
-            if let Some((lo, hi)) = range {
-                let inside = finite.iter().filter(|v| (lo..=hi).contains(*v)).count();
-                if inside < finite.len() {
-                    let n = counted(finite.len() - inside, "value");
-                    notes.push(format!("{name}: {n} outside the range, and part of the 100 %"));
-                }
-            }
-            all.extend(finite);
+            all.extend(finite());
         }
         all.sort_by(f64::total_cmp);
         let (least, most) = (all[0], all[all.len() - 1]);
@@ -111,14 +106,12 @@ impl Histogram {
             None if equal => Scale::Linear.fit([least], None),
             None => (least, most),
         };
-        let quantile = |q: f64| all[((all.len() - 1) as f64 * q).round() as usize];
-        let wide = 2.0 * (quantile(0.75) - quantile(0.25)) / (all.len() as f64).cbrt();
-        let auto = if equal {
-            11 // odd: the value is in the middle of a bin
-        } else if wide > 0.0 {
-            ((hi - lo) / wide).ceil().clamp(8.0, 60.0) as usize
-        } else {
-            20
+        let quartiles = Quartiles::new(&all).values();
+        let wide = 2.0 * f64::from(quartiles[3] - quartiles[1]) / (all.len() as f64).cbrt();
+        let auto = match wide > 0.0 {
+            _ if equal => 11, // odd: the value is in the middle of a bin
+            true => ((hi - lo) / wide).ceil().clamp(8.0, 60.0) as usize,
+            false => 20,
         };
         Ok((lo, hi, self.bins.unwrap_or(auto), notes))
     }
@@ -147,11 +140,11 @@ fn steps(heights: &[f64], lo: f64, hi: f64) -> Vec<(f64, f64)> {
 impl Figure for Histogram {
     fn draw(&self) -> Result<Drawing, PlotError> {
         let (lo, hi, bins, notes) = self.binned()?;
-        let heights: Vec<Vec<f64>> = self.data.iter().map(|(_, v)| shares(v, lo, hi, bins)).collect();
+        let heights: Vec<Vec<f64>> = self.data.iter().map(|s| shares(&s.values, lo, hi, bins)).collect();
         let most = heights.iter().flatten().copied().fold(0.0, f64::max);
         let alone = self.data.len() == 1;
         let apart = self.apart && !alone;
-        let mut styles = palette::styles(self.data.iter().map(|(name, _)| name.as_str()), self.ordered);
+        let mut styles = palette::styles(self.data.iter().map(|s| s.name.as_str()), self.ordered);
         if apart || alone {
             styles.iter_mut().for_each(|style| style.dash = None);
         }
@@ -169,15 +162,15 @@ impl Figure for Histogram {
         let parts = if apart { 1 } else { self.data.len() };
         let series: Vec<_> = heights.iter().zip(&styles).collect();
         let charts = series.chunks(parts).enumerate().map(|(i, part)| Chart {
-            title: if apart { self.data[i].0.clone() } else { String::new() },
+            title: if apart { self.data[i].name.clone() } else { String::new() },
             x: x.clone(),
             y: y.clone(),
             paint: Box::new(move |plot| part.iter().try_for_each(|(heights, style)| outline(plot, heights, style))),
         });
         let charts = charts.collect();
-        let named = !(apart || alone && self.data[0].0.is_empty());
+        let named = !(apart || alone && self.data[0].name.is_empty());
         let keys = self.data.iter().zip(&styles).filter(|_| named);
-        let keys = keys.map(|((name, _), style)| Key::new(name, *style, Sample::Line)).collect();
+        let keys = keys.map(|(s, style)| Key::new(&s.name, *style, Sample::Line)).collect();
         Page { notes, keys, charts, ..Page::new(&self.captions, size) }.draw()
     }
 }
