@@ -113,7 +113,7 @@ impl Svg {
         let mut png = Vec::new();
         let mut encoder = png::Encoder::new(&mut png, columns, rows);
         encoder.set_color(png::ColorType::Rgb);
-        encoder.set_compression(png::Compression::High);
+        encoder.set_compression(png::Compression::Balanced);
         encoder.write_header()?.write_image_data(rgb)?;
         let [x, y, w, h] = [x, y, w, h].map(|v| self.px(v));
         let rendering = match w >= f64::from(columns) {

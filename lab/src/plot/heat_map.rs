@@ -64,13 +64,13 @@ impl HeatMap {
         if cell > 3.0 {
             cell = cell.floor();
         }
+        let least = |n: usize| (48.0 / n as f64).max(cell);
+        if !self.look.annotate {
+            return (least(columns), least(rows));
+        }
         let numbers = self.matrix.cells(self.look.causal).filter(|cell| cell.2.is_finite());
         let widest = numbers.map(|cell| text::width(&number(cell.2), SMALL)).fold(0.0, f64::max);
-        let least = |n: usize| (48.0 / n as f64).max(cell);
-        match self.look.annotate {
-            true => (least(columns).max(widest + 8.0), least(rows).max(18.0)),
-            false => (least(columns), least(rows)),
-        }
+        (least(columns).max(widest + 8.0), least(rows).max(18.0))
     }
 }
 

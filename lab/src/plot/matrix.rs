@@ -56,14 +56,17 @@ impl Matrix {
 
     /// Means over blocks of `side × side` cells.
     fn pooled(&self, side: usize) -> Self {
-        let mean = |block: &mut dyn Iterator<Item = f64>| {
-            let (sum, n) = block.filter(|v| v.is_finite()).fold((0.0, 0u32), |(sum, n), v| (sum + v, n + 1));
+        let mean = |band: &[Vec<f64>], j: usize| {
+            let (mut sum, mut n) = (0.0, 0u32);
+            for row in band {
+                for v in row[j..row.len().min(j + side)].iter().filter(|v| v.is_finite()) {
+                    sum += v;
+                    n += 1;
+                }
+            }
             if n == 0 { f64::NAN } else { sum / f64::from(n) }
         };
-        let pool = |band: &[Vec<f64>]| -> Vec<f64> {
-            let starts = (0..band[0].len()).step_by(side);
-            starts.map(|j| mean(&mut band.iter().flat_map(|row| row.iter().copied().skip(j).take(side)))).collect()
-        };
+        let pool = |band: &[Vec<f64>]| (0..band[0].len()).step_by(side).map(|j| mean(band, j)).collect();
         Self(self.0.chunks(side).map(pool).collect())
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn drawable(value: f64) -> f64 {
 /// The least and the greatest of the finite values, if there is one.
 pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = values.into_iter().filter(|v| v.is_finite());
-    finite.fold(None, |found, v| Some(found.map_or((v, v), |(lo, hi): (f64, f64)| (lo.min(v), hi.max(v)))))
+    let (lo, hi) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    (lo <= hi).then_some((lo, hi))
 }
 
 /// A range given by the user, or what is wrong with it.
@@ -75,8 +76,8 @@ pub(super) fn labels(values: &[f64]) -> Vec<String> {
             let power = m.log10().floor() as i32;
             (10f64.powi(power), format!("×10{}", superscript(power)))
         }
-        m if m >= 1e10 => (1e9, "G".into()),
-        m if m >= 1e7 => (1e6, "M".into()),
+        m if m >= 1e9 => (1e9, "G".into()),
+        m if m >= 1e6 => (1e6, "M".into()),
         m if m >= 1e4 => (1e3, "k".into()),
         _ => (1.0, String::new()),
     };
