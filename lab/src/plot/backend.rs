@@ -109,12 +109,18 @@ impl Svg {
     }
 
     /// An RGB picture stretched over a box; its pixels stay square where there are few.
-    pub(super) fn image(&self, [x, y, w, h]: [i32; 4], (columns, rows): (u32, u32), rgb: &[u8]) -> std::io::Result<()> {
+    pub(super) fn image(
+        &self,
+        [x, y, w, h]: [i32; 4],
+        (columns, rows): (u32, u32),
+        rgb: &[u8],
+    ) -> Result<(), PlotError> {
         let mut png = Vec::new();
         let mut encoder = png::Encoder::new(&mut png, columns, rows);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_compression(png::Compression::Balanced);
-        encoder.write_header()?.write_image_data(rgb)?;
+        let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
+        written.map_err(|error| PlotError::Draw(error.to_string()))?;
         let [x, y, w, h] = [x, y, w, h].map(|v| self.px(v));
         let rendering = match w >= f64::from(columns) {
             true => " image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\"",
@@ -134,7 +140,11 @@ impl Svg {
     }
 
     fn px(&self, units: i32) -> f64 {
-        f64::from(units) / self.fine
+        self.span(0, units)
+    }
+
+    fn span(&self, from: i32, to: i32) -> f64 {
+        (f64::from(to) - f64::from(from)) / self.fine
     }
 
     fn element(&self, svg: &str) {
@@ -161,7 +171,7 @@ impl Svg {
         let mut shape = String::new();
         let mut last = (0, 0);
         for (i, point) in points.into_iter().enumerate() {
-            let (dx, dy) = (self.px(point.0 - last.0), self.px(point.1 - last.1));
+            let (dx, dy) = (self.span(last.0, point.0), self.span(last.1, point.1));
             match i {
                 0 => _ = write!(shape, "M{dx} {dy}"),
                 _ if point == last => continue,
@@ -224,7 +234,7 @@ impl DrawingBackend for Svg {
 
     fn draw_rect<S: BackendStyle>(&mut self, a: BackendCoord, b: BackendCoord, style: &S, fill: bool) -> Drawn {
         let (x, y) = (self.px(a.0.min(b.0)), self.px(a.1.min(b.1)));
-        let (w, h) = (self.px((b.0 - a.0).abs()), self.px((b.1 - a.1).abs()));
+        let (w, h) = (self.span(a.0, b.0).abs(), self.span(a.1, b.1).abs());
         // Without soft edges, neighbours show no seam.
         let attributes = match fill {
             true => self.fill(style.color()) + " shape-rendering=\"crispEdges\"",
@@ -242,7 +252,8 @@ impl DrawingBackend for Svg {
     }
 
     fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, corners: I, style: &S) -> Drawn {
-        self.path(style.color(), self.fill(style.color()), self.through(corners) + "z");
+        // Never merged: shapes that run around the other way would leave holes where they overlap.
+        self.element(&format!("<path d=\"{}z\"{}/>", self.through(corners), self.fill(style.color())));
         Ok(())
     }
 
@@ -299,7 +310,8 @@ impl DrawingBackend for Svg {
     }
 
     fn blit_bitmap(&mut self, (x, y): BackendCoord, (w, h): (u32, u32), rgb: &[u8]) -> Drawn {
-        self.image([x, y, w as i32, h as i32], (w, h), rgb).map_err(DrawingErrorKind::DrawingError)
+        let drawn = self.image([x, y, w as i32, h as i32], (w, h), rgb);
+        drawn.map_err(|error| DrawingErrorKind::DrawingError(std::io::Error::other(error)))
     }
 }
 

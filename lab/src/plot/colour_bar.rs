@@ -1,7 +1,8 @@
 //! The key to the colours of a heat map.
 
 use super::axis::{Axis, Scale};
-use super::ink::{Area, BORDER, INK, LABEL, SMALL, at, font, stroke, units, write_lines};
+use super::backend::Svg;
+use super::ink::{BORDER, INK, LABEL, SMALL, at, font, stroke, units, write_lines};
 use super::palette::MISSING;
 use super::tint::Tint;
 use super::{PlotError, text};
@@ -38,18 +39,17 @@ impl<'a> ColourBar<'a> {
     }
 
     /// Draws the bar with its upper left corner at `(x, y)`.
-    pub fn draw(&self, root: &Area, (x, y): (f64, f64)) -> Result<(), PlotError> {
+    pub fn draw(&self, svg: &Svg, (x, y): (f64, f64)) -> Result<(), PlotError> {
+        let root = svg.area();
         let labels = 10.0 + self.axis.widest();
         let area = root.clone().shrink(at(x, y), at(WIDE + labels, self.height));
         let mut bar = ChartBuilder::on(&area)
             .right_y_label_area_size(units(labels))
             .build_cartesian_2d(0.0..1.0, self.axis.clone())?;
-        // Each step reaches up to the end, so that no seam shows between two of them.
-        let step = |k: usize| self.tint.lo + (self.tint.hi - self.tint.lo) * k as f64 / self.tint.colours.len() as f64;
-        let steps = self.tint.colours.iter().enumerate().step_by(3);
-        bar.draw_series(
-            steps.map(|(k, colour)| Rectangle::new([(0.0, step(k)), (1.0, self.tint.hi)], colour.filled())),
-        )?;
+        // The greatest value is at the top.
+        let steps: Vec<u8> = self.tint.colours.iter().rev().flat_map(|RGBColor(r, g, b)| [*r, *g, *b]).collect();
+        let ((left, top), (width, height)) = (at(x, y), at(WIDE, self.height));
+        svg.image([left, top, width, height], (1, self.tint.colours.len() as u32), &steps)?;
         bar.configure_mesh()
             .disable_mesh()
             .axis_style(stroke(BORDER, 1.0))
@@ -59,7 +59,7 @@ impl<'a> ColourBar<'a> {
         root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + self.height)], stroke(BORDER, 1.0)))?;
         let style = font(LABEL, INK, HPos::Center).transform(FontTransform::Rotate270);
         let place = (x + WIDE + labels + 10.0, y + self.height / 2.0);
-        write_lines(root, &self.label, &style, place, (16.0, 0.0))?;
+        write_lines(&root, &self.label, &style, place, (16.0, 0.0))?;
         if self.missing {
             let y = y + self.height + 12.0;
             root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + 12.0)], MISSING.filled()))?;

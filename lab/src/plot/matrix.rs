@@ -226,7 +226,7 @@ impl Look {
         }
         let (x, y) = plot.chart.plotting_area().get_pixel_range();
         let size = [x.start, y.start, x.end - x.start, y.end - y.start];
-        plot.svg.image(size, (columns as u32, rows as u32), &rgb).map_err(|error| PlotError::Draw(error.to_string()))
+        plot.svg.image(size, (columns as u32, rows as u32), &rgb)
     }
 }
 

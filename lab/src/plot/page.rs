@@ -111,7 +111,7 @@ impl<'a> Page<'a> {
         let place = (left + inner.0 / 2.0, top + inner.1 + depth + 8.0);
         write_lines(&root, &x_label, &label, place, (0.0, 16.0))?;
         if let Some(bar) = &self.colours {
-            bar.draw(&root, (left + inner.0 + 20.0, top + heads[0]))?;
+            bar.draw(&svg, (left + inner.0 + 20.0, top + heads[0]))?;
         }
         for (i, key) in self.keys.iter().enumerate() {
             key.draw(&root, (left + inner.0 + 16.0, top + 9.0 + i as f64 * legend::ROW))?;

@@ -67,6 +67,14 @@ fn extreme_values_neither_panic_nor_leak_into_coordinates() {
 }
 
 #[test]
+fn four_patterns_of_44_tokens_stay_under_150_kb() {
+    let pattern = |seed: usize| (0..44usize).map(move |i| (0..44usize).map(move |j| (i * 31 + j * 17 + seed) % 251));
+    let map = |seed| HeatMap::new("a", pattern(seed)).tokens(vec!["t"; 44]).causal().size(420);
+    let panel = (0..4).fold(Panel::new("patterns"), |panel, seed| panel.figure(map(seed)));
+    assert!(panel.svg().unwrap().len() < 150_000);
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     for (a, b) in figures().iter().zip(figures()) {
         assert_eq!(a.svg().unwrap(), b.svg().unwrap());

@@ -5,8 +5,9 @@ use super::number::{checked_range, extent};
 use super::palette::{MISSING, colours};
 use plotters::style::RGBColor;
 
-/// The last step of a colour map: even, so that zero has a step of its own.
-const LAST: usize = 252;
+/// The last step of a colour map: even, so that zero has a step of its own. More steps than the
+/// eye tells apart would only make more elements.
+const LAST: usize = 126;
 
 /// The colours of a figure, and the values at both ends.
 #[derive(Clone, Debug)]
