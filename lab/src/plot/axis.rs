@@ -24,21 +24,20 @@ impl Scale {
         if let Some(fixed) = fixed {
             return fixed;
         }
-        let found = extent(values.into_iter().filter(|v| self == Self::Linear || *v > 0.0));
-        match (self, found) {
-            (Self::Linear, None) => (0.0, 1.0),
-            (Self::Log(base), None) => (1.0, base),
-            (Self::Log(_), Some((lo, hi))) => {
+        let shown = values.into_iter().filter(|v| self == Self::Linear || *v > 0.0);
+        let (lo, hi) = extent(shown).unwrap_or((1.0, 1.0));
+        match self {
+            Self::Log(_) => {
                 let span = hi.ln() - lo.ln();
                 let room = if span < 1e-9 { 2.0 } else { (span * 0.03).exp() };
                 ((lo / room).max(1e-303), (hi * room).min(1e303))
             }
             // All equal (or nearly: an axis finer than the numbers are exact shows only noise).
-            (Self::Linear, Some((lo, hi))) if hi - lo <= lo.abs().max(hi.abs()) * 1e-12 => {
+            Self::Linear if hi - lo <= lo.abs().max(hi.abs()) * 1e-12 => {
                 let room = if lo == 0.0 { 1.0 } else { lo.abs() * 0.1 };
                 (lo - room, hi + room)
             }
-            (Self::Linear, Some((lo, hi))) => (lo - (hi - lo) * 0.04, hi + (hi - lo) * 0.04),
+            Self::Linear => (lo - (hi - lo) * 0.04, hi + (hi - lo) * 0.04),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`Panel`]: figures side by side
 //! - [`Sketch`]: anything else, drawn with `plotters`
 //!
+//! plotters draws all of them, on a backend of our own ([`Svg`]) that writes fractions of a pixel.
 //! Builders take what they are given and never fail; what is wrong is said by [`Figure::svg`] and
 //! [`Figure::save`] as a [`PlotError`], and [`Figure::show`] fails the cell with it. The same input
 //! gives the same bytes. A variant has the same colour in every figure ([`color_of`]).

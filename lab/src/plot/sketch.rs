@@ -20,7 +20,7 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Calls `draw` with an empty area of `width × height` pixels.
+    /// Calls `draw` with an empty area of `width × height` pixels; its coordinates are whole pixels.
     pub fn new(
         width: u32,
         height: u32,
