@@ -9,7 +9,7 @@ use plotters::element::{DashedPathElement, DynElement, IntoDynElement};
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-const SAMPLE: f64 = 30.0; // length of a line sample
+const SAMPLE: f64 = 40.0; // length of a line sample
 /// Height of a row in pixels.
 pub(super) const ROW: f64 = 18.0;
 
