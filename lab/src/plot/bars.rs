@@ -1,7 +1,13 @@
-use super::canvas::{Anchor, INK, Set, Stroke};
-use super::frame::{Frame, Key, Legend, SMALL, Side};
-use super::scale::{Kind, Scale, number};
-use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers, palette, text};
+use super::axis::{Axis, Scale};
+use super::captions::{Captions, captioned};
+use super::ink::{FAINT, INK, SMALL, font, stroke, units};
+use super::legend::{Key, Sample};
+use super::number::{extent, number, numbers};
+use super::page::{Chart, Page, Plot};
+use super::series::Series;
+use super::{Drawing, Figure, Number, PlotError, palette, text};
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
 
 /// Bars from zero, each with an optional interval; one by one, or in groups.
 ///
@@ -20,77 +26,35 @@ use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers,
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bars {
-    title: String,
-    x_label: String,
-    y_label: String,
-    bars: Vec<Series>,
+    captions: Captions,
+    /// Empty: each series is a bar of its own.
     groups: Vec<String>,
     series: Vec<Series>,
-    range: Option<(f64, f64)>,
     labels: bool,
-    area: (f64, f64),
-    legend: Legend,
-    notes: Vec<String>,
 }
 
-/// One value for each group (a bar that stands alone has one).
-#[derive(Clone, Debug)]
-struct Series {
-    name: String,
-    values: Vec<f64>,
-    interval: Option<(Vec<f64>, Vec<f64>)>,
-}
+captioned!(Bars: x y size);
 
 impl Bars {
     /// A figure without bars.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            x_label: String::new(),
-            y_label: String::new(),
-            bars: Vec::new(),
-            groups: Vec::new(),
-            series: Vec::new(),
-            range: None,
-            labels: true,
-            area: (380.0, 260.0),
-            legend: Legend::Right,
-            notes: Vec::new(),
-        }
-    }
-
-    /// Label and unit of the horizontal axis (unit `""`: none).
-    pub fn x(mut self, label: &str, unit: &str) -> Self {
-        self.x_label = text::with_unit(label, unit);
-        self
-    }
-
-    /// Label and unit of the values (unit `""`: none).
-    pub fn y(mut self, label: &str, unit: &str) -> Self {
-        self.y_label = text::with_unit(label, unit);
-        self
+        Self { captions: Captions::new(title), groups: Vec::new(), series: Vec::new(), labels: true }
     }
 
     /// Adds a bar.
-    pub fn bar(mut self, name: impl Into<String>, value: impl Number) -> Self {
-        self.bars.push(Series { name: name.into(), values: numbers([value]), interval: None });
-        self
+    pub fn bar(self, name: impl Into<String>, value: impl Number) -> Self {
+        self.series(name, [value])
     }
 
     /// Adds a bar with its interval from `lo` to `hi`.
     pub fn bar_with_interval(
-        mut self,
+        self,
         name: impl Into<String>,
         value: impl Number,
         lo: impl Number,
         hi: impl Number,
     ) -> Self {
-        self.bars.push(Series {
-            name: name.into(),
-            values: numbers([value]),
-            interval: Some((numbers([lo]), numbers([hi]))),
-        });
-        self
+        self.series_with_interval(name, [value], [lo], [hi])
     }
 
     /// Names the groups; then each series has one bar in each of them.
@@ -113,17 +77,8 @@ impl Bars {
         lo: impl IntoIterator<Item = impl Number>,
         hi: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series {
-            name: name.into(),
-            values: numbers(values),
-            interval: Some((numbers(lo), numbers(hi))),
-        });
-        self
-    }
-
-    /// Shows `lo..=hi` of the value axis. Bars start at zero, so `lo` above zero is refused.
-    pub fn y_range(mut self, lo: f64, hi: f64) -> Self {
-        self.range = Some((lo, hi));
+        let interval = Some((numbers(lo), numbers(hi)));
+        self.series.push(Series { name: name.into(), values: numbers(values), interval });
         self
     }
 
@@ -133,187 +88,85 @@ impl Bars {
         self
     }
 
-    /// Puts the legend below the axis instead of at its right.
-    pub fn legend_below(mut self) -> Self {
-        self.legend = Legend::Below;
-        self
+    /// The range of the value axis: from zero, with room for the numbers.
+    fn range(&self) -> (f64, f64) {
+        let all = self.series.iter().flat_map(Series::all).chain([0.0]);
+        let (least, most) = extent(all).unwrap_or_default();
+        let (lo, hi) = Scale::Linear.fit([least, most], None);
+        let room = if self.labels { 0.06 * (hi - lo) } else { 0.0 };
+        // No room beyond a zero that no bar crosses.
+        (if least < 0.0 { lo - room } else { 0.0 }, if most > 0.0 || least == 0.0 { hi + room } else { 0.0 })
     }
 
-    /// Size of the data area in pixels; many bars make it wider.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.area = (f64::from(width.max(60)), f64::from(height.max(40)));
-        self
-    }
-
-    /// Adds a line of small print: what the interval is, how many seeds.
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
-        self
-    }
-
-    fn check(&self) -> Result<(), PlotError> {
-        let wrong = |what: &str, got: String, expected: &str| Err(PlotError::value(&self.title, what, got, expected));
-        match (self.bars.len(), self.groups.len(), self.series.len()) {
-            (0, 0, 0) => return Err(PlotError::empty(&self.title, "the list of bars")),
-            (0, 0, n) => {
-                return wrong("the count of groups", format!("0 for {n} series"), "names given by groups(…)");
-            }
-            (0, n, 0) => {
-                return wrong("the count of series", format!("0 for {n} groups"), "at least one series(…)");
-            }
-            (b, g, s) if b > 0 && g + s > 0 => {
-                return wrong(
-                    "the data",
-                    format!("{b} single bars and {s} series in {g} groups"),
-                    "one kind of the two",
-                );
-            }
-            _ => {}
-        }
-        let groups = self.groups.len().max(usize::from(!self.bars.is_empty()));
-        for s in self.bars.iter().chain(&self.series) {
-            let sides = s.interval.iter().flat_map(|(lo, hi)| [("lower ends", lo), ("upper ends", hi)]);
-            for (what, values) in std::iter::once(("values", &s.values)).chain(sides) {
-                if values.len() != groups {
-                    let what = format!("{what} of series {:?}", s.name);
-                    return Err(PlotError::length(
-                        &self.title,
-                        what,
-                        values.len(),
-                        groups,
-                        format!("there are {groups} groups"),
-                    ));
+    /// Draws the bars `wide` slots wide; the slots, one for each name, are `1` wide.
+    fn paint(&self, plot: &mut Plot, wide: f64, colours: &[RGBColor]) -> Result<(), PlotError> {
+        for (k, (s, colour)) in self.series.iter().zip(colours).enumerate() {
+            for (i, value) in s.values.iter().enumerate() {
+                let x = match self.groups.len() {
+                    0 => k as f64 + 0.5,
+                    _ => i as f64 + 0.5 + (k as f64 - (self.series.len() - 1) as f64 / 2.0) * wide,
+                };
+                let label = |text: String, (y, away): (f64, f64), colour| {
+                    let style = font(SMALL, colour, HPos::Center);
+                    EmptyElement::at((x, y)) + Text::new(text, (0, units(away)), style)
+                };
+                if !value.is_finite() {
+                    plot.chart.draw_series([label("n/a".into(), (0.0, -9.0), FAINT)])?;
+                    continue;
+                }
+                let half = 0.47 * wide;
+                plot.chart.draw_series([Rectangle::new([(x - half, 0.0), (x + half, *value)], colour.filled())])?;
+                if let Some((lo, hi)) = s.ends(i) {
+                    let cap = |y: f64| [(x - 0.1 * wide, y), (x + 0.1 * wide, y)];
+                    // White below the ink keeps the interval visible on a black bar.
+                    for (colour, width) in [(WHITE, 3.4), (INK, 1.4)] {
+                        let path = |ends: [_; 2]| PathElement::new(ends, stroke(colour, width));
+                        plot.chart.draw_series([[(x, lo), (x, hi)], cap(lo), cap(hi)].map(path))?;
+                    }
+                }
+                if self.labels {
+                    let (lo, hi) = s.ends(i).unwrap_or((*value, *value));
+                    let place = if *value < 0.0 { (lo.min(*value), 9.0) } else { (hi.max(*value), -9.0) };
+                    plot.chart.draw_series([label(number(*value), place, INK)])?;
                 }
             }
-            if let Some((lo, hi)) = &s.interval
-                && let Some(i) = (0..groups).find(|i| lo[*i] > hi[*i])
-            {
-                let what = format!("interval {i} of {:?}", s.name);
-                return Err(PlotError::value(
-                    &self.title,
-                    what,
-                    format!("{}..{}", lo[i], hi[i]),
-                    "the lower end first",
-                ));
-            }
         }
-        if let Some((lo, hi)) = checked_range(&self.title, "y range", self.range, false)?
-            && (lo > 0.0 || hi < 0.0)
-        {
-            return wrong("y range", format!("{lo}..{hi}"), "a range with zero in it, since bars start there");
-        }
+        let slots = plot.chart.x_range().end;
+        plot.chart.draw_series([PathElement::new([(0.0, 0.0), (slots, 0.0)], stroke(INK, 1.0))])?;
         Ok(())
-    }
-
-    fn scale(&self) -> Result<Scale, PlotError> {
-        let all = self.bars.iter().chain(&self.series);
-        if !all.clone().any(|s| s.values.iter().any(|v| v.is_finite())) {
-            return Err(PlotError::empty(&self.title, "every bar (no value is finite)"));
-        }
-        let values = all.flat_map(|s| {
-            let ends = s.interval.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
-            s.values.iter().chain(ends).copied()
-        });
-        let mut scale = Scale::fit(Kind::Linear, values.chain([0.0]), self.range);
-        if self.range.is_none() {
-            // Room for the numbers, but none beyond a zero that no bar crosses.
-            let full = scale.hi - scale.lo;
-            let room = if self.labels { 0.06 * full } else { 0.0 };
-            let least = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(lo, _)| lo)).any(|v| *v < 0.0);
-            let most = |s: &Series| s.values.iter().chain(s.interval.iter().flat_map(|(_, hi)| hi)).any(|v| *v > 0.0);
-            let below = self.bars.iter().chain(&self.series).any(least);
-            let above = self.bars.iter().chain(&self.series).any(most);
-            scale.lo = if below { scale.lo - room } else { 0.0 };
-            scale.hi = if above || !below { scale.hi + room } else { 0.0 };
-        }
-        Ok(scale)
     }
 }
 
 impl Figure for Bars {
     fn draw(&self) -> Result<Drawing, PlotError> {
-        self.check()?;
-        let scale = self.scale()?;
-        let grouped = self.bars.is_empty();
-        let series = if grouped { &self.series } else { &self.bars };
-        let names: Vec<String> =
-            if grouped { self.groups.clone() } else { self.bars.iter().map(|b| b.name.clone()).collect() };
-        let names: Vec<String> = names.iter().map(|n| text::shorten(&text::plain(n), 40)).collect();
-        let beside = if grouped { series.len() } else { 1 };
-        let slots = names.len();
-        // Room for the number above each bar.
-        let widest =
-            series.iter().flat_map(|s| &s.values).map(|v| text::width(&number(*v), SMALL)).fold(14.0, f64::max);
-        let least = if self.labels { widest + 4.0 } else { 10.0 };
-        let w = self.area.0.max(slots as f64 * (beside as f64 * least + 16.0));
-        let h = self.area.1;
-        let slot = w / slots as f64;
-        let bar = ((slot - 16.0) / beside as f64).min(if grouped { 60.0 } else { 72.0 });
+        let title = &self.captions.title;
+        let grouped = !self.groups.is_empty();
+        let because = if grouped { "one for each group" } else { "there are no groups(…)" };
+        self.series.iter().try_for_each(|s| s.check(title, self.groups.len().max(1), because))?;
+        if !self.series.iter().any(|s| s.values.iter().any(|v| v.is_finite())) {
+            return Err(PlotError::empty(title, "the list of bars"));
+        }
+        let names = if grouped { self.groups.clone() } else { self.series.iter().map(|s| s.name.clone()).collect() };
+        let (slots, beside) = (names.len() as f64, if grouped { self.series.len() as f64 } else { 1.0 });
+        // Many bars make the figure wider: there is room for the number at each bar.
+        let numbers = self.series.iter().flat_map(|s| &s.values).map(|v| text::width(&number(*v), SMALL));
+        let least = if self.labels { numbers.fold(14.0, f64::max) + 4.0 } else { 10.0 };
+        let (w, h) = self.captions.size.unwrap_or((380.0, 260.0));
+        let w = w.max(slots * (beside * least + 16.0));
+        let slot = w / slots;
+        let wide = ((slot - (0.3 * slot).min(16.0)) / beside).min(66.0) / slot;
 
-        let styles = palette::styles(series.iter().map(|s| s.name.as_str()));
-        let middle = |i: usize| (i as f64 + 0.5) / slots as f64;
-        let x = Side {
-            label: self.x_label.clone(),
-            turned: names.iter().any(|n| text::width(n, SMALL) > slot - 6.0),
-            ticks: names.iter().enumerate().map(|(i, n)| (middle(i), n.clone())).collect(),
-            ..Side::default()
-        };
-        let keys = |s: (usize, &Series)| Key {
-            name: s.1.name.clone(),
-            colour: styles[s.0].colour.into(),
-            dash: "",
-            marker: None,
-            patch: true,
-        };
-        let missing = series.iter().flat_map(|s| &s.values).filter(|v| !v.is_finite()).count();
-        let mut notes = self.notes.clone();
-        if missing > 0 {
-            notes.push(format!("{} not finite and left out", counted(missing, "value")));
-        }
-        let frame = Frame {
-            title: &self.title,
-            area: (w, h),
-            x,
-            y: Side::left(&scale, h, self.y_label.clone()),
-            keys: if grouped { series.iter().enumerate().map(keys).collect() } else { Vec::new() },
-            legend: self.legend,
-            notes: &notes,
-        };
-        let (mut d, [left, top, ..]) = frame.open();
-        let py = |v: f64| top + (1.0 - scale.at(v).clamp(0.0, 1.0)) * h;
-        for (k, s) in series.iter().enumerate() {
-            for (i, value) in s.values.iter().enumerate() {
-                let place = if grouped { i } else { k };
-                let offset = if grouped { k as f64 - (beside - 1) as f64 / 2.0 } else { 0.0 };
-                let x = left + middle(place) * w + offset * bar;
-                if !value.is_finite() {
-                    d.text((x, py(0.0) - 9.0), "n/a", Set::new(SMALL, Anchor::Middle).faint());
-                    continue;
-                }
-                let (upper, lower) = (py(value.max(0.0)), py(value.min(0.0)));
-                let gap = (bar * 0.06).min(2.0);
-                d.rect([x - bar / 2.0 + gap, upper, bar - 2.0 * gap, lower - upper], styles[k].colour);
-                let (mut above, mut below) = (upper, lower);
-                let ends = s.interval.as_ref().map(|(lo, hi)| (lo[i], hi[i]));
-                if let Some((lo, hi)) = ends.filter(|(lo, hi)| lo.is_finite() && hi.is_finite()) {
-                    let (a, b) = (py(hi), py(lo));
-                    let cap = (bar * 0.2).min(6.0);
-                    // White below the black keeps the interval visible on a black bar.
-                    for (colour, width) in [("#ffffff", 3.4), (INK, 1.4)] {
-                        d.line((x, a), (x, b), Stroke(colour, width, ""));
-                        d.line((x - cap, a), (x + cap, a), Stroke(colour, width, ""));
-                        d.line((x - cap, b), (x + cap, b), Stroke(colour, width, ""));
-                    }
-                    (above, below) = (above.min(a), below.max(b));
-                }
-                if self.labels {
-                    let y = if *value < 0.0 { below + 9.0 } else { above - 9.0 };
-                    d.text((x, y), &number(*value), Set::new(SMALL, Anchor::Middle));
-                }
-            }
-        }
-        d.line((left, py(0.0)), (left + w, py(0.0)), Stroke(INK, 1.0, ""));
-        Ok(d)
+        let name = |(i, name): (usize, &String)| (i as f64 + 0.5, text::shorten(&text::plain(name), 40));
+        let x = Axis::labelled((0.0, slots), names.iter().enumerate().map(name).collect(), true);
+        let y = Axis::side(Scale::Linear, self.range(), h, false);
+        let styles = palette::styles(self.series.iter().map(|s| s.name.as_str()), false);
+        let series = self.series.iter().zip(&styles).filter(|_| grouped);
+        let keys = series.map(|(s, style)| Key::new(&s.name, *style, Sample::Patch)).collect();
+        let colours: Vec<RGBColor> = styles.iter().map(|style| style.colour).collect();
+        let notes = self.series.iter().filter_map(Series::missing).collect();
+        let paint = Box::new(move |plot: &mut Plot| self.paint(plot, wide, &colours));
+        let charts = vec![Chart { title: String::new(), x, y, paint }];
+        Page { notes, keys, charts, ..Page::new(&self.captions, (w, h)) }.draw()
     }
 }
 
@@ -330,10 +183,8 @@ mod tests {
 
     #[test]
     fn bars_start_at_zero() {
-        let error = Bars::new("").bar("a", 0.9).y_range(0.8, 1.0).svg().unwrap_err().to_string();
-        assert!(error.contains("0.8..1"), "{error}");
-        let scale = Bars::new("").bar("a", 0.9).bar("b", 0.91).scale().unwrap();
-        assert_eq!(scale.lo, 0.0);
+        assert_eq!(Bars::new("").bar("a", 0.9).bar("b", 0.91).range().0, 0.0);
+        assert_eq!(Bars::new("").bar("a", -0.9).range().1, 0.0);
     }
 
     #[test]

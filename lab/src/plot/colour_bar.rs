@@ -1,38 +1,36 @@
 //! The key to the colours of a heat map.
 
-use super::canvas::{Anchor, Drawing, INK, Set, Stroke};
-use super::frame::{LABEL, SMALL};
-use super::matrix::Tint;
-use super::palette::{MISSING, hex};
-use super::scale::{Kind, Scale};
-use super::text;
+use super::axis::{Axis, Scale};
+use super::backend::Svg;
+use super::ink::{BORDER, INK, LABEL, SMALL, at, font, stroke, units, write_lines};
+use super::palette::MISSING;
+use super::tint::Tint;
+use super::{PlotError, text};
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
 
-/// The colour bar: its width, and how to draw it.
-pub(super) struct ColourBar {
-    tint: Tint,
+const WIDE: f64 = 14.0;
+const MISSING_NAME: &str = "not finite";
+
+/// The colour bar of a tint, `height` pixels high.
+pub(super) struct ColourBar<'a> {
+    tint: &'a Tint,
+    axis: Axis,
     label: Vec<String>,
     height: f64,
+    /// Whether a key for what is not finite stands below.
     missing: bool,
 }
 
-impl ColourBar {
-    pub fn new(tint: Tint, label: &str, height: f64, missing: bool) -> Self {
+impl<'a> ColourBar<'a> {
+    pub fn new(tint: &'a Tint, label: &str, height: f64, missing: bool) -> Self {
         let label = text::wrap(label, LABEL, height.max(110.0));
-        Self { tint, label, height, missing }
-    }
-
-    fn scale(&self) -> Scale {
-        Scale { kind: Kind::Linear, lo: self.tint.lo, hi: self.tint.hi, whole: false }
-    }
-
-    fn ticks(&self) -> Vec<(f64, String)> {
-        self.scale().ticks((self.height / 36.0).clamp(2.0, 6.0) as usize).0
+        Self { tint, axis: Axis::side(Scale::Linear, (tint.lo, tint.hi), height, false), label, height, missing }
     }
 
     pub fn width(&self) -> f64 {
-        let widest = self.ticks().iter().map(|t| text::width(&t.1, SMALL)).fold(0.0, f64::max);
-        let bar = 14.0 + 8.0 + widest + 4.0 + self.label.len() as f64 * 16.0;
-        if self.missing { bar.max(20.0 + text::width(MISSING_NAME, SMALL)) } else { bar }
+        let bar = WIDE + 8.0 + self.axis.widest() + 4.0 + self.label.len() as f64 * 16.0;
+        if self.missing { bar.max(WIDE + 6.0 + text::width(MISSING_NAME, SMALL)) } else { bar }
     }
 
     /// Height with the key for what is not finite.
@@ -40,33 +38,34 @@ impl ColourBar {
         self.height + if self.missing { 26.0 } else { 0.0 }
     }
 
-    pub fn draw(&self, d: &mut Drawing, x: f64, y: f64) {
-        const STEPS: usize = 64;
-        for k in 0..STEPS {
-            // Each step reaches down to the end, so that no seam shows between two of them.
-            let top = self.height * k as f64 / STEPS as f64;
-            let colour = hex(self.tint.map.at(1.0 - (k as f64 + 0.5) / STEPS as f64));
-            d.rect([x, y + top, 14.0, self.height - top], &colour);
-        }
-        d.outline([x, y, 14.0, self.height], "#888888");
-        let ticks = self.ticks();
-        let mut widest = 0f64;
-        for (at, label) in &ticks {
-            let ty = y + self.height * (1.0 - at);
-            d.line((x + 14.0, ty), (x + 18.0, ty), Stroke(INK, 1.0, ""));
-            d.text((x + 21.0, ty), label, Set::new(SMALL, Anchor::Start));
-            widest = widest.max(text::width(label, SMALL));
-        }
-        for (i, line) in self.label.iter().enumerate() {
-            let at = (x + 21.0 + widest + 13.0 + i as f64 * 16.0, y + self.height / 2.0);
-            d.text(at, line, Set::new(LABEL, Anchor::Middle).rotate(-90.0));
-        }
+    /// Draws the bar with its upper left corner at `(x, y)`.
+    pub fn draw(&self, svg: &Svg, (x, y): (f64, f64)) -> Result<(), PlotError> {
+        let root = svg.area();
+        let labels = 10.0 + self.axis.widest();
+        let area = root.clone().shrink(at(x, y), at(WIDE + labels, self.height));
+        let mut bar = ChartBuilder::on(&area)
+            .right_y_label_area_size(units(labels))
+            .build_cartesian_2d(0.0..1.0, self.axis.clone())?;
+        // The greatest value is at the top.
+        let steps: Vec<u8> = self.tint.colours.iter().rev().flat_map(|RGBColor(r, g, b)| [*r, *g, *b]).collect();
+        let ((left, top), (width, height)) = (at(x, y), at(WIDE, self.height));
+        svg.image([left, top, width, height], (1, self.tint.colours.len() as u32), &steps)?;
+        bar.configure_mesh()
+            .disable_mesh()
+            .axis_style(stroke(BORDER, 1.0))
+            .set_tick_mark_size(LabelAreaPosition::Right, units(4.0))
+            .y_label_style(font(SMALL, INK, HPos::Left))
+            .draw()?;
+        root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + self.height)], stroke(BORDER, 1.0)))?;
+        let style = font(LABEL, INK, HPos::Center).transform(FontTransform::Rotate270);
+        let place = (x + WIDE + labels + 10.0, y + self.height / 2.0);
+        write_lines(&root, &self.label, &style, place, (16.0, 0.0))?;
         if self.missing {
-            let ky = y + self.height + 12.0;
-            d.rect([x, ky, 14.0, 12.0], &hex(MISSING));
-            d.text((x + 20.0, ky + 6.0), MISSING_NAME, Set::new(SMALL, Anchor::Start));
+            let y = y + self.height + 12.0;
+            root.draw(&Rectangle::new([at(x, y), at(x + WIDE, y + 12.0)], MISSING.filled()))?;
+            let style = font(SMALL, INK, HPos::Left);
+            root.draw_text(MISSING_NAME, &style, at(x + WIDE + 6.0, y + 6.0))?;
         }
+        Ok(())
     }
 }
-
-const MISSING_NAME: &str = "not finite";

@@ -1,7 +1,13 @@
-use super::canvas::Stroke;
-use super::frame::{Frame, Key, Legend, Side, TITLE, draw_notes, headline, wrapped_notes};
-use super::scale::{Kind, Scale};
-use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers, palette, text};
+use super::axis::{Axis, Scale};
+use super::captions::{Captions, captioned};
+use super::ink::stroke;
+use super::legend::{Key, Sample, line};
+use super::number::{checked_range, counted, numbers};
+use super::page::{Chart, Page, Plot};
+use super::palette::{self, Style};
+use super::series::Series;
+use super::{Drawing, Figure, Number, PlotError};
+use plotters::prelude::{AreaSeries, Color, Quartiles};
 
 /// How values are distributed: the share of each series' values in each bin.
 ///
@@ -21,44 +27,26 @@ use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers,
 /// ```
 #[derive(Clone, Debug)]
 pub struct Histogram {
-    title: String,
-    x_label: String,
-    data: Vec<(String, Vec<f64>)>,
+    captions: Captions,
+    data: Vec<Series>,
     bins: Option<usize>,
     range: Option<(f64, f64)>,
     apart: bool,
     ordered: bool,
-    area: Option<(f64, f64)>,
-    legend: Legend,
-    notes: Vec<String>,
 }
+
+captioned!(Histogram: x size);
 
 impl Histogram {
     /// A figure without data.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            x_label: String::new(),
-            data: Vec::new(),
-            bins: None,
-            range: None,
-            apart: false,
-            ordered: false,
-            area: None,
-            legend: Legend::Right,
-            notes: Vec::new(),
-        }
-    }
-
-    /// Label and unit of the values (unit `""`: none).
-    pub fn x(mut self, label: &str, unit: &str) -> Self {
-        self.x_label = text::with_unit(label, unit);
-        self
+        let captions = Captions { y: "share of values (%)".into(), ..Captions::new(title) };
+        Self { captions, data: Vec::new(), bins: None, range: None, apart: false, ordered: false }
     }
 
     /// Adds a series of values.
     pub fn data(mut self, name: impl Into<String>, values: impl IntoIterator<Item = impl Number>) -> Self {
-        self.data.push((name.into(), numbers(values)));
+        self.data.push(Series { name: name.into(), values: numbers(values), interval: None });
         self
     }
 
@@ -86,72 +74,44 @@ impl Histogram {
         self
     }
 
-    /// Puts the legend below the axis instead of at its right.
-    pub fn legend_below(mut self) -> Self {
-        self.legend = Legend::Below;
-        self
-    }
-
-    /// Size of the data area (of each, with small multiples) in pixels.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.area = Some((f64::from(width.max(60)), f64::from(height.max(30))));
-        self
-    }
-
-    /// Adds a line of small print.
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
-        self
-    }
-
     /// Range and count of the bins, and what there is to say about the data.
     fn binned(&self) -> Result<(f64, f64, usize, Vec<String>), PlotError> {
+        let title = &self.captions.title;
         if self.data.is_empty() {
-            return Err(PlotError::empty(&self.title, "the list of data"));
+            return Err(PlotError::empty(title, "the list of data"));
         }
-        let range = checked_range(&self.title, "range", self.range, false)?;
+        let range = checked_range(title, "range", self.range, false)?;
         if let Some(bins) = self.bins.filter(|b| !(1..=1000).contains(b)) {
-            return Err(PlotError::value(&self.title, "the count of bins", bins, "1 to 1000"));
+            return Err(PlotError::data(title, format!("the count of bins is {bins}"), "1 to 1000"));
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.data.iter().filter_map(Series::missing).collect();
         let mut all: Vec<f64> = Vec::new();
-        for (name, values) in &self.data {
-            let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-            if finite.is_empty() {
-                return Err(PlotError::empty(&self.title, format!("data {name:?}")));
+        for s in &self.data {
+            let finite = || s.values.iter().copied().filter(|v| v.is_finite());
+            if finite().next().is_none() {
+                return Err(PlotError::empty(title, format!("data {:?}", s.name)));
             }
-            if finite.len() < values.len() {
-                let n = counted(values.len() - finite.len(), "value");
-                notes.push(format!("{name}: {n} not finite and left out"));
+            let outside = range.map_or(0, |(lo, hi)| finite().filter(|v| *v < lo || *v > hi).count());
+            if outside > 0 {
+                let n = counted(outside, "value");
+                notes.push(format!("{}: {n} outside the range, and part of the 100 %", s.name));
             }
-            if let Some((lo, hi)) = range {
-                let inside = finite.iter().filter(|v| (lo..=hi).contains(*v)).count();
-                if inside < finite.len() {
-                    let n = counted(finite.len() - inside, "value");
-                    notes.push(format!("{name}: {n} outside the range, and part of the 100 %"));
-                }
-            }
-            all.extend(finite);
+            all.extend(finite());
         }
         all.sort_by(f64::total_cmp);
         let (least, most) = (all[0], all[all.len() - 1]);
         let equal = most - least <= 1e-12 * most.abs().max(least.abs());
         let (lo, hi) = match range {
             Some(range) => range,
-            None if equal => {
-                let scale = Scale::fit(Kind::Linear, [least].into_iter(), None);
-                (scale.lo, scale.hi)
-            }
+            None if equal => Scale::Linear.fit([least], None),
             None => (least, most),
         };
-        let quantile = |q: f64| all[((all.len() - 1) as f64 * q).round() as usize];
-        let wide = 2.0 * (quantile(0.75) - quantile(0.25)) / (all.len() as f64).cbrt();
-        let auto = if equal {
-            11 // odd: the value is in the middle of a bin
-        } else if wide > 0.0 {
-            ((hi - lo) / wide).ceil().clamp(8.0, 60.0) as usize
-        } else {
-            20
+        let quartiles = Quartiles::new(&all).values();
+        let wide = 2.0 * f64::from(quartiles[3] - quartiles[1]) / (all.len() as f64).cbrt();
+        let auto = match wide > 0.0 {
+            _ if equal => 11, // odd: the value is in the middle of a bin
+            true => ((hi - lo) / wide).ceil().clamp(8.0, 60.0) as usize,
+            false => 20,
         };
         Ok((lo, hi, self.bins.unwrap_or(auto), notes))
     }
@@ -170,95 +130,48 @@ fn shares(values: &[f64], lo: f64, hi: f64, bins: usize) -> Vec<f64> {
     counts.iter().map(|c| 100.0 * *c as f64 / total.max(1) as f64).collect()
 }
 
+/// The outline of bins of the given heights.
+fn steps(heights: &[f64], lo: f64, hi: f64) -> Vec<(f64, f64)> {
+    let edge = |k: usize| lo + (hi - lo) * k as f64 / heights.len() as f64;
+    let tops = heights.iter().enumerate().flat_map(|(k, share)| [(edge(k), *share), (edge(k + 1), *share)]);
+    std::iter::once((lo, 0.0)).chain(tops).chain([(hi, 0.0)]).collect()
+}
+
 impl Figure for Histogram {
     fn draw(&self) -> Result<Drawing, PlotError> {
-        let (lo, hi, bins, found) = self.binned()?;
-        let notes: Vec<String> = self.notes.iter().cloned().chain(found).collect();
-        let heights: Vec<Vec<f64>> = self.data.iter().map(|(_, v)| shares(v, lo, hi, bins)).collect();
+        let (lo, hi, bins, notes) = self.binned()?;
+        let heights: Vec<Vec<f64>> = self.data.iter().map(|s| shares(&s.values, lo, hi, bins)).collect();
         let most = heights.iter().flatten().copied().fold(0.0, f64::max);
-        let x = Scale { kind: Kind::Linear, lo, hi, whole: false };
-        let y = Scale { kind: Kind::Linear, lo: 0.0, hi: if most > 0.0 { most * 1.06 } else { 1.0 }, whole: false };
-        let styles = if self.ordered {
-            palette::in_order(self.data.len())
-        } else {
-            palette::styles(self.data.iter().map(|(name, _)| name.as_str()))
-        };
-        let colour = |i: usize| match self.ordered {
-            true => palette::ramp(i, self.data.len()),
-            false => styles[i].colour.to_string(),
-        };
-        let apart = self.apart && self.data.len() > 1;
-        let (w, h) = self.area.unwrap_or(if apart { (420.0, 84.0) } else { (420.0, 260.0) });
-        let steps = |d: &mut Drawing, i: usize, [left, top, w, h]: [f64; 4]| {
-            let base = top + h;
-            let mut points = vec![(left, base)];
-            for (k, share) in heights[i].iter().enumerate() {
-                let py = base - y.at(*share) * h;
-                points.push((left + w * k as f64 / bins as f64, py));
-                points.push((left + w * (k + 1) as f64 / bins as f64, py));
-            }
-            points.push((left + w, base));
-            d.shape(&points, &colour(i), if apart || self.data.len() == 1 { 0.5 } else { 0.16 });
-            let dash = if apart || self.data.len() == 1 { "" } else { styles[i].dash };
-            d.path(&points, Stroke(&colour(i), 1.6, dash));
-        };
-        if !apart {
-            let key = |(i, (name, _)): (usize, &(String, Vec<f64>))| Key {
-                name: name.clone(),
-                colour: colour(i),
-                dash: if self.data.len() == 1 { "" } else { styles[i].dash },
-                marker: None,
-                patch: false,
-            };
-            let alone = self.data.len() == 1 && self.data[0].0.is_empty();
-            let frame = Frame {
-                title: &self.title,
-                area: (w, h),
-                x: Side::bottom(&x, w, self.x_label.clone()),
-                y: Side::left(&y, h, "share of values (%)".into()),
-                keys: if alone { Vec::new() } else { self.data.iter().enumerate().map(key).collect() },
-                legend: self.legend,
-                notes: &notes,
-            };
-            let (mut d, area) = frame.open();
-            for i in 0..self.data.len() {
-                steps(&mut d, i, area);
-            }
-            return Ok(d);
+        let alone = self.data.len() == 1;
+        let apart = self.apart && !alone;
+        let mut styles = palette::styles(self.data.iter().map(|s| s.name.as_str()), self.ordered);
+        if apart || alone {
+            styles.iter_mut().for_each(|style| style.dash = None);
         }
-        let mut parts = Vec::new();
-        for (i, (name, _)) in self.data.iter().enumerate() {
-            let last = i + 1 == self.data.len();
-            let mut bottom = Side::bottom(&x, w, if last { self.x_label.clone() } else { String::new() });
-            if !last {
-                bottom.ticks.iter_mut().for_each(|tick| tick.1.clear());
-            }
-            let frame = Frame {
-                title: "",
-                area: (w, h),
-                x: bottom,
-                y: Side::left(&y, h, "share (%)".into()),
-                keys: vec![Key { name: name.clone(), colour: colour(i), dash: "", marker: None, patch: true }],
-                legend: Legend::Right,
-                notes: &[],
-            };
-            let (mut d, area) = frame.open();
-            steps(&mut d, i, area);
-            parts.push((d, area));
-        }
-        let width = parts.iter().map(|(d, _)| d.width).fold(0.0, f64::max);
-        let title = text::wrap(&self.title, TITLE * 1.13, width - 24.0);
-        let small = wrapped_notes(&notes, width - 24.0);
-        let top = title.len() as f64 * 19.0;
-        let step = h + 26.0;
-        let end = top + step * (parts.len() - 1) as f64 + parts.last().map_or(0.0, |(d, _)| d.height);
-        let mut d = Drawing::new(width, end + small.len() as f64 * 15.0);
-        headline(&mut d, &title, parts[0].1[0] + w / 2.0);
-        for (i, (part, _)) in parts.iter().enumerate() {
-            d.place((0.0, top + step * i as f64), part);
-        }
-        draw_notes(&mut d, &small);
-        Ok(d)
+        let size = self.captions.size.unwrap_or((420.0, if apart { 84.0 } else { 260.0 }));
+        let x = Axis::bottom(Scale::Linear, (lo, hi), size.0, false);
+        let y = Axis::side(Scale::Linear, (0.0, if most > 0.0 { most * 1.06 } else { 1.0 }), size.1, false);
+        let opacity = if apart || alone { 0.5 } else { 0.16 };
+        let outline = |plot: &mut Plot, heights: &[f64], style: &Style| {
+            let points = steps(heights, lo, hi);
+            plot.chart.draw_series(AreaSeries::new(points.clone(), 0.0, style.colour.mix(opacity)))?;
+            plot.chart.draw_series([line(points, stroke(style.colour, 1.6), style.dash)])?;
+            Ok(())
+        };
+        // Small multiples have one chart for each series, named by its title.
+        let parts = if apart { 1 } else { self.data.len() };
+        let series: Vec<_> = heights.iter().zip(&styles).collect();
+        let charts = series.chunks(parts).enumerate().map(|(i, part)| Chart {
+            title: if apart { self.data[i].name.clone() } else { String::new() },
+            x: x.clone(),
+            y: y.clone(),
+            paint: Box::new(move |plot| part.iter().try_for_each(|(heights, style)| outline(plot, heights, style))),
+        });
+        let charts = charts.collect();
+        let named = !(apart || alone && self.data[0].name.is_empty());
+        let keys = self.data.iter().zip(&styles).filter(|_| named);
+        let keys = keys.map(|(s, style)| Key::new(&s.name, *style, Sample::Line)).collect();
+        Page { notes, keys, charts, ..Page::new(&self.captions, size) }.draw()
     }
 }
 

@@ -1,7 +1,14 @@
-use super::canvas::{Anchor, FAINT, Set, Stroke};
-use super::frame::{Frame, Key, Legend, SMALL, Side, marker};
-use super::scale::{Kind, Scale};
-use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers, palette, text};
+use super::axis::{Axis, Scale};
+use super::captions::{Captions, captioned};
+use super::ink::{FAINT, stroke};
+use super::legend::{Key, Sample, line, marker};
+use super::number::{checked_range, drawable, numbers};
+use super::page::{Chart, Page, Plot};
+use super::palette::{self, Style};
+use super::series::Series;
+use super::{Drawing, Figure, Number, PlotError};
+use plotters::element::IntoDynElement;
+use plotters::prelude::{Color, Polygon};
 
 /// Curves of several series, each with an optional band.
 ///
@@ -20,61 +27,31 @@ use super::{Drawing, Figure, Number, PlotError, checked_range, counted, numbers,
 /// ```
 #[derive(Clone, Debug)]
 pub struct Lines {
-    title: String,
-    x: Axis,
-    y: Axis,
-    series: Vec<Series>,
+    captions: Captions,
+    x: Side,
+    y: Side,
+    curves: Vec<(Vec<f64>, Series)>,
     levels: Vec<(String, f64)>,
-    area: (f64, f64),
-    legend: Legend,
     markers: Option<bool>,
     ordered: bool,
-    notes: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
-struct Axis {
-    label: String,
-    kind: Kind,
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    scale: Scale,
     range: Option<(f64, f64)>,
 }
 
-#[derive(Clone, Debug)]
-struct Series {
-    name: String,
-    x: Vec<f64>,
-    y: Vec<f64>,
-    band: Option<(Vec<f64>, Vec<f64>)>,
-}
+/// How reference lines look.
+const LEVEL: Style = Style { colour: FAINT, dash: Some((1.5, 3.0)), marker: 0 };
+
+captioned!(Lines: x y size);
 
 impl Lines {
     /// An empty figure.
     pub fn new(title: impl Into<String>) -> Self {
-        let axis = Axis { label: String::new(), kind: Kind::Linear, range: None };
-        Self {
-            title: title.into(),
-            x: axis.clone(),
-            y: axis,
-            series: Vec::new(),
-            levels: Vec::new(),
-            area: (460.0, 290.0),
-            legend: Legend::Right,
-            markers: None,
-            ordered: false,
-            notes: Vec::new(),
-        }
-    }
-
-    /// Label and unit of the horizontal axis (unit `""`: none).
-    pub fn x(mut self, label: &str, unit: &str) -> Self {
-        self.x.label = text::with_unit(label, unit);
-        self
-    }
-
-    /// Label and unit of the vertical axis (unit `""`: none).
-    pub fn y(mut self, label: &str, unit: &str) -> Self {
-        self.y.label = text::with_unit(label, unit);
-        self
+        let (captions, side) = (Captions::new(title), Side::default());
+        Self { captions, x: side, y: side, curves: Vec::new(), levels: Vec::new(), markers: None, ordered: false }
     }
 
     /// Adds a curve.
@@ -84,7 +61,8 @@ impl Lines {
         x: impl IntoIterator<Item = impl Number>,
         y: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series { name: name.into(), x: numbers(x), y: numbers(y), band: None });
+        let series = Series { name: name.into(), values: numbers(y), interval: None };
+        self.curves.push((numbers(x), series));
         self
     }
 
@@ -97,36 +75,32 @@ impl Lines {
         lo: impl IntoIterator<Item = impl Number>,
         hi: impl IntoIterator<Item = impl Number>,
     ) -> Self {
-        self.series.push(Series {
-            name: name.into(),
-            x: numbers(x),
-            y: numbers(y),
-            band: Some((numbers(lo), numbers(hi))),
-        });
+        let series = Series { name: name.into(), values: numbers(y), interval: Some((numbers(lo), numbers(hi))) };
+        self.curves.push((numbers(x), series));
         self
     }
 
     /// Adds a horizontal reference line (chance, a published value), named in the legend.
     pub fn level(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.levels.push((name.into(), value));
+        self.levels.push((name.into(), drawable(value)));
         self
     }
 
     /// Logarithmic horizontal axis with ticks at powers of ten.
     pub fn log_x(mut self) -> Self {
-        self.x.kind = Kind::Log;
+        self.x.scale = Scale::Log(10.0);
         self
     }
 
     /// Logarithmic horizontal axis with ticks at powers of two (lengths, batch sizes).
     pub fn log2_x(mut self) -> Self {
-        self.x.kind = Kind::Log2;
+        self.x.scale = Scale::Log(2.0);
         self
     }
 
     /// Logarithmic vertical axis with ticks at powers of ten.
     pub fn log_y(mut self) -> Self {
-        self.y.kind = Kind::Log;
+        self.y.scale = Scale::Log(10.0);
         self
     }
 
@@ -154,203 +128,118 @@ impl Lines {
         self
     }
 
-    /// Puts the legend below the axis instead of at its right.
-    pub fn legend_below(mut self) -> Self {
-        self.legend = Legend::Below;
-        self
-    }
-
-    /// Size of the data area in pixels (the figure is larger by its labels).
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.area = (f64::from(width.max(60)), f64::from(height.max(40)));
-        self
-    }
-
-    /// Adds a line of small print: what the band is, how many seeds.
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
-        self
-    }
-
     /// Checks lengths and values; returns notes about what is left out.
     fn check(&self) -> Result<Vec<String>, PlotError> {
-        let mut notes = Vec::new();
-        if self.series.is_empty() {
-            return Err(PlotError::empty(&self.title, "the list of lines"));
+        let title = &self.captions.title;
+        if self.curves.is_empty() {
+            return Err(PlotError::empty(title, "the list of lines"));
         }
-        for s in &self.series {
-            let n = s.x.len();
-            let because = format!("its x has {n} values");
-            let length = |what: &str, got: usize| match got == n {
-                true => Ok(()),
-                false => {
-                    let what = format!("{what} of line {:?}", s.name);
-                    Err(PlotError::length(&self.title, what, got, n, &because))
-                }
-            };
-            length("y", s.y.len())?;
-            if let Some((lo, hi)) = &s.band {
-                length("lower band", lo.len())?;
-                length("upper band", hi.len())?;
+        let positive = |side: Side, what: String, value: f64| match side.scale {
+            Scale::Log(_) if value <= 0.0 => {
+                let expected = "a positive number, since the axis is logarithmic";
+                Err(PlotError::data(title, format!("{what} is {value}"), expected))
             }
-            let finite = |i: &usize| s.x[*i].is_finite() && s.y[*i].is_finite();
-            let shown = (0..n).filter(finite).count();
-            if shown == 0 {
-                return Err(PlotError::empty(&self.title, format!("line {:?}", s.name)));
+            _ => Ok(()),
+        };
+        for (x, s) in &self.curves {
+            s.check(title, x.len(), &format!("there are {} values of x", x.len()))?;
+            if !x.iter().zip(&s.values).any(|(x, y)| x.is_finite() && y.is_finite()) {
+                return Err(PlotError::empty(title, format!("line {:?}", s.name)));
             }
-            if shown < n {
-                notes.push(format!("{}: {} not finite and left out", s.name, counted(n - shown, "value")));
-            }
-            let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
-            for (axis, letter, values) in [
-                (&self.x, "x", s.x.iter().collect::<Vec<_>>()),
-                (&self.y, "y", s.y.iter().collect()),
-                (&self.y, "band", band.collect()),
-            ] {
-                let low = values.iter().position(|v| **v <= 0.0);
-                // A band may reach below zero; it is cut at the axis.
-                if let (Some(i), true, true) = (low, axis.kind != Kind::Linear, letter != "band") {
-                    let what = format!("{letter}[{i}] of line {:?}", s.name);
-                    let expected = "a positive number, since the axis is logarithmic";
-                    return Err(PlotError::value(&self.title, what, values[i], expected));
-                }
+            // A band may reach below zero; it is cut at the axis.
+            for (i, (x, y)) in x.iter().zip(&s.values).enumerate() {
+                positive(self.x, format!("x[{i}] of line {:?}", s.name), *x)?;
+                positive(self.y, format!("y[{i}] of line {:?}", s.name), *y)?;
             }
         }
         for (name, value) in &self.levels {
-            if !super::drawable(*value).is_finite() || (self.y.kind != Kind::Linear && *value <= 0.0) {
-                let expected = match self.y.kind {
-                    Kind::Linear => "a finite number",
-                    _ => "a positive finite number, since the axis is logarithmic",
-                };
-                return Err(PlotError::value(&self.title, format!("level {name:?}"), value, expected));
+            if !value.is_finite() {
+                return Err(PlotError::data(title, format!("level {name:?} is {value}"), "a finite number"));
             }
+            positive(self.y, format!("level {name:?}"), *value)?;
         }
-        Ok(notes)
+        Ok(self.curves.iter().filter_map(|(_, series)| series.missing()).collect())
     }
 
-    fn scales(&self) -> Result<(Scale, Scale), PlotError> {
-        let range = |axis: &Axis, what| checked_range(&self.title, what, axis.range, axis.kind != Kind::Linear);
-        let x = self.series.iter().flat_map(|s| s.x.iter().copied());
-        let y = self.series.iter().flat_map(|s| {
-            let band = s.band.iter().flat_map(|(lo, hi)| lo.iter().chain(hi));
-            s.y.iter().chain(band).copied()
-        });
-        let y = y.chain(self.levels.iter().map(|(_, v)| *v));
-        Ok((
-            Scale::fit(self.x.kind, x, range(&self.x, "x range")?),
-            Scale::fit(self.y.kind, y, range(&self.y, "y range")?),
-        ))
+    /// Both axes, `w × h` pixels.
+    fn axes(&self, (w, h): (f64, f64)) -> Result<(Axis, Axis), PlotError> {
+        let x = self.curves.iter().flat_map(|(x, _)| x.iter().copied());
+        let y = self.curves.iter().flat_map(|(_, s)| s.all()).chain(self.levels.iter().map(|(_, v)| *v));
+        let whole = x.clone().all(|v| v.fract() == 0.0);
+        let range =
+            |side: Side, what| checked_range(&self.captions.title, what, side.range, side.scale != Scale::Linear);
+        let x = self.x.scale.fit(x, range(self.x, "x range")?);
+        let y = self.y.scale.fit(y, range(self.y, "y range")?);
+        Ok((Axis::bottom(self.x.scale, x, w, whole), Axis::side(self.y.scale, y, h, false)))
+    }
+
+    fn marked(&self, x: &[f64]) -> bool {
+        x.len() == 1 || self.markers.unwrap_or(self.curves.iter().all(|(x, _)| x.len() <= 16))
+    }
+
+    fn paint(&self, plot: &mut Plot, styles: &[Style], (x_axis, y_axis): (&Axis, &Axis)) -> Result<(), PlotError> {
+        let level = |(_, value): &(String, f64)| {
+            let ends = vec![(x_axis.range.0, *value), (x_axis.range.1, *value)];
+            line(ends, stroke(LEVEL.colour, 1.5), LEVEL.dash)
+        };
+        let mut elements: Vec<_> = self.levels.iter().map(level).collect();
+        for ((x, s), style) in self.curves.iter().zip(styles) {
+            for run in runs(x.len(), |k| x[k].is_finite() && s.ends(k).is_some()) {
+                let ends: Vec<_> = run.filter_map(|k| Some((x[k], s.ends(k)?))).collect();
+                let upper = ends.iter().map(|(x, (_, hi))| (*x, *hi));
+                let lower = ends.iter().rev().map(|(x, (lo, _))| (*x, *lo));
+                let band: Vec<_> = upper.chain(lower).collect();
+                elements.push(Polygon::new(band, style.colour.mix(0.18)).into_dyn());
+            }
+        }
+        let mut markers = Vec::new();
+        for ((x, s), style) in self.curves.iter().zip(styles) {
+            for run in runs(x.len(), |k| x[k].is_finite() && s.values[k].is_finite()) {
+                let points: Vec<_> = run.map(|k| (x[k], s.values[k])).collect();
+                // A point without neighbours would vanish without a marker.
+                if self.marked(x) || points.len() == 1 {
+                    let shown = points.iter().step_by(x.len().div_ceil(16));
+                    let shown = shown.filter(|point| x_axis.holds(point.0) && y_axis.holds(point.1));
+                    markers.extend(shown.map(|point| marker(*point, style.marker, style.colour)));
+                }
+                elements.push(line(points, stroke(style.colour, 1.8), style.dash));
+            }
+        }
+        plot.svg.clipped(plot.chart.plotting_area(), elements)?;
+        // Half a marker at the border would look like an error.
+        plot.chart.draw_series(markers)?;
+        Ok(())
     }
 }
 
 impl Figure for Lines {
     fn draw(&self) -> Result<Drawing, PlotError> {
-        let mut notes = self.notes.clone();
-        notes.extend(self.check()?);
-        let (mut x, y) = self.scales()?;
-        x.whole = self.series.iter().flat_map(|s| &s.x).all(|v| v.fract() == 0.0);
-        let (w, h) = self.area;
-        let mut styles = palette::styles(self.series.iter().map(|s| s.name.as_str()));
-        if self.ordered {
-            styles = palette::in_order(self.series.len());
+        let notes = self.check()?;
+        let size = self.captions.size.unwrap_or((460.0, 290.0));
+        let (x, y) = self.axes(size)?;
+        let mut styles = palette::styles(self.curves.iter().map(|(_, s)| s.name.as_str()), self.ordered);
+        if self.curves.len() == 1 {
+            styles[0].dash = None;
         }
-        let colour = |i: usize| match self.ordered {
-            true => palette::ramp(i, self.series.len()),
-            false => styles[i].colour.to_string(),
-        };
-        let few = self.series.iter().all(|s| s.x.len() <= 16);
-        let marked = self.markers.unwrap_or(few);
-        let mut keys: Vec<Key> = self
-            .series
-            .iter()
-            .enumerate()
-            .map(|(i, s)| Key {
-                name: s.name.clone(),
-                colour: colour(i),
-                dash: styles[i].dash,
-                marker: (marked || s.x.len() == 1).then_some(styles[i].marker),
-                patch: false,
-            })
-            .collect();
-        keys.extend(self.levels.iter().map(|(name, _)| Key {
-            name: name.clone(),
-            colour: FAINT.into(),
-            dash: "1.5 3",
-            marker: None,
-            patch: false,
-        }));
-        let samples: Vec<Option<usize>> = keys.iter().map(|k| k.marker).collect();
+        let sample = |x: &[f64]| if self.marked(x) { Sample::MarkedLine } else { Sample::Line };
+        let curves = self.curves.iter().zip(&styles).map(|((x, s), style)| Key::new(&s.name, *style, sample(x)));
+        let levels = self.levels.iter().map(|(name, _)| Key::new(name, LEVEL, Sample::Line));
         // One nameless curve needs no legend.
-        if keys.len() == 1 && keys[0].name.is_empty() {
-            keys.clear();
-        }
-        let frame = Frame {
-            title: &self.title,
-            area: self.area,
-            x: Side::bottom(&x, w, self.x.label.clone()),
-            y: Side::left(&y, h, self.y.label.clone()),
-            keys,
-            legend: self.legend,
-            notes: &notes,
-        };
-        let (mut d, area) = frame.open();
-        // Far outside is as good as at the border, and keeps coordinates short.
-        let px = |v: f64| (x.at(v) * w).clamp(-1e4, 1e4);
-        let py = |v: f64| match v <= 0.0 && y.kind != Kind::Linear {
-            true => h + 10.0,
-            false => ((1.0 - y.at(v)) * h).clamp(-1e4, 1e4),
-        };
-        d.clipped(area, |d| {
-            for (_, value) in &self.levels {
-                d.line((0.0, py(*value)), (w, py(*value)), Stroke(FAINT, 1.5, "1.5 3"));
-            }
-            for (i, s) in self.series.iter().enumerate() {
-                let Some((lo, hi)) = &s.band else { continue };
-                let finite = |k: &usize| s.x[*k].is_finite() && lo[*k].is_finite() && hi[*k].is_finite();
-                for run in runs(s.x.len(), finite) {
-                    let upper = run.clone().map(|k| (px(s.x[k]), py(hi[k])));
-                    let lower = run.rev().map(|k| (px(s.x[k]), py(lo[k])));
-                    d.shape(&upper.chain(lower).collect::<Vec<_>>(), &colour(i), 0.18);
-                }
-            }
-            for (i, s) in self.series.iter().enumerate() {
-                let finite = |k: &usize| s.x[*k].is_finite() && s.y[*k].is_finite();
-                for run in runs(s.x.len(), finite) {
-                    let points: Vec<_> = run.map(|k| (px(s.x[k]), py(s.y[k]))).collect();
-                    d.path(&points, Stroke(&colour(i), 1.8, styles[i].dash));
-                    // A point without neighbours would vanish.
-                    if points.len() == 1 && samples[i].is_none() {
-                        d.circle(points[0], 2.5, &colour(i));
-                    }
-                }
-            }
-        });
-        // Markers are drawn last and unclipped: half a marker at the border looks like an error.
-        for (i, s) in self.series.iter().enumerate() {
-            let Some(shape) = samples[i] else { continue };
-            for k in (0..s.x.len()).step_by(s.x.len().div_ceil(16)) {
-                let (cx, cy) = (px(s.x[k]), py(s.y[k]));
-                if (-0.5..=w + 0.5).contains(&cx) && (-0.5..=h + 0.5).contains(&cy) {
-                    marker(&mut d, (area[0] + cx, area[1] + cy), shape, &colour(i));
-                }
-            }
-        }
-        if self.series.len() == 1 && self.series[0].x.len() == 1 {
-            let s = &self.series[0];
-            let label = super::scale::number(s.y[0]);
-            let at = (area[0] + px(s.x[0]), area[1] + py(s.y[0]) - 14.0);
-            d.text(at, &label, Set::new(SMALL, Anchor::Middle));
-        }
-        Ok(d)
+        let alone = self.curves.len() == 1 && self.curves[0].1.name.is_empty();
+        let keys = curves.filter(|_| !alone).chain(levels).collect();
+        let axes = (x.clone(), y.clone());
+        let paint = Box::new(move |plot: &mut Plot| self.paint(plot, &styles, (&axes.0, &axes.1)));
+        let charts = vec![Chart { title: String::new(), x, y, paint }];
+        Page { notes, keys, charts, ..Page::new(&self.captions, size) }.draw()
     }
 }
 
 /// The stretches of `0..n` where `good` holds.
-fn runs(n: usize, good: impl Fn(&usize) -> bool) -> Vec<std::ops::Range<usize>> {
+fn runs(n: usize, good: impl Fn(usize) -> bool) -> Vec<std::ops::Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
     for i in 0..=n {
-        if i == n || !good(&i) {
+        if i == n || !good(i) {
             if start < i {
                 runs.push(start..i);
             }
@@ -390,9 +279,10 @@ mod tests {
 
     #[test]
     fn a_value_that_is_not_finite_breaks_the_line_and_is_counted() {
-        let svg = Lines::new("").line("a", [1, 2, 3, 4, 5], [1.0, 2.0, f64::NAN, 2.0, 1.0]).svg().unwrap();
-        assert!(svg.contains("a: 1 value is not finite") && !svg.contains("NaN"), "{svg}");
-        assert_eq!(svg.matches("stroke-width=\"1.8\"").count(), 2);
+        let svg = Lines::new("").line("softmax", [1, 2, 3, 4, 5], [1.0, 2.0, f64::NAN, 2.0, 1.0]).svg().unwrap();
+        assert!(svg.contains("softmax: 1 value is not finite") && !svg.contains("NaN"), "{svg}");
+        let curve = svg.lines().find(|line| line.contains("stroke-width=\"1.8\"")).unwrap();
+        assert_eq!(curve.matches('M').count(), 2, "{curve}");
         assert!(Lines::new("").line("a", [1], [f64::NAN]).svg().is_err());
     }
 

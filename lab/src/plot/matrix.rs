@@ -1,15 +1,21 @@
-//! What heat maps share: the matrix, its colours and its cells.
+//! What heat maps share: the matrix, its axes, and its cells in colours.
 
-use super::canvas::Drawing;
-use super::palette::{ColourMap, MISSING, hex};
-use super::{Number, PlotError, checked_range, numbers, png};
+use super::axis::{Axis, Scale};
+use super::backend::Drawing;
+use super::captions::Captions;
+use super::colour_bar::ColourBar;
+use super::ink::{SMALL, font};
+use super::number::{counted, number, numbers};
+use super::page::{Chart, Page, Plot};
+use super::palette::MISSING;
+use super::tint::Tint;
+use super::{Number, PlotError, text};
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
 use std::collections::BTreeMap;
 
 /// Above this many cells a matrix is embedded as a picture.
 const VECTOR_CELLS: usize = 128 * 128;
-/// Steps of a colour map: even, so that zero has one of its own, and few enough for a PNG palette
-/// with two more colours.
-const LEVELS: f64 = 252.0;
 /// Above this many cells along an axis, blocks of cells are averaged.
 const MOST: usize = 512;
 
@@ -33,8 +39,8 @@ impl Matrix {
             return Err(PlotError::empty(figure, what));
         }
         if let Some(i) = self.0.iter().position(|row| row.len() != columns) {
-            let because = "as row 0 has";
-            return Err(PlotError::length(figure, format!("row {i} of {what}"), self.0[i].len(), columns, because));
+            let what = format!("row {i} of {what} has length {}", self.0[i].len());
+            return Err(PlotError::data(figure, what, format!("{columns} as row 0 has")));
         }
         Ok((self.0.len(), columns))
     }
@@ -48,147 +54,210 @@ impl Matrix {
         })
     }
 
-    /// Means over blocks, so that no axis has more than [`MOST`] cells; and the block's side.
-    fn pooled(&self) -> (Self, usize) {
-        let side = self.0.len().max(self.0[0].len()).div_ceil(MOST);
-        let pool = |band: &[Vec<f64>]| -> Vec<f64> {
-            (0..band[0].len())
-                .step_by(side)
-                .map(|j| {
-                    let block = band.iter().flat_map(|row| &row[j..(j + side).min(row.len())]);
-                    let (sum, n) = block.filter(|v| v.is_finite()).fold((0.0, 0u32), |(s, n), v| (s + v, n + 1));
-                    if n == 0 { f64::NAN } else { sum / f64::from(n) }
-                })
-                .collect()
+    /// Means over blocks of `side × side` cells.
+    fn pooled(&self, side: usize) -> Self {
+        let mean = |band: &[Vec<f64>], j: usize| {
+            let (mut sum, mut n) = (0.0, 0u32);
+            for row in band {
+                for v in row[j..row.len().min(j + side)].iter().filter(|v| v.is_finite()) {
+                    sum += v;
+                    n += 1;
+                }
+            }
+            if n == 0 { f64::NAN } else { sum / f64::from(n) }
         };
-        (Self(self.0.chunks(side).map(pool).collect()), side)
+        let pool = |band: &[Vec<f64>]| (0..band[0].len()).step_by(side).map(|j| mean(band, j)).collect();
+        Self(self.0.chunks(side).map(pool).collect())
     }
 }
 
-/// The colours of a figure: which map, over which values.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tint {
-    pub map: ColourMap,
-    pub lo: f64,
-    pub hi: f64,
+/// How matrices are shown; the same for all panels of a figure.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    pub value: String,
+    pub x_tokens: Option<Vec<String>>,
+    pub y_tokens: Option<Vec<String>>,
+    pub causal: bool,
+    pub annotate: bool,
+    pub range: Option<(f64, f64)>,
 }
 
-impl Tint {
-    /// Sequential from zero for values that are never negative (from the least value if that is
-    /// more than half of the greatest), diverging and centred at zero otherwise.
-    pub fn fit(
-        figure: &str,
-        values: impl Iterator<Item = f64>,
-        fixed: Option<(f64, f64)>,
-        diverging: bool,
-    ) -> Result<Self, PlotError> {
-        let fixed = checked_range(figure, "colour range", fixed, false)?;
-        let finite = values.filter(|v| v.is_finite());
-        let (lo, hi) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
-        if lo > hi {
-            return Err(PlotError::empty(figure, "the matrix (without what is not finite)"));
+/// The setters that figures of matrices share, for a builder with a field `look`.
+macro_rules! mapped {
+    ($figure:ty) => {
+        impl $figure {
+            /// Label and unit of the colour bar (unit `""`: none).
+            pub fn value(mut self, label: &str, unit: &str) -> Self {
+                self.look.value = crate::plot::text::with_unit(label, unit);
+                self
+            }
+
+            /// Labels for rows and columns alike: the tokens of a square pattern.
+            pub fn tokens(self, tokens: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
+                self.x_tokens(tokens.clone()).y_tokens(tokens)
+            }
+
+            /// One label for each column.
+            pub fn x_tokens(mut self, tokens: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.look.x_tokens = Some(tokens.into_iter().map(Into::into).collect());
+                self
+            }
+
+            /// One label for each row.
+            pub fn y_tokens(mut self, tokens: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.look.y_tokens = Some(tokens.into_iter().map(Into::into).collect());
+                self
+            }
+
+            /// Leaves blank what a causal model cannot see: the keys after the query. With fewer
+            /// rows than columns, the rows are the last queries.
+            pub fn causal(mut self) -> Self {
+                self.look.causal = true;
+                self
+            }
+
+            /// Colours from `lo` to `hi` instead of from the data (made symmetric if `lo` is
+            /// negative).
+            pub fn range(mut self, lo: f64, hi: f64) -> Self {
+                self.look.range = Some((lo, hi));
+                self
+            }
         }
-        let (lo, hi) = fixed.unwrap_or((lo, hi));
-        let most = lo.abs().max(hi.abs());
-        let (map, lo, hi) = if diverging || lo < -1e-9 * most {
-            (ColourMap::Diverging, -most, most)
-        } else if fixed.is_some() || (lo > 0.5 * hi && lo < hi * (1.0 - 1e-9)) {
-            (ColourMap::Sequential, lo, hi)
-        } else {
-            (ColourMap::Sequential, 0.0, hi.max(0.0))
-        };
-        let hi = if hi > lo { hi } else { lo + 1.0 };
-        Ok(Self { map, lo: if most == 0.0 && lo != 0.0 { -1.0 } else { lo }, hi })
+    };
+}
+pub(super) use mapped;
+
+impl Look {
+    /// Counts of labels and cells agree, or an error that names both.
+    pub fn check(&self, figure: &str, of: &str, (rows, columns): (usize, usize)) -> Result<(), PlotError> {
+        for (what, tokens, cells) in [("columns", &self.x_tokens, columns), ("rows", &self.y_tokens, rows)] {
+            if let Some(tokens) = tokens.as_ref().filter(|tokens| tokens.len() != cells) {
+                let expected = format!("{cells} (the matrix has {cells} {what})");
+                let what = format!("the list of tokens for {what}{of} has length {}", tokens.len());
+                return Err(PlotError::data(figure, what, expected));
+            }
+        }
+        Ok(())
     }
 
-    /// The step of the colour map, `0..=LEVELS`, that shows a finite `value`.
-    fn level(&self, value: f64) -> f64 {
-        (((value - self.lo) / (self.hi - self.lo)).clamp(0.0, 1.0) * LEVELS).round()
+    /// One or more matrices of known shape, each with its title, in boxes of `w × h` pixels.
+    pub fn draw(
+        &self,
+        captions: &Captions,
+        panels: &[(String, &Matrix)],
+        columns: usize,
+        (w, h): (f64, f64),
+    ) -> Result<Drawing, PlotError> {
+        let values = || panels.iter().flat_map(|(_, matrix)| matrix.cells(self.causal).map(|cell| cell.2));
+        let tint = Tint::fit(&captions.title, values(), self.range)?;
+        let shapes = panels.iter().map(|(_, matrix)| (matrix.0.len(), matrix.0[0].len()));
+        let side = shapes.clone().map(|(rows, columns)| rows.max(columns).div_ceil(MOST)).max().unwrap_or(1);
+        let cells: usize = shapes.clone().map(|(rows, columns)| rows * columns).sum();
+
+        let (mut notes, mut stride) = (Vec::new(), 1);
+        let beyond = values().filter(|v| v.is_finite() && (*v < tint.lo || *v > tint.hi)).count();
+        if beyond > 0 {
+            let (lo, hi) = (number(tint.lo), number(tint.hi));
+            notes.push(format!("{} outside {lo} to {hi} and drawn in the end colour", counted(beyond, "value")));
+        }
+        if side > 1 {
+            notes.push(format!("each point is the mean of {side} × {side} values"));
+        }
+        let mut charts = Vec::new();
+        for ((title, matrix), (rows, columns)) in panels.iter().zip(shapes) {
+            let (x, every) = labels(self.x_tokens.as_deref(), columns, w, false);
+            stride = stride.max(every);
+            let (y, every) = labels(self.y_tokens.as_deref(), rows, h, true);
+            stride = stride.max(every);
+            let (tint, matrix) = (&tint, if side > 1 { matrix.pooled(side) } else { (*matrix).clone() });
+            charts.push(Chart {
+                title: title.clone(),
+                x,
+                y,
+                paint: Box::new(move |plot| match cells / (side * side) <= VECTOR_CELLS {
+                    true => self.paint(plot, &matrix, side, tint),
+                    false => self.paint_image(plot, &matrix, tint),
+                }),
+            });
+        }
+        if stride > 1 {
+            let end = ["nd", "rd"].get(stride - 2).unwrap_or(&"th");
+            notes.push(format!("every {stride}{end} token is labelled"));
+        }
+        let missing = values().any(|v| !v.is_finite());
+        let bar = ColourBar::new(&tint, &self.value, h.max(110.0), missing);
+        Page { notes, columns, charts, mesh: false, colours: Some(bar), ..Page::new(captions, (w, h)) }.draw()
     }
 
-    pub fn at(&self, value: f64) -> [u8; 3] {
-        match value.is_finite() {
-            true => self.map.at(self.level(value) / LEVELS),
-            false => MISSING,
+    fn paint(&self, plot: &mut Plot, matrix: &Matrix, side: usize, tint: &Tint) -> Result<(), PlotError> {
+        // By colour, so that the backend makes one element of each; neighbours in a row at once.
+        let mut runs: BTreeMap<Option<usize>, Vec<[(usize, usize); 2]>> = BTreeMap::new();
+        for (i, j, value) in matrix.cells(self.causal) {
+            let like = runs.entry(tint.level(value)).or_default();
+            match like.last_mut() {
+                Some([_, end]) if *end == (j, i + 1) => end.0 += 1,
+                _ => like.push([(j, i), (j + 1, i + 1)]),
+            }
         }
+        let place = |(j, i): (usize, usize)| ((j * side) as f64, (i * side) as f64);
+        for (level, runs) in runs {
+            let colour = level.map_or(MISSING, |level| tint.colours[level]).filled();
+            plot.chart.draw_series(runs.into_iter().map(|corners| Rectangle::new(corners.map(place), colour)))?;
+        }
+        if self.annotate {
+            let cells = matrix.cells(self.causal).filter(|cell| cell.2.is_finite());
+            plot.chart.draw_series(cells.map(|(i, j, value)| {
+                let RGBColor(r, g, b) = tint.at(value);
+                let bright = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b) > 140.0;
+                let style = font(SMALL, if bright { BLACK } else { WHITE }, HPos::Center);
+                Text::new(number(value), (j as f64 + 0.5, i as f64 + 0.5), style)
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn paint_image(&self, plot: &mut Plot, matrix: &Matrix, tint: &Tint) -> Result<(), PlotError> {
+        let (rows, columns) = (matrix.0.len(), matrix.0[0].len());
+        let mut rgb = vec![255; rows * columns * 3];
+        for (i, j, value) in matrix.cells(self.causal) {
+            let RGBColor(r, g, b) = tint.at(value);
+            rgb[3 * (i * columns + j)..][..3].copy_from_slice(&[r, g, b]);
+        }
+        let (x, y) = plot.chart.plotting_area().get_pixel_range();
+        let size = [x.start, y.start, x.end - x.start, y.end - y.start];
+        plot.svg.image(size, (columns as u32, rows as u32), &rgb)
     }
 }
 
-/// Draws the cells into the box. Returns the side of the averaged blocks (1: none).
-pub(super) fn paint(
-    d: &mut Drawing,
-    [x, y, w, h]: [f64; 4],
-    matrix: &Matrix,
-    tint: &Tint,
-    causal: bool,
-    panels: usize,
-) -> usize {
-    let (matrix, side) = matrix.pooled();
-    let (rows, columns) = (matrix.0.len(), matrix.0[0].len());
-    let (cw, ch) = (w / columns as f64, h / rows as f64);
-    if rows * columns * panels <= VECTOR_CELLS {
-        let mut by_colour: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-        for (i, j, value) in matrix.cells(causal) {
-            let corner = (x + j as f64 * cw, y + i as f64 * ch);
-            by_colour.entry(hex(tint.at(value))).or_default().push(corner);
+/// The axis of `count` cells along `length` pixels, labelled with tokens, or with positions where
+/// there are none; and every how many cells a token stands. Rows run downwards.
+fn labels(tokens: Option<&[String]>, count: usize, length: f64, rows: bool) -> (Axis, usize) {
+    let n = count as f64;
+    let stride = match tokens {
+        Some(_) => (13.0 * n / length).ceil().max(1.0) as usize,
+        None => 1,
+    };
+    let ticks = match tokens {
+        Some(tokens) => {
+            let label = |token: &String| text::shorten(&text::visible(token), 16);
+            tokens.iter().enumerate().step_by(stride).map(|(i, t)| (i as f64 + 0.5, label(t))).collect()
         }
-        for (colour, corners) in &by_colour {
-            d.cells(corners, (cw, ch), colour);
+        None => {
+            let range = (0.0, (n - 1.0).max(0.5));
+            let axis = match rows {
+                true => Axis::side(Scale::Linear, range, length, true),
+                false => Axis::bottom(Scale::Linear, range, length, true),
+            };
+            axis.ticks.into_iter().map(|(i, label)| (i + 0.5, label)).collect()
         }
-    } else {
-        // The levels, one colour for what is not finite, one for what is blank.
-        let mut palette: Vec<[u8; 4]> =
-            (0..=LEVELS as u8).map(|k| tint.map.at(f64::from(k) / LEVELS)).map(|[r, g, b]| [r, g, b, 255]).collect();
-        palette.push([MISSING[0], MISSING[1], MISSING[2], 255]);
-        palette.push([255, 255, 255, 255]);
-        let mut pixels = vec![254u8; rows * columns];
-        for (i, j, value) in matrix.cells(causal) {
-            pixels[i * columns + j] = if value.is_finite() { tint.level(value) as u8 } else { 253 };
-        }
-        let png = png::indexed(columns, rows, &palette, &pixels);
-        d.image([x, y, w, h], &png, cw.min(ch) >= 1.0);
-    }
-    d.outline([x, y, w, h], "#888888");
-    side
-}
-
-/// Notes that follow from the data: values beyond a given range, averaged blocks, thinned labels.
-pub(super) fn notes(beyond: usize, tint: &Tint, side: usize, stride: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    if beyond > 0 {
-        let (lo, hi) = (super::scale::number(tint.lo), super::scale::number(tint.hi));
-        notes.push(format!("{} outside {lo} to {hi} and drawn in the end colour", super::counted(beyond, "value")));
-    }
-    if side > 1 {
-        notes.push(format!("each point is the mean of {side} × {side} values"));
-    }
-    if stride > 1 {
-        let end = match stride {
-            2 => "nd",
-            3 => "rd",
-            _ => "th",
-        };
-        notes.push(format!("every {stride}{end} token is labelled"));
-    }
-    notes
+    };
+    (Axis::labelled(if rows { (n, 0.0) } else { (0.0, n) }, ticks, tokens.is_some()), stride)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_never_negative_are_shown_from_zero() {
-        let tint = |cells: &[f64]| {
-            let t = Tint::fit("", cells.iter().copied(), None, false).unwrap();
-            (t.map, t.lo, t.hi)
-        };
-        assert_eq!(tint(&[0.1, 0.8]), (ColourMap::Sequential, 0.0, 0.8));
-        assert_eq!(tint(&[0.9, 0.95]), (ColourMap::Sequential, 0.9, 0.95));
-        assert_eq!(tint(&[0.3]), (ColourMap::Sequential, 0.0, 0.3));
-        assert_eq!(tint(&[0.0, 0.0]), (ColourMap::Sequential, 0.0, 1.0));
-        assert_eq!(tint(&[-2.0]), (ColourMap::Diverging, -2.0, 2.0));
-    }
 
     #[test]
     fn a_causal_matrix_with_few_rows_shows_the_last_queries() {

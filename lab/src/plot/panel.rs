@@ -1,5 +1,7 @@
-use super::frame::{TITLE, headline};
-use super::{Drawing, Figure, PlotError, text};
+use super::backend::{FINE, Svg};
+use super::ink::units;
+use super::page::{headline, title_lines};
+use super::{Drawing, Figure, PlotError};
 
 /// Several figures in one, row by row.
 ///
@@ -42,24 +44,32 @@ impl Figure for Panel {
             return Err(PlotError::empty(&self.title, "the list of figures"));
         }
         if self.columns == 0 {
-            return Err(PlotError::value(&self.title, "the count of columns", 0, "at least 1"));
+            return Err(PlotError::data(&self.title, "the count of columns is 0", "at least 1"));
         }
         let drawn: Vec<Drawing> = self.figures.iter().map(|f| f.draw()).collect::<Result<_, _>>()?;
         let columns = self.columns.min(drawn.len());
-        let widths: Vec<f64> =
-            (0..columns).map(|c| drawn.iter().skip(c).step_by(columns).map(|d| d.width).fold(0.0, f64::max)).collect();
-        let heights: Vec<f64> =
-            drawn.chunks(columns).map(|row| row.iter().map(|d| d.height).fold(0.0, f64::max)).collect();
-        let width = widths.iter().sum::<f64>();
-        let title = text::wrap(&self.title, TITLE * 1.13, width - 24.0);
-        let top = if title.is_empty() { 0.0 } else { title.len() as f64 * 19.0 + 10.0 };
-        let mut d = Drawing::new(width, top + heights.iter().sum::<f64>());
-        headline(&mut d, &title, width / 2.0);
-        for (i, part) in drawn.iter().enumerate() {
-            let x = widths[..i % columns].iter().sum();
-            let y = top + heights[..i / columns].iter().sum::<f64>();
-            d.place((x, y), part);
+        let widest = |c: usize| drawn.iter().skip(c).step_by(columns).map(|d| d.width).max().unwrap_or(0);
+        let widths: Vec<u32> = (0..columns).map(widest).collect();
+        let heights: Vec<u32> =
+            drawn.chunks(columns).map(|row| row.iter().map(|d| d.height).max().unwrap_or(0)).collect();
+        let width: u32 = widths.iter().sum();
+        let (title, top) = title_lines(&self.title, f64::from(width));
+        let top = if title.is_empty() { 0.0 } else { top + 10.0 };
+        let svg = Svg::new(width, top as u32 + heights.iter().sum::<u32>(), FINE);
+        headline(&svg.area(), &title, f64::from(width) / 2.0)?;
+        // Where one column or row ends and the next begins.
+        let ends = |sizes: &[u32]| -> Vec<i32> {
+            let sums = sizes.iter().scan(0, |sum, size| {
+                *sum += size;
+                Some(units(f64::from(*sum)))
+            });
+            sums.take(sizes.len() - 1).collect()
+        };
+        let (_, body) = svg.area().split_vertically(units(top));
+        let cells = body.split_by_breakpoints(ends(&widths), ends(&heights));
+        for (cell, figure) in cells.iter().zip(&drawn) {
+            svg.place(cell.get_base_pixel(), figure);
         }
-        Ok(d)
+        Ok(svg.finish())
     }
 }

@@ -1,6 +1,7 @@
+use super::backend::Svg;
 use super::{Drawing, Figure, PlotError};
 use plotters::coord::Shift;
-use plotters::prelude::{DrawingArea, IntoDrawingArea, SVGBackend};
+use plotters::prelude::DrawingArea;
 
 /// Anything the other figures do not do, drawn with `plotters` and shown or saved like them.
 ///
@@ -15,24 +16,19 @@ use plotters::prelude::{DrawingArea, IntoDrawingArea, SVGBackend};
 /// ```
 pub struct Sketch {
     size: (u32, u32),
-    drawn: Result<String, String>,
+    drawn: Result<Drawing, String>,
 }
 
 impl Sketch {
-    /// Calls `draw` with an empty area of `width × height` pixels.
+    /// Calls `draw` with an empty area of `width × height` pixels; its coordinates are whole pixels.
     pub fn new(
         width: u32,
         height: u32,
-        draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Box<dyn std::error::Error>>,
+        draw: impl FnOnce(&DrawingArea<Svg, Shift>) -> Result<(), Box<dyn std::error::Error>>,
     ) -> Self {
-        let mut svg = String::new();
-        let result = {
-            let area = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
-            draw(&area).and_then(|()| Ok(area.present()?))
-        };
-        // plotters escapes markup but passes on control characters, which XML forbids.
-        svg.retain(|c| c == '\n' || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')));
-        Self { size: (width, height), drawn: result.map(|()| svg).map_err(|error| error.to_string()) }
+        let svg = Svg::new(width, height, 1.0);
+        let result = draw(&svg.area());
+        Self { size: (width, height), drawn: result.map(|()| svg.finish()).map_err(|error| error.to_string()) }
     }
 }
 
@@ -40,15 +36,8 @@ impl Figure for Sketch {
     fn draw(&self) -> Result<Drawing, PlotError> {
         let (width, height) = self.size;
         if width == 0 || height == 0 {
-            return Err(PlotError::value("sketch", "the size", format!("{width} × {height}"), "at least 1 × 1"));
+            return Err(PlotError::data("sketch", format!("the size is {width} × {height}"), "at least 1 × 1"));
         }
-        match &self.drawn {
-            Ok(svg) => {
-                let mut d = Drawing::new(f64::from(width), f64::from(height));
-                d.raw(svg);
-                Ok(d)
-            }
-            Err(error) => Err(PlotError::value("sketch", "the drawing", error, "no error from plotters")),
-        }
+        self.drawn.clone().map_err(PlotError::Draw)
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn visible(token: &str) -> String {
     token.chars().map(|c| if c == ' ' { '␣' } else { ink(c) }).collect()
 }
 
+/// Bytes as token labels: ASCII as it is, other bytes in hexadecimal.
+pub fn byte_tokens(bytes: &[u8]) -> Vec<String> {
+    bytes.iter().map(|b| if b.is_ascii() { (*b as char).to_string() } else { format!("{b:02X}") }).collect()
+}
+
 /// Running text (titles, names): spaces stay, control characters get a symbol.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(ink).collect()
