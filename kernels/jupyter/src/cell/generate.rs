@@ -10,6 +10,22 @@ use std::ops::Range;
 /// changed; the loader looks it up in the one library it has just opened.
 pub const ENTRY: &str = "attention_cell";
 
+/// How the last expression of a cell is shown, decided by method lookup in one compilation: the cell
+/// calls `(&value).evcxr_display()`, and lookup tries `T::evcxr_display(&self)` first (the type's own
+/// method, or any trait's, as evcxr has it), then `&T: Debug`, then anything at all.
+///
+/// Part of every cell and not of the library, where rustc would offer these traits for import to a
+/// cell of evcxr, which then takes its own fallback to `Debug` for failed.
+const SHOW: &str = "\
+trait __ShowUnit { fn evcxr_display(&self); }
+impl __ShowUnit for () { fn evcxr_display(&self) {} }
+trait __ShowDebug { fn evcxr_display(&self); }
+impl<T: ::std::fmt::Debug> __ShowDebug for &T { fn evcxr_display(&self) { ::attention::cell_runtime::show::debug(*self) } }
+trait __ShowAny { fn evcxr_display(&mut self); }
+impl<T> __ShowAny for &T {
+    fn evcxr_display(&mut self) { ::attention::cell_runtime::show::type_name(::std::any::type_name::<T>()) }
+}";
+
 /// A generated source file.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -134,10 +150,10 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
              fn __reveal<T: __Reveal>(_: &T) {}",
         );
     }
-    out.generated(&format!(
-        "#[unsafe(no_mangle)]\npub extern \"C\" fn {ENTRY}() {{\n\
-         use ::attention::cell_runtime::show::{{ShowUnit as _, ShowDebug as _, ShowAny as _}};"
-    ));
+    if cell.last.is_some() {
+        out.generated(SHOW);
+    }
+    out.generated(&format!("#[unsafe(no_mangle)]\npub extern \"C\" fn {ENTRY}() {{"));
     let used: Vec<_> = scope.variables.iter().filter(|(name, _)| cell.mentioned.contains(*name)).collect();
     for (name, variable) in &used {
         let mutable = if variable.mutable { "mut " } else { "" };
