@@ -43,6 +43,26 @@ impl Cache {
         all
     }
 
+    /// Appends `tensor` to the slot along `dim`, keeps the last `most` of it, and returns them.
+    pub fn append_last<const D: usize>(
+        &mut self,
+        slot: &'static str,
+        tensor: Tensor<D>,
+        dim: usize,
+        most: Option<usize>,
+    ) -> Tensor<D> {
+        let all = self.append(slot, tensor, dim);
+        let length = all.dims()[dim];
+        match most {
+            Some(most) if most < length => {
+                let last = all.narrow(dim, length - most, most);
+                self.set(slot, last.clone());
+                last
+            }
+            _ => all,
+        }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.slots.values().map(Value::bytes).sum()

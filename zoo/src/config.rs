@@ -1,6 +1,6 @@
 //! What a model is made of, as JSON.
 
-use crate::error::{ZooError, positive};
+use crate::error::{ZooError, positive, positive_number};
 use crate::{Decoder, MixerConfig};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -83,13 +83,8 @@ impl ModelConfig {
         positive("d_model", self.d_model)?;
         positive("d_ff", self.d_ff)?;
         positive("layers", self.layers)?;
-        for (name, value) in [("norm_eps", self.norm_eps), ("init_std", self.init_std)] {
-            if !(value > 0.0 && value.is_finite()) {
-                let expected = "a positive number".into();
-                return Err(ZooError::Invalid { name, value: value.to_string(), expected });
-            }
-        }
-        Ok(())
+        positive_number("norm_eps", self.norm_eps)?;
+        positive_number("init_std", self.init_std)
     }
 
     /// The mixer of block `layer`.

@@ -33,3 +33,10 @@ pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, ZooErr
     }
     Ok(value)
 }
+
+pub(crate) fn positive_number(name: &'static str, value: f64) -> Result<(), ZooError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(ZooError::Invalid { name, value: value.to_string(), expected: "a positive number".into() })
+}

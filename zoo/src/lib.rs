@@ -16,8 +16,9 @@ mod linear;
 mod mixer;
 pub mod mixers;
 mod norm;
+mod position;
 pub mod presets;
-mod rope;
+pub mod pretrained;
 pub mod tap;
 
 pub use block::Block;
@@ -31,6 +32,6 @@ pub use linear::Linear;
 pub use mixer::Mixer;
 pub use mixers::*;
 pub use norm::{RmsNorm, l2_norm};
+pub use position::{Position, Rope, RopeLayout, RopeScaling};
 pub use presets::preset;
-pub use rope::Position;
 pub use tap::{Patch, Record, Silent, Tap, Value};

@@ -48,7 +48,7 @@ fn step_by_step_equals_all_at_once() {
 }
 
 #[test]
-fn only_the_linear_mixer_decodes_in_constant_memory() {
+fn only_states_and_windows_decode_in_constant_memory() {
     let device = Device::flex();
     for (name, config) in mixers() {
         let mixer = build(&config, &device);
@@ -62,6 +62,9 @@ fn only_the_linear_mixer_decodes_in_constant_memory() {
             .collect();
         match config {
             MixerConfig::GatedDelta(_) => assert_eq!(bytes[0], bytes[5], "{name}"),
+            MixerConfig::Softmax(SoftmaxConfig { window: Some(window), .. }) => {
+                assert_eq!(bytes[5], window.min(6) * bytes[0], "{name}");
+            }
             _ => assert_eq!(bytes[5], 6 * bytes[0], "{name}"),
         }
     }

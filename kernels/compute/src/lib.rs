@@ -11,5 +11,5 @@ mod trace;
 
 pub use gated_delta_rule::{DeltaForm, gated_delta_rule};
 pub use short_conv::short_conv;
-pub use softmax_attention::softmax_attention;
+pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};
 pub use trace::{Implementation, Ran, trace};

@@ -5,12 +5,12 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device, TensorData};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use zoo::checkpoint;
+use zoo::{checkpoint, pretrained};
 
 /// Write the logits of a checkpoint for given token ids.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and model.safetensors, or a run, whose last checkpoint is taken
+    /// A folder with config.json and safetensors, ours or Hugging Face's, or a run, whose last checkpoint is taken
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
     /// A safetensors file with an int64 tensor `ids` [batch, time]
@@ -36,7 +36,8 @@ fn write(dir: &Path, ids: &Path, out: &Path, device: &Device) -> Result<[usize; 
     let (ids, [batch, time]) = read(ids)?;
     let last = lab::train::checkpoints(dir).ok().and_then(|mut all| all.pop());
     let dir = last.as_ref().map_or(dir, |(_, checkpoint)| checkpoint);
-    let (config, model) = checkpoint::load(dir, device).context("cannot load the checkpoint")?;
+    let load = if pretrained::is_pretrained(dir) { pretrained::load } else { checkpoint::load };
+    let (config, model) = load(dir, device).context("cannot load the checkpoint")?;
     let vocabulary = config.vocab_size;
     if let Some(at) = ids.iter().position(|&id| id < 0 || id >= vocabulary as i64) {
         bail!("token id {} at [{}, {}] is outside the vocabulary 0..{vocabulary}", ids[at], at / time, at % time);

@@ -20,7 +20,7 @@
 //! Pairs are neighbours, as in unilm: softmax map `2i` with `2i + 1`.
 
 use super::{merge_heads, split_heads};
-use crate::error::{ZooError, divisible, positive};
+use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation::sigmoid};
@@ -49,12 +49,17 @@ pub struct DifferentialConfig {
     /// Channels `d` of one query; by default `d_model / (2 · heads)` in V1, `d_model / heads` in V2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
+    /// ε of the norm of V1's heads.
+    #[serde(default = "eps")]
+    pub norm_eps: f64,
     #[serde(default)]
     pub position: Position,
 }
 
-/// The norm of a V1 head uses the ε of unilm.
-const EPS: f64 = 1e-5;
+/// As in unilm.
+fn eps() -> f64 {
+    1e-5
+}
 
 /// λ_init of block `layer`, counted from 0.
 pub fn lambda_init(layer: usize) -> f64 {
@@ -63,7 +68,7 @@ pub fn lambda_init(layer: usize) -> f64 {
 
 impl DifferentialConfig {
     pub fn new(version: DifferentialVersion, heads: usize) -> Self {
-        Self { version, heads, kv_heads: None, head_dim: None, position: Position::default() }
+        Self { version, heads, kv_heads: None, head_dim: None, norm_eps: eps(), position: Position::default() }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -74,6 +79,7 @@ impl DifferentialConfig {
             (None, DifferentialVersion::V1) => divisible("d_model", d_model, "2 · heads =", 2 * self.heads)?,
             (None, DifferentialVersion::V2) => divisible("d_model", d_model, "heads", self.heads)?,
         };
+        positive_number("norm_eps", self.norm_eps)?;
         self.position.validate(head_dim)
     }
 
@@ -98,7 +104,7 @@ impl DifferentialConfig {
             v_proj: Linear::new(d_model, kv_heads * wide, init),
             o_proj: Linear::residual(heads * wide, d_model, init),
             lambda: match self.version {
-                DifferentialVersion::V1 => Lambda::Layer(LayerLambda::new(d, lambda_init(layer), init)),
+                DifferentialVersion::V1 => Lambda::Layer(LayerLambda::new(d, lambda_init(layer), self.norm_eps, init)),
                 DifferentialVersion::V2 => Lambda::Token(Linear::new(d_model, heads, init)),
             },
             heads,
@@ -156,13 +162,13 @@ pub struct LayerLambda {
 }
 
 impl LayerLambda {
-    fn new(d: usize, lambda_init: f64, init: &mut Init) -> Self {
+    fn new(d: usize, lambda_init: f64, norm_eps: f64, init: &mut Init) -> Self {
         Self {
             q1: init.normal([d], 0.1),
             k1: init.normal([d], 0.1),
             q2: init.normal([d], 0.1),
             k2: init.normal([d], 0.1),
-            norm: RmsNorm::new(2 * d, EPS, init),
+            norm: RmsNorm::new(2 * d, norm_eps, init),
             init: lambda_init,
         }
     }

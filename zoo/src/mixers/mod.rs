@@ -3,11 +3,13 @@
 mod differential;
 mod gated;
 mod gated_delta;
+mod sinks;
 mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
 use crate::error::{ZooError, divisible, positive};

@@ -5,16 +5,21 @@
 //! q = x W_qᵀ, k = x W_kᵀ, v = x W_vᵀ        q, k ← RMSNorm per head (QK-norm), then rotated
 //! A = softmax(q kᵀ / √d + causal mask)       out = concat_h(A v) W_oᵀ
 //! ```
+//! Options: any [`Position`]; a window of the last `window` keys; a soft cap
+//! `s ← softcap · tanh(s / softcap)` on the scores (Gemma 2); a [`Sink`] for surplus weight.
+//!
 //! Shapes: `q [batch, heads, time, d]`, `k, v [batch, kv_heads, time, d]`; query head `h` reads
 //! key head `h / (heads / kv_heads)`: `kv_heads = heads` is MHA, `1` is MQA.
 //!
-//! Parameters: `2·D·H·d + 2·D·Hk·d`, and `2·d` with QK-norm.
+//! Parameters: `2·D·H·d + 2·D·Hk·d`, `2·d` with QK-norm, and those of the sink.
 
+use super::sinks::{Sink, SinkShape};
 use super::{check_heads, merge_heads, split_heads};
-use crate::error::ZooError;
+use crate::error::{ZooError, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use kernels::AttentionOptions;
 use kernels::softmax_attention::{apply, pattern};
 use serde::{Deserialize, Serialize};
 
@@ -31,30 +36,67 @@ pub struct SoftmaxConfig {
     /// Whether queries and keys are normed per head, before rotation.
     #[serde(default = "yes")]
     pub qk_norm: bool,
+    /// ε of that norm.
+    #[serde(default = "eps")]
+    pub norm_eps: f64,
     #[serde(default)]
     pub position: Position,
+    /// How many keys a query sees, its own included; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softcap: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<Sink>,
 }
 
 fn yes() -> bool {
     true
 }
-
-const EPS: f64 = 1e-6;
+fn eps() -> f64 {
+    1e-6
+}
 
 impl SoftmaxConfig {
     /// Multi-head attention with QK-norm and full rotation.
     pub fn new(heads: usize) -> Self {
-        Self { heads, kv_heads: None, head_dim: None, qk_norm: true, position: Position::default() }
+        Self {
+            heads,
+            kv_heads: None,
+            head_dim: None,
+            qk_norm: true,
+            norm_eps: eps(),
+            position: Position::default(),
+            window: None,
+            softcap: None,
+            sink: None,
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
         let head_dim = check_heads(d_model, self.heads, self.kv_heads(), self.head_dim)?;
+        positive_number("norm_eps", self.norm_eps)?;
+        if let Some(window) = self.window {
+            positive("window", window)?;
+        }
+        if let Some(cap) = self.softcap {
+            positive_number("softcap", cap)?;
+        }
+        if let Some(sink) = &self.sink {
+            sink.validate()?;
+        }
         self.position.validate(head_dim)
     }
 
     pub fn parameters(&self, d_model: usize) -> usize {
         let d = self.head_dim(d_model);
-        2 * d_model * d * (self.heads + self.kv_heads()) + if self.qk_norm { 2 * d } else { 0 }
+        2 * d_model * d * (self.heads + self.kv_heads())
+            + if self.qk_norm { 2 * d } else { 0 }
+            + self.sink.map_or(0, |sink| sink.parameters(&self.sink_shape(d_model)))
+    }
+
+    fn sink_shape(&self, d_model: usize) -> SinkShape {
+        SinkShape { heads: self.heads, kv_heads: self.kv_heads(), head_dim: self.head_dim(d_model) }
     }
 
     pub fn init(&self, d_model: usize, init: &mut Init) -> Softmax {
@@ -64,11 +106,10 @@ impl SoftmaxConfig {
             k_proj: Linear::new(d_model, kv_heads * d, init),
             v_proj: Linear::new(d_model, kv_heads * d, init),
             o_proj: Linear::residual(heads * d, d_model, init),
-            q_norm: self.qk_norm.then(|| RmsNorm::new(d, EPS, init)),
-            k_norm: self.qk_norm.then(|| RmsNorm::new(d, EPS, init)),
-            heads,
-            kv_heads,
-            position: self.position,
+            q_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
+            k_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
+            sink: self.sink.and_then(|sink| sink.init(&self.sink_shape(d_model), init)),
+            config: self.clone(),
         }
     }
 
@@ -89,38 +130,53 @@ pub struct Softmax {
     pub o_proj: Linear,
     pub q_norm: Option<RmsNorm>,
     pub k_norm: Option<RmsNorm>,
+    /// The logits `[heads, 1]` or the key `[kv_heads, head_dim]` of the sinks that learn.
+    pub sink: Option<Param<Tensor<2>>>,
     #[module(skip)]
-    heads: usize,
-    #[module(skip)]
-    kv_heads: usize,
-    #[module(skip)]
-    position: Position,
+    config: SoftmaxConfig,
 }
 
 impl Softmax {
     /// Every head's output `[batch, heads, time, d]`, before it is merged and projected.
     /// With a cache the tokens follow those it holds.
     pub(crate) fn attend(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
+        let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
+        let kv_heads = self.config.kv_heads();
         let start = cache.as_ref().map_or(0, |c| c.position());
         let norm = |x, norm: &Option<RmsNorm>| match norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        let q = norm(split_heads(self.q_proj.forward(x.clone()), self.heads), &self.q_norm);
-        let k = norm(split_heads(self.k_proj.forward(x.clone()), self.kv_heads), &self.k_norm);
-        let v = split_heads(self.v_proj.forward(x), self.kv_heads);
-        let q = tap.at("q", self.position.rotate(q, start));
-        let mut k = tap.at("k", self.position.rotate(k, start));
+        let q = norm(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
+        let k = norm(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
+        let v = split_heads(self.v_proj.forward(x), kv_heads);
+        let q = tap.at("q", position.rotate(q, start));
+        let mut k = tap.at("k", position.rotate(k, start));
         let mut v = tap.at("v", v);
         if let Some(cache) = cache {
-            k = cache.append("k", k, 2);
-            v = cache.append("v", v, 2);
+            // What no later query will see is not kept.
+            k = cache.append_last("k", k, 2, window);
+            v = cache.append_last("v", v, 2, window);
         }
-        let scale = (q.dims()[3] as f64).powf(-0.5);
+        let [_, _, time, d] = q.dims();
+        let source = k.dims()[2];
+        let scale = (d as f64).powf(-0.5);
+        let slope = position.bias(heads, time, &q, source);
+        let first = sink.and_then(|sink| sink.bias(start + time - source, source, &q));
+        let options = AttentionOptions {
+            window,
+            softcap,
+            bias: slope.into_iter().chain(first).reduce(|a, b| a + b),
+            normaliser: match sink {
+                Some(sink) => sink.normaliser(self.sink.as_ref().map(Param::val), &q, scale),
+                None => AttentionOptions::from(scale).normaliser,
+            },
+            ..scale.into()
+        };
         if tap.wants("pattern") {
-            return apply(tap.at("pattern", pattern(q, k, scale)), v);
+            return apply(tap.at("pattern", pattern(q, k, options)), v);
         }
-        kernels::softmax_attention(q, k, v, scale)
+        kernels::softmax_attention(q, k, v, options)
     }
 }
 

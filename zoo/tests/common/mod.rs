@@ -10,7 +10,8 @@ pub const D_MODEL: usize = 24;
 /// Every mixer of the catalogue in the shapes that differ: grouped keys, partial rotation, no norm,
 /// shared queries, values wider than keys, chunks shorter than the sequence.
 pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
-    let rope = |fraction| Position::Rope { theta: 10_000.0, fraction };
+    let rope = |fraction| Position::partial_rope(10_000.0, fraction);
+    let rotated = |layout, scaling| Position::Rope(Rope { theta: 100.0, fraction: 1.0, layout, scaling });
     let softmax = |kv_heads, qk_norm, position| SoftmaxConfig {
         kv_heads: Some(kv_heads),
         head_dim: Some(8),
@@ -24,11 +25,29 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         head_dim: Some(6),
         ..DifferentialConfig::new(version, heads)
     };
+    let with = |change: &dyn Fn(&mut SoftmaxConfig)| {
+        let mut config = softmax(2, true, rope(1.0));
+        change(&mut config);
+        MixerConfig::Softmax(config)
+    };
+    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
+    let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
     vec![
         ("multi-head", MixerConfig::Softmax(softmax(4, true, rope(1.0)))),
         ("grouped-query", MixerConfig::Softmax(softmax(2, true, rope(0.5)))),
-        ("multi-query without norm or position", MixerConfig::Softmax(softmax(1, false, Position::None))),
+        ("multi-query without norm or position", MixerConfig::Softmax(softmax(1, false, Position::None {}))),
+        ("interleaved, YaRN", MixerConfig::Softmax(softmax(2, true, rotated(RopeLayout::Interleaved, Some(yarn))))),
+        ("half-split, llama3", MixerConfig::Softmax(softmax(2, true, rotated(RopeLayout::HalfSplit, Some(llama3))))),
+        ("ALiBi", MixerConfig::Softmax(softmax(2, false, Position::Alibi {}))),
+        ("window, soft cap", with(&|c| (c.window, c.softcap) = (Some(3), Some(0.5)))),
+        ("window as long as the text, ALiBi", with(&|c| (c.window, c.position) = (Some(11), Position::Alibi {}))),
+        ("sink logit", with(&|c| c.sink = Some(Sink::Logit {}))),
+        ("softmax off by one, window", with(&|c| (c.sink, c.window) = (Some(Sink::OffByOne {}), Some(4)))),
+        ("key bias", with(&|c| c.sink = Some(Sink::KeyBias {}))),
+        ("sigmoid", with(&|c| c.sink = Some(Sink::Sigmoid {}))),
+        ("biased first token", with(&|c| c.sink = Some(Sink::FirstToken { bias: 2.0 }))),
+        ("biased first token, window", with(&|c| (c.sink, c.window) = (Some(Sink::FirstToken { bias: 2.0 }), Some(4)))),
         ("gated elementwise", MixerConfig::Gated(gated(Gate::Elementwise, 4))),
         ("gated headwise, grouped", MixerConfig::Gated(gated(Gate::Headwise, 2))),
         ("differential V1", MixerConfig::Differential(differential(V1, 2, 2))),

@@ -1,7 +1,12 @@
-use burn::tensor::{Tensor, TensorData, activation::softmax};
+use super::{AttentionOptions, Normaliser};
+use burn::tensor::{Tensor, TensorData, activation};
 
-/// The attention pattern `softmax(q kᵀ · scale + mask)`: `[batch, heads, time, source]`.
-pub fn pattern(q: Tensor<4>, k: Tensor<4>, scale: f64) -> Tensor<4> {
+/// Far below any score, and finite: an infinity would make NaN of a row without keys.
+const HIDDEN: f32 = -1e30;
+
+/// The attention pattern: `[batch, heads, time, source]`. A number for `options` is the scale.
+pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
+    let AttentionOptions { scale, window, softcap, bias, normaliser } = options.into();
     let [batch, heads, time, d] = q.dims();
     let [_, kv_heads, source, d_key] = k.dims();
     assert_eq!(d, d_key, "queries have head_dim {d}, keys have {d_key}");
@@ -9,18 +14,36 @@ pub fn pattern(q: Tensor<4>, k: Tensor<4>, scale: f64) -> Tensor<4> {
     assert!(source >= time, "{time} queries but only {source} keys");
     let group = heads / kv_heads;
     // The queries of a group stand one below the other, so keys are never repeated.
-    let scores = (q * scale)
+    let mut scores = (q * scale)
         .reshape([batch, kv_heads, group * time, d])
         .matmul(k.transpose())
         .reshape([batch, heads, time, source]);
-    if time == 1 {
-        return softmax(scores, 3);
+    if let Some(cap) = softcap {
+        scores = (scores / cap).tanh() * cap;
     }
-    let mask = (0..time * source)
-        .map(|i| if i % source > source - time + i / source { -1e30f32 } else { 0.0 })
-        .collect::<Vec<f32>>();
-    let mask = Tensor::<4>::from_data(TensorData::new(mask, [1, 1, time, source]), (&scores.device(), scores.dtype()));
-    softmax(scores + mask, 3)
+    if let Some(bias) = bias {
+        scores = scores + bias;
+    }
+    // Query t stands at key `source − time + t`.
+    let hidden = |t: usize, s: usize| {
+        let own = source - time + t;
+        s > own || window.is_some_and(|window| s + window <= own)
+    };
+    if time > 1 || window.is_some_and(|window| window < source) {
+        let mask: Vec<f32> =
+            (0..time * source).map(|i| if hidden(i / source, i % source) { HIDDEN } else { 0.0 }).collect();
+        let like = (&scores.device(), scores.dtype());
+        scores = scores + Tensor::<4>::from_data(TensorData::new(mask, [1, 1, time, source]), like);
+    }
+    match normaliser {
+        Normaliser::Sigmoid => activation::sigmoid(scores),
+        Normaliser::Softmax { sink: None } => activation::softmax(scores, 3),
+        Normaliser::Softmax { sink: Some(sink) } => {
+            // One column more, which takes its share and is dropped.
+            let sink = sink.expand([batch, heads, time, 1]);
+            activation::softmax(Tensor::cat(vec![scores, sink], 3), 3).narrow(3, 0, source)
+        }
+    }
 }
 
 /// `pattern · v`, with value heads shared by groups of query heads.

@@ -1,0 +1,88 @@
+use super::*;
+use burn::tensor::{DType, Device, TensorData};
+
+/// Rows of small whole numbers: scores of any shape, f64.
+fn numbers<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let count: usize = shape.iter().product();
+    let values: Vec<f64> = (0..count).map(|i| ((i * 7 + 3) % 11) as f64 / 5.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), DType::F64))
+}
+
+fn rows(pattern: Tensor<4>) -> Vec<Vec<f64>> {
+    let width = pattern.dims()[3];
+    let values: Vec<f64> = pattern.into_data().iter::<f64>().collect();
+    values.chunks(width).map(<[f64]>::to_vec).collect()
+}
+
+fn options() -> AttentionOptions {
+    AttentionOptions::from(0.7)
+}
+
+#[test]
+fn a_window_of_w_sees_itself_and_the_w_minus_1_before_it() {
+    let options = AttentionOptions { window: Some(3), ..options() };
+    for (t, row) in rows(pattern(numbers([1, 1, 6, 4]), numbers([1, 1, 6, 4]), options)).iter().enumerate() {
+        for (s, &weight) in row.iter().enumerate() {
+            assert_eq!(weight > 0.0, s <= t && t < s + 3, "query {t}, key {s}: {weight}");
+        }
+        assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn queries_after_a_cache_are_the_last_rows_of_all_of_them() {
+    let (q, k) = (numbers([1, 2, 7, 4]), numbers([1, 1, 7, 4]));
+    for window in [None, Some(2), Some(7), Some(100)] {
+        let options = AttentionOptions { window, ..options() };
+        let whole = rows(pattern(q.clone(), k.clone(), options.clone()).narrow(2, 5, 2));
+        assert_eq!(rows(pattern(q.clone().narrow(2, 5, 2), k.clone(), options)), whole, "{window:?}");
+    }
+}
+
+#[test]
+fn a_sink_takes_its_share_of_every_row() {
+    let (q, k) = (numbers([1, 2, 5, 4]), numbers([1, 2, 5, 4]));
+    let plain = rows(pattern(q.clone(), k.clone(), options()));
+    let sink = Tensor::<4>::zeros([1, 1, 1, 1], (&q.device(), q.dtype()));
+    let with = AttentionOptions { normaliser: Normaliser::Softmax { sink: Some(sink.clone()) }, ..options() };
+    let scores = (q.clone() * 0.7).matmul(k.clone().transpose()).exp();
+    for (i, (row, scores)) in rows(pattern(q.clone(), k.clone(), with)).iter().zip(rows(scores)).enumerate() {
+        let total: f64 = scores[..=i % 5].iter().sum();
+        let share = total / (1.0 + total); // what softmax-off-by-one leaves
+        for (weight, plain) in row.iter().zip(&plain[i]) {
+            assert!((weight - plain * share).abs() < 1e-12, "row {i}");
+        }
+    }
+    let closed = AttentionOptions { normaliser: Normaliser::Softmax { sink: Some(sink - 1e4) }, ..options() };
+    assert_eq!(rows(pattern(q, k, closed)), plain, "a sink far below the scores changes nothing");
+}
+
+#[test]
+fn sigmoid_weights_do_not_compete_and_the_future_has_none() {
+    let (q, k) = (numbers([1, 1, 4, 4]), numbers([1, 1, 4, 4]));
+    let scores = rows((q.clone() * 0.7).matmul(k.clone().transpose()));
+    let found = rows(pattern(q, k, AttentionOptions { normaliser: Normaliser::Sigmoid, ..options() }));
+    for (t, (row, scores)) in found.iter().zip(scores).enumerate() {
+        for (s, (weight, score)) in row.iter().zip(scores).enumerate() {
+            let expected = if s <= t { 1.0 / (1.0 + (-score).exp()) } else { 0.0 };
+            assert!((weight - expected).abs() < 1e-12, "query {t}, key {s}");
+        }
+    }
+}
+
+#[test]
+fn a_soft_cap_bounds_the_scores_and_a_large_one_leaves_them() {
+    let (q, k) = (numbers([1, 1, 4, 4]) * 100.0, numbers([1, 1, 4, 4]));
+    let capped = rows(pattern(q.clone(), k.clone(), AttentionOptions { softcap: Some(1.0), ..options() }));
+    // Scores in (−1, 1): no weight is more than e² times another.
+    for (t, row) in capped.iter().enumerate() {
+        let seen = &row[..=t];
+        let (low, high) = (seen.iter().copied().fold(1.0, f64::min), seen.iter().copied().fold(0.0, f64::max));
+        assert!(high / low <= 2f64.exp() + 1e-9, "row {t}: {row:?}");
+    }
+    let free = rows(pattern(q.clone() * 1e-2, k.clone(), options()));
+    let loose = rows(pattern(q * 1e-2, k, AttentionOptions { softcap: Some(1e6), ..options() }));
+    for (a, b) in free.concat().iter().zip(loose.concat()) {
+        assert!((a - b).abs() < 1e-9);
+    }
+}

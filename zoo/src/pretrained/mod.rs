@@ -1,0 +1,95 @@
+//! Checkpoints as Hugging Face writes them: `config.json` and safetensors, whole or in shards.
+//!
+//! | `model_type` | becomes | source |
+//! |---|---|---|
+//! | `llama` | [`Softmax`](crate::Softmax) | Llama 2 and 3 |
+//! | `qwen3` | the same with QK-norm | Qwen3 |
+//! | `qwen3` with an output-gate flag | [`Gated`](crate::Gated) | `QwQZh/gated_attention` |
+//! | `diffllama` | [`Differential`](crate::Differential) V1 | DiffLlama |
+//!
+//! Nothing is skipped in silence: an option that would change the result and is not known here, a
+//! missing or unknown tensor and a wrong shape are one error that lists them all.
+
+mod config;
+mod families;
+mod rows;
+
+use crate::checkpoint::{self, Tensors};
+use crate::{Decoder, ModelConfig, ZooError};
+use burn::tensor::Device;
+use config::HfConfig;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A decoder from a directory that Hugging Face's `save_pretrained` wrote.
+///
+/// Weights become f32, whatever they are stored as.
+///
+/// # Errors
+/// Names the file and everything that is wrong with it.
+pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
+    let hf = config(dir)?;
+    let model_config = hf.model_config();
+    model_config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
+    let mut ours = families::rename(&hf, read(dir)?).map_err(|e| problem(dir, e))?;
+    ours.extend(families::implied(&hf));
+    let model = checkpoint::apply(model_config.init(0, device)?, &ours, dir)?;
+    Ok((model_config, model))
+}
+
+/// Tensors that belong to the parameters of the checkpoint in `dir`, such as gradients, from their
+/// names and layouts to ours.
+///
+/// # Errors
+/// As [`load`].
+pub fn translate(dir: &Path, tensors: Tensors) -> Result<Tensors, ZooError> {
+    families::rename(&config(dir)?, tensors).map_err(|e| problem(dir, e))
+}
+
+fn config(dir: &Path) -> Result<HfConfig, ZooError> {
+    let path = dir.join("config.json");
+    let json = std::fs::read_to_string(&path).map_err(|e| problem(&path, e.to_string()))?;
+    HfConfig::parse(&json).map_err(|e| problem(&path, e))
+}
+
+/// Whether a directory's `config.json` is one of Hugging Face's.
+pub fn is_pretrained(dir: &Path) -> bool {
+    let json = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|config| config.get("model_type").is_some())
+}
+
+/// Every tensor of `model.safetensors`, or of the shards that its index names.
+fn read(dir: &Path) -> Result<Tensors, ZooError> {
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(checkpoint::read(&dir.join("model.safetensors"))?.0);
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, String>,
+    }
+    let json = std::fs::read_to_string(&index).map_err(|e| problem(&index, e.to_string()))?;
+    let Index { weight_map } = serde_json::from_str(&json).map_err(|e| problem(&index, e.to_string()))?;
+    let shards: BTreeSet<&String> = weight_map.values().collect();
+    let mut tensors = Tensors::new();
+    for shard in shards {
+        // A shard lies beside its index and nowhere else.
+        if Path::new(shard).components().count() != 1 || shard.contains(['/', '\\']) || shard == ".." {
+            return Err(problem(&index, format!("`{shard}` is no file name")));
+        }
+        for (name, data) in checkpoint::read(&dir.join(shard))?.0 {
+            if weight_map.get(&name) == Some(shard) {
+                tensors.insert(name, data);
+            }
+        }
+    }
+    let absent: Vec<&str> = weight_map.keys().filter(|name| !tensors.contains_key(*name)).map(String::as_str).collect();
+    if !absent.is_empty() {
+        return Err(problem(&index, format!("not in the shards it names: {}", absent.join(", "))));
+    }
+    Ok(tensors)
+}
+
+fn problem(path: &Path, problem: String) -> ZooError {
+    ZooError::Checkpoint { path: path.into(), problem }
+}
