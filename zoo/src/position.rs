@@ -207,7 +207,7 @@ impl Rope {
                 let pairs = head.reshape([batch, heads, time, half, 2]);
                 let part = |i| pairs.clone().narrow(4, i, 1).reshape([batch, heads, time, half]);
                 let (first, second) = turn(part(0), part(1));
-                Tensor::<5>::stack(vec![first, second], 4).reshape([batch, heads, time, rotated])
+                Tensor::stack::<5>(vec![first, second], 4).reshape([batch, heads, time, rotated])
             }
         };
         if rotated == head_dim {
