@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device, TensorData};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use zoo::{checkpoint, pretrained};
+use zoo::{Decoder, ModelConfig, checkpoint, pretrained};
 
 /// Write the logits of a checkpoint for given token ids.
 #[derive(clap::Args)]
@@ -34,10 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn write(dir: &Path, ids: &Path, out: &Path, device: &Device) -> Result<[usize; 3]> {
     let (ids, [batch, time]) = read(ids)?;
-    let last = lab::train::checkpoints(dir).ok().and_then(|mut all| all.pop());
-    let dir = last.as_ref().map_or(dir, |(_, checkpoint)| checkpoint);
-    let load = if pretrained::is_pretrained(dir) { pretrained::load } else { checkpoint::load };
-    let (config, model) = load(dir, device).context("cannot load the checkpoint")?;
+    let (config, model) = load(dir, device)?;
     let vocabulary = config.vocab_size;
     if let Some(at) = ids.iter().position(|&id| id < 0 || id >= vocabulary as i64) {
         bail!("token id {} at [{}, {}] is outside the vocabulary 0..{vocabulary}", ids[at], at / time, at % time);
@@ -53,6 +50,14 @@ fn write(dir: &Path, ids: &Path, out: &Path, device: &Device) -> Result<[usize; 
     let tensors = [("logits".to_string(), TensorData::new(logits, shape))].into();
     checkpoint::write(out, &tensors, HashMap::new())?;
     Ok(shape)
+}
+
+/// A checkpoint of ours or of Hugging Face's, or the last one of a run.
+pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder)> {
+    let last = lab::train::checkpoints(dir).ok().and_then(|mut all| all.pop());
+    let dir = last.as_ref().map_or(dir, |(_, checkpoint)| checkpoint);
+    let load = if pretrained::is_pretrained(dir) { pretrained::load } else { checkpoint::load };
+    load(dir, device).context("cannot load the checkpoint")
 }
 
 fn read(path: &Path) -> Result<(Vec<i64>, [usize; 2])> {

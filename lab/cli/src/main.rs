@@ -2,12 +2,13 @@
 //!
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
-//! - `train`, `compare`, `probe`, `logits`: thin calls of the library
+//! - `train`, `compare`, `probe`, `logits`, `inspect`: thin calls of the library
 //! - `doctor`: what this machine and this build can do
 
 mod compare;
 mod doctor;
 mod environment;
+mod inspect;
 mod logits;
 mod notebook;
 mod parameters;
@@ -36,6 +37,7 @@ enum Command {
     Probe(probe::Arguments),
     Doctor(doctor::Arguments),
     Logits(logits::Arguments),
+    Inspect(inspect::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Probe(arguments) => probe::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -230,12 +230,12 @@ impl Reader<'_> {
     }
 
     fn size(&mut self, name: &str) -> Option<usize> {
-        // Larger than any model, and small enough that products of two fit.
-        const MOST: u64 = 1 << 31;
+        // Larger than in any model, and small enough that parameter counts do not overflow.
+        let most = if name.starts_with("num_") || name == "head_dim" { 1 << 12 } else { 1 << 20 };
         match self.fields.get(name).map(|value| (value, value.as_u64())) {
-            Some((_, Some(size))) if (1..=MOST).contains(&size) => Some(size as usize),
+            Some((_, Some(size))) if (1..=most).contains(&size) => Some(size as usize),
             Some((other, _)) => {
-                self.problems.push(format!("{name} is {other}, expected a positive whole number"));
+                self.problems.push(format!("{name} is {other}, expected a whole number from 1 to {most}"));
                 None
             }
             None => {

@@ -16,7 +16,7 @@ mod rows;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use config::HfConfig;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,8 +33,25 @@ pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooEr
     model_config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
     let mut ours = families::rename(&hf, read(dir)?).map_err(|e| problem(dir, e))?;
     ours.extend(families::implied(&hf));
+    check(&model_config, &ours).map_err(|e| problem(dir, e))?;
     let model = checkpoint::apply(model_config.init(0, device)?, &ours, dir)?;
     Ok((model_config, model))
+}
+
+/// What must hold before a model is made: a few lines of JSON must not ask for more memory than the
+/// file's tensors take, and weights are finite numbers.
+fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
+    let held: usize = tensors.values().map(|data| data.num_elements()).sum();
+    let described = config.parameters();
+    if described / 2 > held {
+        return Err(format!("config.json describes {described} parameters, the tensors hold {held}"));
+    }
+    let bad = |data: &TensorData| !data.dtype().is_float() || data.iter::<f64>().any(|x| !x.is_finite());
+    let names: Vec<&str> = tensors.iter().filter(|(_, data)| bad(data)).map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(format!("not of finite floating-point numbers: {}", names.join(", ")))
 }
 
 /// Tensors that belong to the parameters of the checkpoint in `dir`, such as gradients, from their

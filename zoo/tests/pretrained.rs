@@ -1,0 +1,181 @@
+//! Checkpoints of Hugging Face: shards, and what is wrong with a directory. That the numbers are
+//! right is shown in `tests/parity.rs`.
+
+use burn::tensor::{Device, TensorData};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use zoo::checkpoint::{self, Tensors};
+use zoo::pretrained;
+
+/// A copy of a small checkpoint, to be broken.
+struct Copy(tempfile::TempDir);
+
+impl Copy {
+    fn of(family: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data").join(family);
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn weights(&self) -> Tensors {
+        checkpoint::read(&self.path("model.safetensors")).unwrap().0
+    }
+
+    fn write(&self, file: &str, tensors: &Tensors) {
+        checkpoint::write(&self.path(file), tensors, HashMap::new()).unwrap();
+    }
+
+    /// The configuration with `key` set to a JSON value.
+    fn set(&self, key: &str, value: &str) -> &Self {
+        let json = std::fs::read_to_string(self.path("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&json).unwrap();
+        config[key] = serde_json::from_str(value).unwrap();
+        std::fs::write(self.path("config.json"), config.to_string()).unwrap();
+        self
+    }
+
+    fn logits(&self) -> Vec<f32> {
+        let (_, model) = pretrained::load(self.0.path(), &Device::flex()).unwrap();
+        model.forward(model.tokens(&[1, 2, 3, 4], [1, 4]).unwrap()).into_data().try_into_vec().unwrap()
+    }
+
+    /// The message with which the directory is refused.
+    #[track_caller]
+    fn refused(&self, parts: &[&str]) {
+        let message = pretrained::load(self.0.path(), &Device::flex()).map(drop).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}\nshould say {parts:?}");
+    }
+}
+
+#[test]
+fn shards_give_the_same_model_as_one_file() {
+    let copy = Copy::of("qwen3");
+    let whole = copy.logits();
+    let (mut first, mut second) = (Tensors::new(), copy.weights());
+    let names: Vec<String> = second.keys().cloned().collect();
+    for name in &names[..names.len() / 2] {
+        first.insert(name.clone(), second.remove(name).unwrap());
+    }
+    copy.write("model-00001-of-00002.safetensors", &first);
+    copy.write("model-00002-of-00002.safetensors", &second);
+    std::fs::remove_file(copy.path("model.safetensors")).unwrap();
+    let file =
+        |name: &String| format!("model-0000{}-of-00002.safetensors", if first.contains_key(name) { 1 } else { 2 });
+    let map = |file: &dyn Fn(&String) -> String| -> serde_json::Value {
+        let map: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), file(name).into())).collect();
+        serde_json::json!({ "metadata": {}, "weight_map": map })
+    };
+    let index = copy.path("model.safetensors.index.json");
+    std::fs::write(&index, map(&file).to_string()).unwrap();
+    assert_eq!(copy.logits(), whole);
+
+    // The index promises what the shard does not hold.
+    std::fs::write(&index, map(&|_| "model-00001-of-00002.safetensors".into()).to_string()).unwrap();
+    copy.refused(&["index.json", "not in the shards", second.keys().next().unwrap()]);
+    for outside in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ".."] {
+        std::fs::write(&index, map(&|_| outside.into()).to_string()).unwrap();
+        copy.refused(&["index.json", outside, "no file name"]);
+    }
+    std::fs::write(&index, map(&|_| "model-00009.safetensors".into()).to_string()).unwrap();
+    copy.refused(&["model-00009.safetensors"]);
+    std::fs::write(&index, "{\"weight_map\": 3}").unwrap();
+    copy.refused(&["index.json"]);
+}
+
+#[test]
+fn missing_unknown_and_misshapen_tensors_are_one_error() {
+    let copy = Copy::of("gated_headwise");
+    let mut weights = copy.weights();
+    weights.remove("model.layers.1.mlp.up_proj.weight");
+    weights.insert("model.layers.0.self_attn.rotor".into(), TensorData::new(vec![1f32], [1]));
+    weights.insert("model.norm.weight".into(), TensorData::new(vec![1f32; 3], [3]));
+    copy.write("model.safetensors", &weights);
+    copy.refused(&["missing blocks.1.feed_forward.up_proj.weight", "rotor", "norm.weight has shape"]);
+    let mut weights = Copy::of("gated_headwise").weights();
+    weights.insert("model.layers.0.self_attn.q_proj.weight".into(), TensorData::new(vec![0f32; 320], [10, 32]));
+    copy.write("model.safetensors", &weights);
+    copy.refused(&["model.layers.0.self_attn.q_proj.weight has 10 rows, expected 52"]);
+}
+
+#[test]
+fn every_unsupported_option_is_listed() {
+    let copy = Copy::of("llama");
+    copy.set("hidden_act", "\"gelu\"").set("attention_bias", "true").set("hidden_size", "\"wide\"");
+    copy.set("rms_norm_eps", "\"small\"");
+    copy.refused(&["gelu", "attention_bias", "hidden_size", "config.json"]);
+    Copy::of("llama").set("model_type", "\"mamba\"").refused(&["`mamba`", "llama, qwen3, diffllama"]);
+    Copy::of("llama").set("rope_parameters", "{\"rope_type\": \"longrope\"}").refused(&["`longrope`", "llama3"]);
+    Copy::of("llama3")
+        .set("rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8}")
+        .refused(&["high_freq_factor"]);
+    Copy::of("qwen3").set("layer_types", "[\"sliding_attention\"]").refused(&["sliding_attention"]);
+    Copy::of("llama").set("num_key_value_heads", "3").refused(&["num_attention_heads 4", "num_key_value_heads 3"]);
+    Copy::of("diffllama").set("num_key_value_heads", "1").refused(&["num_key_value_heads 1"]);
+}
+
+#[test]
+fn sizes_that_no_file_backs_are_refused_before_memory_is_taken() {
+    for (key, value) in [("hidden_size", "1048576"), ("vocab_size", "1000000"), ("num_hidden_layers", "4000")] {
+        Copy::of("llama").set(key, value).refused(&["config.json describes", "parameters"]);
+    }
+    for value in ["0", "-4", "4294967296", "1e300", "null"] {
+        Copy::of("llama").set("num_attention_heads", value).refused(&["num_attention_heads"]);
+    }
+}
+
+#[test]
+fn weights_that_are_no_finite_floats_are_named() {
+    let copy = Copy::of("llama");
+    let mut weights = copy.weights();
+    let norm = "model.norm.weight".to_string();
+    let mut values: Vec<f32> = weights[&norm].iter::<f32>().collect();
+    values[3] = f32::NAN;
+    weights.insert(norm.clone(), TensorData::new(values, [32]));
+    copy.write("model.safetensors", &weights);
+    copy.refused(&["finite", "norm.weight"]);
+    weights.insert(norm, TensorData::new(vec![1i32; 32], [32]));
+    copy.write("model.safetensors", &weights);
+    copy.refused(&["finite floating-point", "norm.weight"]);
+}
+
+#[test]
+fn a_damaged_file_is_an_error_with_its_name_and_never_a_panic() {
+    let copy = Copy::of("qwen3");
+    let path = copy.path("model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let json = String::from_utf8(whole[8..8 + header].to_vec()).unwrap();
+    let with = |json: &str| [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &whole[8 + header..]].concat();
+    let broken: Vec<(&str, Vec<u8>)> = vec![
+        ("empty", Vec::new()),
+        ("seven bytes", whole[..7].to_vec()),
+        ("header cut", whole[..8 + header / 2].to_vec()),
+        ("data cut", whole[..whole.len() - 1].to_vec()),
+        ("trailing data", [&whole[..], b"x"].concat()),
+        ("header of 2^63 bytes", [&(1u64 << 63).to_le_bytes()[..], &whole[8..]].concat()),
+        ("header longer than the file", [&(whole.len() as u64).to_le_bytes()[..], &whole[8..]].concat()),
+        ("no JSON", with(&json.replace('{', "["))),
+        ("a shape that overflows", with(&json.replacen("[32]", "[4294967296,4294967296]", 1))),
+        ("offsets that overlap", with(&json.replacen("\"data_offsets\":[", "\"data_offsets\":[0,4],\"x\":[", 1))),
+        ("an unknown dtype", with(&json.replacen("F32", "F31", 1))),
+    ];
+    for (what, bytes) in broken {
+        std::fs::write(&path, bytes).unwrap();
+        let message = pretrained::load(copy.0.path(), &Device::flex()).map(drop).expect_err(what).to_string();
+        assert!(message.contains("model.safetensors"), "{what}: {message}");
+    }
+    // Every single flipped byte of the header: an error or a model, never a panic.
+    for at in (0..8 + header).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x15;
+        std::fs::write(&path, bytes).unwrap();
+        let _ = pretrained::load(copy.0.path(), &Device::flex());
+    }
+}
