@@ -90,6 +90,53 @@ fn shards_give_the_same_model_as_one_file() {
 }
 
 #[test]
+fn what_is_saved_is_what_was_loaded() {
+    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama"] {
+        let copy = Copy::of(family);
+        let (config, model) = pretrained::load(copy.0.path(), &Device::flex()).unwrap();
+        let (logits, weights) = (copy.logits(), copy.weights());
+        pretrained::save(copy.0.path(), &config, &model).unwrap();
+        let saved = copy.weights();
+        assert!(weights.keys().eq(saved.keys()), "{family}: {:?}", saved.keys());
+        for (name, data) in &weights {
+            assert_eq!(saved[name].to_string(), data.to_string(), "{family}: {name}");
+            assert_eq!(saved[name].as_bytes(), data.as_bytes(), "{family}: {name}");
+        }
+        assert_eq!(copy.logits(), logits, "{family}");
+    }
+}
+
+#[test]
+fn a_weight_of_the_differential_norm_is_folded_into_the_output_matrix() {
+    let copy = Copy::of("diffllama");
+    let (config, model) = pretrained::load(copy.0.path(), &Device::flex()).unwrap();
+    let mut weights = checkpoint::tensors(&model);
+    for (name, data) in weights.iter_mut().filter(|(name, _)| name.ends_with("lambda.norm.weight")) {
+        let values: Vec<f32> = (0..data.num_elements()).map(|i| 0.5 + i as f32 / 7.0).collect();
+        *data = TensorData::new(values, data.shape().clone());
+        assert!(name.starts_with("blocks."));
+    }
+    let model = checkpoint::apply(model, &weights, Path::new("changed")).unwrap();
+    let ids = model.tokens(&[1, 2, 3, 4], [1, 4]).unwrap();
+    let expected: Vec<f32> = model.forward(ids).into_data().try_into_vec().unwrap();
+    pretrained::save(copy.0.path(), &config, &model).unwrap();
+    let error = copy.logits().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(error < 1e-5, "off by {error:e}");
+}
+
+#[test]
+fn what_hugging_face_does_not_compute_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    for (variant, part) in [("gated-delta", "gated_delta"), ("hybrid", "several mixers"), ("differential-v2", "V1")] {
+        let config = zoo::preset(variant, "nano").unwrap();
+        let model = config.init(0, &Device::flex()).unwrap();
+        let message = pretrained::save(&folder.path().join(variant), &config, &model).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+        assert!(!folder.path().join(variant).exists());
+    }
+}
+
+#[test]
 fn missing_unknown_and_misshapen_tensors_are_one_error() {
     let copy = Copy::of("gated_headwise");
     let mut weights = copy.weights();

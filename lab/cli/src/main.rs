@@ -2,12 +2,13 @@
 //!
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
-//! - `train`, `compare`, `probe`, `logits`, `inspect`: thin calls of the library
+//! - `train`, `compare`, `probe`, `logits`, `inspect`, `export`: thin calls of the library
 //! - `doctor`: what this machine and this build can do
 
 mod compare;
 mod doctor;
 mod environment;
+mod export;
 mod inspect;
 mod logits;
 mod notebook;
@@ -38,6 +39,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Logits(logits::Arguments),
     Inspect(inspect::Arguments),
+    Export(export::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@
 mod config;
 mod families;
 mod rows;
+mod save;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
@@ -52,6 +53,21 @@ fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("not of finite floating-point numbers: {}", names.join(", ")))
+}
+
+/// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the
+/// dialect of transformers 5 and `model.safetensors`. (The gated family needs the modelling code of
+/// its release.)
+///
+/// # Errors
+/// What no class of Hugging Face computes; a file that cannot be written, with its name.
+pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
+    let json = save::config(config).map_err(|e| problem(dir, e))?;
+    let tensors = save::tensors(config, &checkpoint::tensors(model)).map_err(|e| problem(dir, e))?;
+    std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
+    let metadata = [("format".to_string(), "pt".to_string())].into();
+    checkpoint::write(&dir.join("model.safetensors"), &tensors, metadata)?;
+    checkpoint::write_atomically(&dir.join("config.json"), format!("{json:#}\n").as_bytes())
 }
 
 /// Tensors that belong to the parameters of the checkpoint in `dir`, such as gradients, from their
