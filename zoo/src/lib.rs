@@ -6,6 +6,7 @@
 
 mod block;
 mod cache;
+pub mod catalogue;
 pub mod checkpoint;
 mod config;
 mod decoder;

@@ -5,9 +5,7 @@ use crate::{
     SoftmaxConfig, ZooError,
 };
 
-/// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 7] =
-    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid"];
+pub use crate::catalogue::VARIANTS;
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
 const SIZES: [(&str, usize, usize, usize); 4] =
