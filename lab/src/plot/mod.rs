@@ -55,7 +55,7 @@ pub use text::byte_tokens;
 use std::path::Path;
 
 /// Something that can be drawn, saved and shown.
-pub trait Figure {
+pub trait Figure: std::fmt::Debug {
     /// Draws the figure, or says what is wrong with its data.
     fn draw(&self) -> Result<Drawing, PlotError>;
 

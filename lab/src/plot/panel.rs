@@ -13,6 +13,7 @@ use super::{Drawing, Figure, PlotError};
 ///     .figure(Bars::new("Accuracy").bar("gated", 0.9));
 /// assert!(both.svg().is_ok());
 /// ```
+#[derive(Debug)]
 pub struct Panel {
     title: String,
     columns: usize,

@@ -14,6 +14,7 @@ use plotters::prelude::DrawingArea;
 /// });
 /// assert!(figure.svg().unwrap().contains("<circle"));
 /// ```
+#[derive(Debug)]
 pub struct Sketch {
     size: (u32, u32),
     drawn: Result<Drawing, String>,
