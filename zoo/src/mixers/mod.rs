@@ -2,13 +2,13 @@
 
 mod differential;
 mod gated;
-mod gated_delta;
+mod linear;
 mod sinks;
 mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
 pub use gated::{Gate, Gated, GatedConfig};
-pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use linear::{GatedDelta, GatedDeltaConfig};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -50,6 +50,12 @@ macro_rules! each {
 }
 
 impl MixerConfig {
+    /// Whether a decoding step keeps a state of constant size instead of the past. Such a mixer shows
+    /// its pattern in `forward` only.
+    pub fn is_linear(&self) -> bool {
+        matches!(self, MixerConfig::GatedDelta(_))
+    }
+
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
         each!(self, MixerConfig, config => config.validate(d_model))
     }
