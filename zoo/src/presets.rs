@@ -1,13 +1,23 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig,
-    SoftmaxConfig, ZooError,
+    DeltaNetConfig, DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, GlaConfig, KdaConfig,
+    MixerConfig, ModelConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 7] =
-    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid"];
+pub const VARIANTS: [&str; 10] = [
+    "baseline",
+    "gated",
+    "gated-headwise",
+    "differential",
+    "differential-v2",
+    "gated-delta",
+    "gla",
+    "deltanet",
+    "kda",
+    "hybrid",
+];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
 const SIZES: [(&str, usize, usize, usize); 4] =
@@ -48,6 +58,9 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         }
         "differential-v2" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V2, heads))],
         "gated-delta" => vec![delta],
+        "kda" => vec![MixerConfig::Kda(KdaConfig::new(heads))],
+        "deltanet" => vec![MixerConfig::DeltaNet(DeltaNetConfig::new(heads))],
+        "gla" => vec![MixerConfig::Gla(GlaConfig::new(heads))],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();

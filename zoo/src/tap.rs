@@ -20,7 +20,12 @@ pub const NAMES: &[(&str, &str)] = &[
     ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
     ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
     ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),
-    ("blocks.N.mixer.decay", "[batch, heads, time]: how much of the state survives the step, in (0, 1]"),
+    (
+        "blocks.N.mixer.decay",
+        "[batch, heads, time], or with key_dim: how much of the state survives the step, in (0, 1]",
+    ),
+    ("blocks.N.mixer.erase", "[batch, heads, time, key_dim]: how much of what a key holds is erased (GDN-2)"),
+    ("blocks.N.mixer.write", "[batch, heads, time, value_dim]: how much of a value is written (GDN-2)"),
     ("blocks.N.mixer.state", "[batch, heads, key_dim, value_dim]: state after the last token"),
     ("blocks.N.mixer.out", "[batch, time, d_model]: what the mixer adds to the residual stream"),
     ("blocks.N.out", "[batch, time, d_model]: the residual stream after the block"),

@@ -8,7 +8,7 @@ mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
 pub use gated::{Gate, Gated, GatedConfig};
-pub use linear::{GatedDelta, GatedDeltaConfig};
+pub use linear::{DeltaNet, DeltaNetConfig, GatedDelta, GatedDeltaConfig, Gla, GlaConfig, Kda, KdaConfig};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -26,6 +26,9 @@ pub enum MixerConfig {
     Gated(GatedConfig),
     Differential(DifferentialConfig),
     GatedDelta(GatedDeltaConfig),
+    Gla(GlaConfig),
+    DeltaNet(DeltaNetConfig),
+    Kda(KdaConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -36,6 +39,9 @@ pub enum AnyMixer {
     Gated(Gated),
     Differential(Differential),
     GatedDelta(GatedDelta),
+    Gla(Gla),
+    DeltaNet(DeltaNet),
+    Kda(Kda),
 }
 
 macro_rules! each {
@@ -45,6 +51,9 @@ macro_rules! each {
             $family::Gated($inner) => $body,
             $family::Differential($inner) => $body,
             $family::GatedDelta($inner) => $body,
+            $family::Gla($inner) => $body,
+            $family::DeltaNet($inner) => $body,
+            $family::Kda($inner) => $body,
         }
     };
 }
@@ -53,7 +62,10 @@ impl MixerConfig {
     /// Whether a decoding step keeps a state of constant size instead of the past. Such a mixer shows
     /// its pattern in `forward` only.
     pub fn is_linear(&self) -> bool {
-        matches!(self, MixerConfig::GatedDelta(_))
+        matches!(
+            self,
+            MixerConfig::GatedDelta(_) | MixerConfig::Gla(_) | MixerConfig::DeltaNet(_) | MixerConfig::Kda(_)
+        )
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -72,6 +84,9 @@ impl MixerConfig {
             MixerConfig::Gated(config) => AnyMixer::Gated(config.init(d_model, init)),
             MixerConfig::Differential(config) => AnyMixer::Differential(config.init(d_model, layer, init)),
             MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
+            MixerConfig::Gla(config) => AnyMixer::Gla(config.init(d_model, init)),
+            MixerConfig::DeltaNet(config) => AnyMixer::DeltaNet(config.init(d_model, init)),
+            MixerConfig::Kda(config) => AnyMixer::Kda(config.init(d_model, init)),
         }
     }
 }

@@ -65,6 +65,27 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 ..GatedDeltaConfig::new(4)
             }),
         ),
+        ("KDA", MixerConfig::Kda(KdaConfig { chunk: 4, ..KdaConfig::new(3) })),
+        (
+            "KDA, wide values, beta to 2",
+            MixerConfig::Kda(KdaConfig {
+                key_dim: Some(5),
+                value_dim: Some(7),
+                allow_negative_eigenvalues: true,
+                chunk: 2,
+                ..KdaConfig::new(2)
+            }),
+        ),
+        ("DeltaNet", MixerConfig::DeltaNet(DeltaNetConfig { chunk: 4, ..DeltaNetConfig::new(3) })),
+        (
+            "DeltaNet, beta to 2",
+            MixerConfig::DeltaNet(DeltaNetConfig {
+                key_dim: Some(5),
+                allow_negative_eigenvalues: true,
+                ..DeltaNetConfig::new(3)
+            }),
+        ),
+        ("GLA", MixerConfig::Gla(GlaConfig { chunk: 4, ..GlaConfig::new(3) })),
     ]
 }
 

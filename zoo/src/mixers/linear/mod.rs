@@ -17,9 +17,15 @@
 //! "Conv" is a causal depthwise convolution over a few tokens, then silu. The learned decays are
 //! `α = exp(−e^{A_log} softplus(· + dt_bias))`, started as flash-linear-attention does.
 
+mod delta_net;
 mod gated_delta;
+mod gla;
+mod kda;
 
+pub use delta_net::{DeltaNet, DeltaNetConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use gla::{Gla, GlaConfig};
+pub use kda::{Kda, KdaConfig};
 
 use super::{merge_heads, split_heads};
 use crate::error::{ZooError, divisible, positive};
