@@ -24,6 +24,7 @@ pub const NAMES: &[(&str, &str)] = &[
         "blocks.N.mixer.decay",
         "[batch, heads, time], or with key_dim: how much of the state survives the step, in (0, 1]",
     ),
+    ("blocks.N.mixer.dt", "[batch, heads, time]: step size of Mamba-2"),
     ("blocks.N.mixer.erase", "[batch, heads, time, key_dim]: how much of what a key holds is erased (GDN-2)"),
     ("blocks.N.mixer.write", "[batch, heads, time, value_dim]: how much of a value is written (GDN-2)"),
     ("blocks.N.mixer.state", "[batch, heads, key_dim, value_dim]: state after the last token"),

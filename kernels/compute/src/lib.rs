@@ -1,8 +1,8 @@
 //! Operators of attention and of linear attention.
 //!
 //! One folder per operator: `reference.rs` is the definition in plain tensor operations, which
-//! runs and differentiates on every device; `mod.rs` is the public function and chooses the
-//! implementation. [`trace`] tells which one ran.
+//! runs and differentiates on every device (linear attention has two forms of it, `recurrent.rs` and
+//! `chunked.rs`); `mod.rs` is the public function and chooses the implementation. [`trace`] tells which one ran.
 
 pub mod linear_attention;
 pub mod short_conv;

@@ -113,7 +113,7 @@ pub struct DeltaNet {
 impl DeltaNet {
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
         let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, cache.as_deref_mut())
+        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut())
             .map(|part| split_heads(part, self.config.heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let q = tap.at("q", l2_norm(q, 1e-6) * scale);

@@ -133,7 +133,7 @@ pub struct GatedDelta {
 impl GatedDelta {
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
         let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, cache.as_deref_mut());
+        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut());
         let (q, k) = (split_heads(q, self.k_heads), split_heads(k, self.k_heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let q = tap.at("q", l2_norm(q, EPS) * scale);

@@ -19,21 +19,31 @@
 
 mod delta_net;
 mod gated_delta;
+mod gated_delta2;
 mod gla;
 mod kda;
+mod lightning;
+mod linear_attention;
+mod mamba2;
+mod ret_net;
 
 pub use delta_net::{DeltaNet, DeltaNetConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use gated_delta2::{GatedDelta2, GatedDelta2Config};
 pub use gla::{Gla, GlaConfig};
 pub use kda::{Kda, KdaConfig};
+pub use lightning::{Lightning, LightningConfig, lightning_log_decays};
+pub use linear_attention::{FeatureMap, LinearAttention, LinearAttentionConfig};
+pub use mamba2::{Mamba2, Mamba2Config};
+pub use ret_net::{RetNet, RetNetConfig};
 
 use super::{merge_heads, split_heads};
 use crate::error::{ZooError, divisible, positive};
 use crate::{Cache, Init, Linear, RmsNorm, Tap};
 use burn::module::Param;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Tensor, TensorData, activation};
 use kernels::linear_attention::effective_pattern;
-use kernels::{Gates, LinearForm, LogDecay, linear_attention, short_conv};
+use kernels::{Gates, LinearForm, LogDecay, short_conv};
 use rand::RngExt;
 
 /// Projects `x`, convolves the projections along time with one kernel per channel, and applies silu.
@@ -41,12 +51,13 @@ fn project_and_convolve<const N: usize>(
     x: &Tensor<3>,
     projections: [&Linear; N],
     conv: &Param<Tensor<2>>,
+    bias: Option<&Param<Tensor<1>>>,
     cache: Option<&mut Cache>,
 ) -> [Tensor<3>; N] {
     let parts = projections.map(|projection| projection.forward(x.clone()));
     let widths = parts.each_ref().map(|part| part.dims()[2]);
     let past = cache.as_ref().and_then(|cache| cache.get("conv"));
-    let (out, past) = short_conv(Tensor::cat(parts.into(), 2), conv.val(), past);
+    let (out, past) = short_conv(Tensor::cat(parts.into(), 2), conv.val(), bias.map(Param::val), past);
     if let Some(cache) = cache {
         cache.set("conv", past);
     }
@@ -90,7 +101,7 @@ fn run_state(
         Some(cache) => (LinearForm::Recurrent, cache.get("state")),
         None => (LinearForm::Chunked(chunk), None),
     };
-    let (o, state) = linear_attention(q, k, v, decay, gates, state, form);
+    let (o, state) = kernels::linear_attention(q, k, v, decay, gates, state, form);
     let state = tap.at("state", state);
     if let Some(cache) = cache {
         cache.set("state", state);
@@ -113,6 +124,13 @@ fn tap_decay<const D: usize>(log_decay: Tensor<D>, tap: &mut dyn Tap) -> Tensor<
         true => tap.at("decay", log_decay.exp()).clamp_min(1e-30).log(),
         false => log_decay,
     }
+}
+
+/// The same decay for every token, one per head.
+fn fixed_decay(log_decay: &[f64], like: &Tensor<4>) -> LogDecay {
+    let [batch, heads, time, _] = like.dims();
+    let one = TensorData::new(log_decay.to_vec(), [1, heads, 1]);
+    LogDecay::Head(Tensor::<3>::from_data(one, (&like.device(), like.dtype())).expand([batch, heads, time]))
 }
 
 /// `[batch, time, heads]` → `[batch, heads, time]`.
