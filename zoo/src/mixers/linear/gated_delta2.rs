@@ -1,5 +1,5 @@
-//! Gated DeltaNet-2 (NVIDIA 2026; the layer of flash-linear-attention): KDA with what is erased and
-//! what is written decided apart, and by channel.
+//! Gated DeltaNet-2 ("Decoupling Erase and Write in Linear Attention", NVlabs; the layer is that of
+//! flash-linear-attention): KDA with what is erased and what is written decided apart, by channel.
 //!
 //! ```text
 //! q, k, v = silu(conv4(x W_qᵀ)), silu(conv4(x W_kᵀ)), silu(conv4(x W_vᵀ))          depthwise, causal

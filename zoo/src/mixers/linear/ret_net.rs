@@ -7,7 +7,8 @@
 //! out = concat_h( RMSNorm(o) ⊙ silu(x W_gᵀ) ) W_oᵀ
 //! ```
 //! Shapes: `q, k [batch, heads, time, d_k]`, `v, o [batch, heads, time, d_v]` with `d_v = 2 d_k`, state
-//! `[batch, heads, d_k, d_v]`. The norm has a weight, as in flash-linear-attention.
+//! `[batch, heads, d_k, d_v]`. The norm has a weight and the rotation is plain RoPE, as in
+//! flash-linear-attention (the paper rotates with xPos).
 //!
 //! Parameters: `H·(2·D·dk + 3·D·dv) + dv`.
 
