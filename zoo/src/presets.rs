@@ -1,7 +1,8 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig,
+    DeltaNetConfig, DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDelta2Config, GatedDeltaConfig,
+    GlaConfig, KdaConfig, LightningConfig, LinearAttentionConfig, Mamba2Config, MixerConfig, ModelConfig, RetNetConfig,
     SoftmaxConfig, ZooError,
 };
 
@@ -45,7 +46,16 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
             vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V1, (heads / 2).max(1)))]
         }
         "differential-v2" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V2, heads))],
+        "linear-attention" => vec![MixerConfig::LinearAttention(LinearAttentionConfig::new(heads))],
+        "retnet" => vec![MixerConfig::RetNet(RetNetConfig::new(heads))],
+        "lightning" => vec![MixerConfig::Lightning(LightningConfig::new(heads))],
+        "gla" => vec![MixerConfig::Gla(GlaConfig::new(heads))],
+        // With the published 128 channels, B and C alone would outweigh the small baselines.
+        "mamba2" => vec![MixerConfig::Mamba2(Mamba2Config { state_dim: 32, ..Mamba2Config::new(heads) })],
+        "deltanet" => vec![MixerConfig::DeltaNet(DeltaNetConfig::new(heads))],
         "gated-delta" => vec![delta],
+        "kda" => vec![MixerConfig::Kda(KdaConfig::new(heads))],
+        "gated-delta-2" => vec![MixerConfig::GatedDelta2(GatedDelta2Config::new(heads))],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();

@@ -2,13 +2,13 @@
 
 mod differential;
 mod gated;
-mod gated_delta;
+mod linear;
 mod sinks;
 mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
 pub use gated::{Gate, Gated, GatedConfig};
-pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use linear::*;
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -25,7 +25,18 @@ pub enum MixerConfig {
     Softmax(SoftmaxConfig),
     Gated(GatedConfig),
     Differential(DifferentialConfig),
+    LinearAttention(LinearAttentionConfig),
+    #[serde(rename = "retnet")]
+    RetNet(RetNetConfig),
+    Lightning(LightningConfig),
+    Gla(GlaConfig),
+    Mamba2(Mamba2Config),
+    #[serde(rename = "deltanet")]
+    DeltaNet(DeltaNetConfig),
     GatedDelta(GatedDeltaConfig),
+    Kda(KdaConfig),
+    #[serde(rename = "gated_delta_2")]
+    GatedDelta2(GatedDelta2Config),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -35,7 +46,15 @@ pub enum AnyMixer {
     Softmax(Softmax),
     Gated(Gated),
     Differential(Differential),
+    LinearAttention(LinearAttention),
+    RetNet(RetNet),
+    Lightning(Lightning),
+    Gla(Gla),
+    Mamba2(Mamba2),
+    DeltaNet(DeltaNet),
     GatedDelta(GatedDelta),
+    Kda(Kda),
+    GatedDelta2(GatedDelta2),
 }
 
 macro_rules! each {
@@ -44,12 +63,38 @@ macro_rules! each {
             $family::Softmax($inner) => $body,
             $family::Gated($inner) => $body,
             $family::Differential($inner) => $body,
+            $family::LinearAttention($inner) => $body,
+            $family::RetNet($inner) => $body,
+            $family::Lightning($inner) => $body,
+            $family::Gla($inner) => $body,
+            $family::Mamba2($inner) => $body,
+            $family::DeltaNet($inner) => $body,
             $family::GatedDelta($inner) => $body,
+            $family::Kda($inner) => $body,
+            $family::GatedDelta2($inner) => $body,
         }
     };
 }
 
 impl MixerConfig {
+    /// Whether a decoding step keeps a state of constant size instead of the past. Such a mixer shows
+    /// its pattern in `forward` only.
+    pub fn is_linear(&self) -> bool {
+        use MixerConfig::*;
+        matches!(
+            self,
+            LinearAttention(_)
+                | RetNet(_)
+                | Lightning(_)
+                | Gla(_)
+                | Mamba2(_)
+                | DeltaNet(_)
+                | GatedDelta(_)
+                | Kda(_)
+                | GatedDelta2(_)
+        )
+    }
+
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
         each!(self, MixerConfig, config => config.validate(d_model))
     }
@@ -65,7 +110,15 @@ impl MixerConfig {
             MixerConfig::Softmax(config) => AnyMixer::Softmax(config.init(d_model, init)),
             MixerConfig::Gated(config) => AnyMixer::Gated(config.init(d_model, init)),
             MixerConfig::Differential(config) => AnyMixer::Differential(config.init(d_model, layer, init)),
+            MixerConfig::LinearAttention(config) => AnyMixer::LinearAttention(config.init(d_model, init)),
+            MixerConfig::RetNet(config) => AnyMixer::RetNet(config.init(d_model, init)),
+            MixerConfig::Lightning(config) => AnyMixer::Lightning(config.init(d_model, layer, init)),
+            MixerConfig::Gla(config) => AnyMixer::Gla(config.init(d_model, init)),
+            MixerConfig::Mamba2(config) => AnyMixer::Mamba2(config.init(d_model, init)),
+            MixerConfig::DeltaNet(config) => AnyMixer::DeltaNet(config.init(d_model, init)),
             MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
+            MixerConfig::Kda(config) => AnyMixer::Kda(config.init(d_model, init)),
+            MixerConfig::GatedDelta2(config) => AnyMixer::GatedDelta2(config.init(d_model, init)),
         }
     }
 }

@@ -65,6 +65,71 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 ..GatedDeltaConfig::new(4)
             }),
         ),
+        ("KDA", MixerConfig::Kda(KdaConfig { chunk: 4, ..KdaConfig::new(3) })),
+        (
+            "KDA, wide values, beta to 2",
+            MixerConfig::Kda(KdaConfig {
+                key_dim: Some(5),
+                value_dim: Some(7),
+                allow_negative_eigenvalues: true,
+                chunk: 2,
+                ..KdaConfig::new(2)
+            }),
+        ),
+        ("DeltaNet", MixerConfig::DeltaNet(DeltaNetConfig { chunk: 4, ..DeltaNetConfig::new(3) })),
+        (
+            "DeltaNet, beta to 2",
+            MixerConfig::DeltaNet(DeltaNetConfig {
+                key_dim: Some(5),
+                allow_negative_eigenvalues: true,
+                ..DeltaNetConfig::new(3)
+            }),
+        ),
+        ("GLA", MixerConfig::Gla(GlaConfig { chunk: 4, ..GlaConfig::new(3) })),
+        ("RetNet", MixerConfig::RetNet(RetNetConfig { chunk: 4, ..RetNetConfig::new(3) })),
+        (
+            "RetNet, decays of its own",
+            MixerConfig::RetNet(RetNetConfig {
+                key_dim: Some(5),
+                value_dim: Some(7),
+                position: Position::None {},
+                decays: Some(vec![1.0, 0.5]),
+                ..RetNetConfig::new(2)
+            }),
+        ),
+        (
+            "linear attention",
+            MixerConfig::LinearAttention(LinearAttentionConfig { chunk: 4, ..LinearAttentionConfig::new(3) }),
+        ),
+        (
+            "linear attention, Taylor",
+            MixerConfig::LinearAttention(LinearAttentionConfig {
+                key_dim: Some(3),
+                feature_map: FeatureMap::Taylor,
+                ..LinearAttentionConfig::new(3)
+            }),
+        ),
+        (
+            "linear attention, a plain sum",
+            MixerConfig::LinearAttention(LinearAttentionConfig {
+                value_dim: Some(5),
+                feature_map: FeatureMap::Identity,
+                normalised: false,
+                ..LinearAttentionConfig::new(3)
+            }),
+        ),
+        ("Lightning", MixerConfig::Lightning(LightningConfig { chunk: 4, ..LightningConfig::new(3) })),
+        ("GDN-2", MixerConfig::GatedDelta2(GatedDelta2Config { chunk: 4, ..GatedDelta2Config::new(3) })),
+        (
+            "GDN-2, wide values, erase to 2",
+            MixerConfig::GatedDelta2(GatedDelta2Config {
+                key_dim: Some(5),
+                value_dim: Some(7),
+                allow_negative_eigenvalues: true,
+                ..GatedDelta2Config::new(2)
+            }),
+        ),
+        ("Mamba-2", MixerConfig::Mamba2(Mamba2Config { state_dim: 6, chunk: 4, ..Mamba2Config::new(3) })),
     ]
 }
 

@@ -1,6 +1,11 @@
 use burn::tensor::{Tensor, activation::silu};
 
-pub fn short_conv(x: Tensor<3>, weight: Tensor<2>, past: Option<Tensor<3>>) -> (Tensor<3>, Tensor<3>) {
+pub fn short_conv(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    past: Option<Tensor<3>>,
+) -> (Tensor<3>, Tensor<3>) {
     let [batch, time, channels] = x.dims();
     let [weight_channels, taps] = weight.dims();
     assert_eq!(
@@ -13,5 +18,9 @@ pub fn short_conv(x: Tensor<3>, weight: Tensor<2>, past: Option<Tensor<3>>) -> (
         .map(|tap| padded.clone().narrow(1, tap, time) * weight.clone().narrow(1, tap, 1).reshape([1, 1, channels]))
         .reduce(|sum, term| sum + term)
         .expect("a kernel has at least one tap");
+    let y = match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    };
     (silu(y), padded.narrow(1, time, taps - 1))
 }

@@ -15,15 +15,17 @@
 //! Initial decay as in flash-linear-attention, `A ~ U(1, 16)` and `dt` log-uniform in [0.001, 0.1]:
 //! half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
 
-use super::{merge_heads, split_heads};
+use super::{
+    attend, by_head, check_chunk, check_share, default_chunk, default_conv, initial_a_log, initial_conv,
+    initial_dt_bias, norm_gate_project, project_and_convolve, softplus, tap_decay,
+};
 use crate::error::{ZooError, divisible, positive};
+use crate::mixers::split_heads;
 use crate::norm::l2_norm;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
-use kernels::gated_delta_rule::effective_pattern;
-use kernels::{DeltaForm, gated_delta_rule, short_conv};
-use rand::RngExt;
+use kernels::{Gates, LogDecay};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,19 +43,11 @@ pub struct GatedDeltaConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_dim: Option<usize>,
     /// Taps of the short convolution.
-    #[serde(default = "four")]
+    #[serde(default = "default_conv")]
     pub conv: usize,
     /// Tokens per chunk in `forward`, a power of two.
-    #[serde(default = "chunk")]
+    #[serde(default = "default_chunk")]
     pub chunk: usize,
-}
-
-fn four() -> usize {
-    4
-}
-
-fn chunk() -> usize {
-    64
 }
 
 /// The ε of q, k and of the output norm in Qwen3-Next.
@@ -61,23 +55,16 @@ const EPS: f64 = 1e-6;
 
 impl GatedDeltaConfig {
     pub fn new(heads: usize) -> Self {
-        Self { heads, k_heads: None, key_dim: None, value_dim: None, conv: four(), chunk: chunk() }
+        Self { heads, k_heads: None, key_dim: None, value_dim: None, conv: default_conv(), chunk: default_chunk() }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
         positive("heads", self.heads)?;
         divisible("heads", self.heads, "k_heads", positive("k_heads", self.k_heads())?)?;
-        if self.key_dim.is_none() || self.value_dim.is_none() {
-            divisible("d_model", d_model, "heads", self.heads)?;
-        }
-        positive("key_dim", self.key_dim(d_model))?;
-        positive("value_dim", self.value_dim(d_model))?;
+        check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
+        check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("conv", self.conv)?;
-        if !self.chunk.is_power_of_two() {
-            let (value, expected) = (self.chunk.to_string(), "a power of two".into());
-            return Err(ZooError::Invalid { name: "chunk", value, expected });
-        }
-        Ok(())
+        check_chunk(self.chunk)
     }
 
     pub fn parameters(&self, d_model: usize) -> usize {
@@ -92,8 +79,6 @@ impl GatedDeltaConfig {
     pub fn init(&self, d_model: usize, init: &mut Init) -> GatedDelta {
         let qk = self.k_heads() * self.key_dim(d_model);
         let v = self.heads * self.value_dim(d_model);
-        // The uniform range of a depthwise convolution in PyTorch: ±1/√taps.
-        let bound = (self.conv as f64).powf(-0.5);
         GatedDelta {
             q_proj: Linear::new(d_model, qk, init),
             k_proj: Linear::new(d_model, qk, init),
@@ -101,12 +86,9 @@ impl GatedDeltaConfig {
             z_proj: Linear::new(d_model, v, init),
             b_proj: Linear::new(d_model, self.heads, init),
             a_proj: Linear::new(d_model, self.heads, init),
-            conv: init.uniform([2 * qk + v, self.conv], -bound, bound),
-            a_log: init.draw([self.heads], |rng| rng.random_range(1.0..16.0f64).ln()),
-            dt_bias: init.draw([self.heads], |rng| {
-                let dt = (rng.random_range(0.001f64.ln()..0.1f64.ln())).exp().max(1e-4);
-                dt + (-(-dt).exp_m1()).ln() // softplus⁻¹(dt)
-            }),
+            conv: initial_conv(2 * qk + v, self.conv, init),
+            a_log: initial_a_log(self.heads, init),
+            dt_bias: initial_dt_bias(self.heads, init),
             norm: RmsNorm::new(self.value_dim(d_model), EPS, init),
             o_proj: Linear::residual(v, d_model, init),
             heads: self.heads,
@@ -149,47 +131,23 @@ pub struct GatedDelta {
 }
 
 impl GatedDelta {
-    fn run(&self, x: Tensor<3>, cache: Option<&mut Cache>, form: DeltaForm, tap: &mut dyn Tap) -> Tensor<3> {
-        let past = cache.as_ref().and_then(|c| c.get("conv"));
-        let state = cache.as_ref().and_then(|c| c.get("state"));
-
-        let u = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x.clone()));
-        let widths = u.each_ref().map(|part| part.dims()[2]);
-        let (u, past) = short_conv(Tensor::cat(u.into(), 2), self.conv.val(), past);
-        let mut parts = u.split_with_sizes(widths.to_vec(), 2).into_iter();
-        let mut next = |heads| split_heads(parts.next().expect("three parts"), heads);
-        let (q, k, v) = (next(self.k_heads), next(self.k_heads), next(self.heads));
+    fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut());
+        let (q, k) = (split_heads(q, self.k_heads), split_heads(k, self.k_heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let q = tap.at("q", l2_norm(q, EPS) * scale);
         let k = tap.at("k", l2_norm(k, EPS));
-        let v = tap.at("v", v);
-        let (q, k) = (self.share(q), self.share(k));
+        let v = tap.at("v", split_heads(v, self.heads));
 
-        let by_head = |x: Tensor<3>| x.swap_dims(1, 2); // [batch, heads, time]
         let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))));
-        let dt = self.a_proj.forward(x.clone()) + self.dt_bias.val().unsqueeze();
-        let rate = self.a_log.val().exp().unsqueeze::<3>();
-        let log_decay = by_head(softplus(dt) * rate).neg();
-        let log_decay = match tap.wants("decay") {
-            // A decay that underflowed is as good as none, and its logarithm must stay finite.
-            true => tap.at("decay", log_decay.exp()).clamp_min(1e-30).log(),
-            false => log_decay,
-        };
-        // The pattern describes a sequence from its beginning: a decoding step has only its state.
-        let pattern = (tap.wants("pattern") && cache.is_none())
-            .then(|| effective_pattern(q.clone(), k.clone(), beta.clone(), log_decay.clone()))
-            .map(|pattern| tap.at("pattern", pattern).matmul(v.clone()));
+        let dt = softplus(self.a_proj.forward(x.clone()) + self.dt_bias.val().unsqueeze());
+        let log_decay = by_head(dt * self.a_log.val().exp().unsqueeze::<3>()).neg();
+        let decay = LogDecay::Head(tap_decay(log_decay, tap));
 
-        let (o, state) = gated_delta_rule(q, k, v, beta, log_decay, state, form);
-        let o = pattern.unwrap_or(o);
-        let state = tap.at("state", state);
-        if let Some(cache) = cache {
-            cache.set("conv", past);
-            cache.set("state", state);
-        }
-        let gate = split_heads(activation::silu(self.z_proj.forward(x)), self.heads);
-        let gate = tap.at("gate", gate.swap_dims(1, 2)).swap_dims(1, 2); // [batch, time, heads, d_v]
-        tap.at("out", self.o_proj.forward(merge_heads(self.norm.forward(o) * gate)))
+        let o = attend([self.share(q), self.share(k), v], &decay, &Gates::Beta(beta), self.chunk, cache, tap);
+        let gate = activation::silu(self.z_proj.forward(x));
+        norm_gate_project(o, &self.norm, gate, &self.o_proj, tap)
     }
 
     /// Repeats each head of queries or keys for the value heads that share it.
@@ -203,16 +161,11 @@ impl GatedDelta {
     }
 }
 
-/// `log(1 + e^x)` without overflow for large `x` and without losing small results.
-fn softplus(x: Tensor<3>) -> Tensor<3> {
-    activation::relu(x.clone()) + x.abs().neg().exp().log1p()
-}
-
 impl Mixer for GatedDelta {
     fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        self.run(x, None, DeltaForm::Chunked(self.chunk), tap)
+        self.run(x, None, tap)
     }
     fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
-        self.run(x, Some(cache), DeltaForm::Recurrent, tap)
+        self.run(x, Some(cache), tap)
     }
 }

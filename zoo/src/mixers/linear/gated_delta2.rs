@@ -1,0 +1,169 @@
+//! Gated DeltaNet-2 ("Decoupling Erase and Write in Linear Attention", NVlabs; the layer is that of
+//! flash-linear-attention): KDA with what is erased and what is written decided apart, by channel.
+//!
+//! ```text
+//! q, k, v = silu(conv4(x W_qᵀ)), silu(conv4(x W_kᵀ)), silu(conv4(x W_vᵀ))          depthwise, causal
+//! q ← q/‖q‖ · d_k^{−½}    k ← k/‖k‖    g = −e^{A_log} softplus(x W_f1ᵀ W_f2ᵀ + dt_bias)
+//! b = σ(x W_bᵀ)  erased per key channel        w = σ(x W_wᵀ)  written per value channel
+//! S_t = (I − k_t (b_t ⊙ k_t)ᵀ) Diag(e^{g_t}) S_{t−1} + k_t (w_t ⊙ v_t)ᵀ      o_t = S_tᵀ q_t
+//! out = concat_h( RMSNorm(o) ⊙ σ(x W_g1ᵀ W_g2ᵀ + b_g) ) W_oᵀ
+//! ```
+//! Shapes: `q, k, g, b [batch, heads, time, d_k]`, `v, w, o [batch, heads, time, d_v]`, state
+//! `[batch, heads, d_k, d_v]`. With `b = w = β` it is KDA.
+//!
+//! The pattern weighs `w ⊙ v`: with the write gate inside, every value channel had a pattern of its own.
+//!
+//! Parameters: `H·(3·D·dk + 3·D·dv + K·(2·dk + dv)) + dv·(2·D + H·dk + H·dv) + H·(1 + dk + dv) + dv`.
+
+use super::{
+    attend, check_chunk, check_share, default_chunk, default_conv, initial_a_log, initial_conv, initial_dt_bias,
+    norm_gate_project, project_and_convolve, softplus, tap_decay,
+};
+use crate::error::{ZooError, positive};
+use crate::mixers::split_heads;
+use crate::norm::l2_norm;
+use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, activation};
+use kernels::{Gates, LogDecay};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatedDelta2Config {
+    pub heads: usize,
+    /// Channels of a query and a key; `d_model / heads` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_dim: Option<usize>,
+    /// Channels of a value; `d_model / heads` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_dim: Option<usize>,
+    /// Taps of the short convolution.
+    #[serde(default = "default_conv")]
+    pub conv: usize,
+    /// Whether the erase gate reaches 2 instead of 1, so that an erased value may return with the
+    /// other sign.
+    #[serde(default)]
+    pub allow_negative_eigenvalues: bool,
+    /// Tokens per chunk in `forward`, a power of two.
+    #[serde(default = "default_chunk")]
+    pub chunk: usize,
+}
+
+impl GatedDelta2Config {
+    pub fn new(heads: usize) -> Self {
+        Self {
+            heads,
+            key_dim: None,
+            value_dim: None,
+            conv: default_conv(),
+            allow_negative_eigenvalues: false,
+            chunk: default_chunk(),
+        }
+    }
+
+    pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
+        positive("heads", self.heads)?;
+        check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
+        check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
+        positive("conv", self.conv)?;
+        check_chunk(self.chunk)
+    }
+
+    pub fn parameters(&self, d_model: usize) -> usize {
+        let (h, dk, dv) = (self.heads, self.key_dim(d_model), self.value_dim(d_model));
+        h * (3 * d_model * dk + 3 * d_model * dv + self.conv * (2 * dk + dv))
+            + dv * (2 * d_model + h * dk + h * dv)
+            + h * (1 + dk + dv)
+            + dv
+    }
+
+    pub fn init(&self, d_model: usize, init: &mut Init) -> GatedDelta2 {
+        let (heads, rank) = (self.heads, self.value_dim(d_model));
+        let (qk, v) = (heads * self.key_dim(d_model), heads * self.value_dim(d_model));
+        GatedDelta2 {
+            q_proj: Linear::new(d_model, qk, init),
+            k_proj: Linear::new(d_model, qk, init),
+            v_proj: Linear::new(d_model, v, init),
+            conv: initial_conv(2 * qk + v, self.conv, init),
+            b_proj: Linear::new(d_model, qk, init),
+            w_proj: Linear::new(d_model, v, init),
+            f_a_proj: Linear::new(d_model, rank, init),
+            f_b_proj: Linear::new(rank, qk, init),
+            a_log: initial_a_log(heads, init),
+            dt_bias: initial_dt_bias(qk, init),
+            g_a_proj: Linear::new(d_model, rank, init),
+            g_b_proj: Linear::new(rank, v, init),
+            g_bias: init.constant([v], 0.0),
+            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            o_proj: Linear::residual(v, d_model, init),
+            config: self.clone(),
+        }
+    }
+
+    pub fn key_dim(&self, d_model: usize) -> usize {
+        self.key_dim.unwrap_or(d_model / self.heads)
+    }
+    pub fn value_dim(&self, d_model: usize) -> usize {
+        self.value_dim.unwrap_or(d_model / self.heads)
+    }
+}
+
+#[derive(Module, Debug)]
+pub struct GatedDelta2 {
+    pub q_proj: Linear,
+    pub k_proj: Linear,
+    pub v_proj: Linear,
+    /// `[channels of q, k and v, taps]`.
+    pub conv: Param<Tensor<2>>,
+    pub b_proj: Linear,
+    pub w_proj: Linear,
+    pub f_a_proj: Linear,
+    pub f_b_proj: Linear,
+    /// `[heads]`.
+    pub a_log: Param<Tensor<1>>,
+    /// `[heads · d_k]`.
+    pub dt_bias: Param<Tensor<1>>,
+    pub g_a_proj: Linear,
+    pub g_b_proj: Linear,
+    /// `[heads · d_v]`.
+    pub g_bias: Param<Tensor<1>>,
+    pub norm: RmsNorm,
+    pub o_proj: Linear,
+    #[module(skip)]
+    config: GatedDelta2Config,
+}
+
+impl GatedDelta2 {
+    fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
+        let heads = self.config.heads;
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut())
+            .map(|part| split_heads(part, heads));
+        let scale = (q.dims()[3] as f64).powf(-0.5);
+        let q = tap.at("q", l2_norm(q, 1e-6) * scale);
+        let k = tap.at("k", l2_norm(k, 1e-6));
+        let v = tap.at("v", v);
+
+        let reach = if self.config.allow_negative_eigenvalues { 2.0 } else { 1.0 };
+        let gate = |proj: &Linear| activation::sigmoid(split_heads(proj.forward(x.clone()), heads));
+        let erase = tap.at("erase", gate(&self.b_proj) * reach);
+        let write = tap.at("write", gate(&self.w_proj));
+        let dt = self.f_b_proj.forward(self.f_a_proj.forward(x.clone())) + self.dt_bias.val().unsqueeze();
+        let rate = self.a_log.val().exp().reshape([1, heads, 1, 1]);
+        let decay = LogDecay::Channel(tap_decay((split_heads(softplus(dt), heads) * rate).neg(), tap));
+
+        let o = attend([q, k, v], &decay, &Gates::EraseWrite { erase, write }, self.config.chunk, cache, tap);
+        let gate = self.g_b_proj.forward(self.g_a_proj.forward(x)) + self.g_bias.val().unsqueeze();
+        norm_gate_project(o, &self.norm, activation::sigmoid(gate), &self.o_proj, tap)
+    }
+}
+
+impl Mixer for GatedDelta2 {
+    fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        self.run(x, None, tap)
+    }
+    fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
+        self.run(x, Some(cache), tap)
+    }
+}

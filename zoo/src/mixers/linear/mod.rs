@@ -1,0 +1,186 @@
+//! Linear mixers: a state `S` of constant size in place of a cache that grows.
+//!
+//! Every one is a row of one table (`o = Sᵀ q`; the update is `kernels::linear_attention`'s):
+//!
+//! | mixer | update of `S` | gates | q, k, v and output | state per head |
+//! |---|---|---|---|---|
+//! | [`LinearAttention`] | `S + k vᵀ` | – | `φ = elu + 1` on q, k; divided by `q · Σk` | `dk·dv + dk` |
+//! | [`RetNet`] | `γ S + k vᵀ` | `γ_h = 1 − 2^{−5−h}`, fixed | RoPE; RMSNorm ⊙ silu gate; `dv = 2 dk` | `dk·dv` |
+//! | [`Lightning`] | `γ S + k vᵀ` | `ln γ_h = −(8/H)(1 − l/L) h`, fixed | silu on q, k, v; RMSNorm over all heads ⊙ σ gate | `dk·dv` |
+//! | [`Gla`] | `Diag(α) S + k vᵀ` | `α = σ(x W₁ᵀ W₂ᵀ + b)^{1/16}` | RMSNorm ⊙ silu gate; `dk = dv / 2` | `dk·dv` |
+//! | [`Mamba2`] | `e^{ΔA} S + Δ B xᵀ` | `Δ = softplus(·)`, `A < 0` per head | conv; `B, C` shared by heads; `+ D x`; RMSNorm(o ⊙ silu gate) | `N·P` |
+//! | [`DeltaNet`] | `(I − β k kᵀ) S + β k vᵀ` | `β = σ(·)` | conv, L2 norm of q, k; RMSNorm | `dk·dv` |
+//! | [`GatedDelta`] | `α (I − β k kᵀ) S + β k vᵀ` | `α` per head, `β` | conv, L2 norm; RMSNorm ⊙ silu gate | `dk·dv` |
+//! | [`Kda`] | `(I − β k kᵀ) Diag(α) S + β k vᵀ` | `α` per channel, `β` | conv, L2 norm; RMSNorm ⊙ σ gate | `dk·dv` |
+//! | [`GatedDelta2`] | `(I − k (b ⊙ k)ᵀ) Diag(α) S + k (w ⊙ v)ᵀ` | `α`, `b` per key channel, `w` per value channel | as KDA | `dk·dv` |
+//!
+//! "Conv" is a causal depthwise convolution over a few tokens, then silu. The learned decays are
+//! `α = exp(−e^{A_log} softplus(· + dt_bias))`, started as flash-linear-attention does.
+
+mod delta_net;
+mod gated_delta;
+mod gated_delta2;
+mod gla;
+mod kda;
+mod lightning;
+mod linear_attention;
+mod mamba2;
+mod ret_net;
+
+pub use delta_net::{DeltaNet, DeltaNetConfig};
+pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use gated_delta2::{GatedDelta2, GatedDelta2Config};
+pub use gla::{Gla, GlaConfig};
+pub use kda::{Kda, KdaConfig};
+pub use lightning::{Lightning, LightningConfig, lightning_log_decays};
+pub use linear_attention::{FeatureMap, LinearAttention, LinearAttentionConfig};
+pub use mamba2::{Mamba2, Mamba2Config};
+pub use ret_net::{RetNet, RetNetConfig};
+
+use super::{merge_heads, split_heads};
+use crate::error::{ZooError, divisible, positive};
+use crate::{Cache, Init, Linear, RmsNorm, Tap};
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData, activation};
+use kernels::linear_attention::effective_pattern;
+use kernels::{Gates, LinearForm, LogDecay, short_conv};
+use rand::RngExt;
+
+/// Projects `x`, convolves the projections along time with one kernel per channel, and applies silu.
+fn project_and_convolve<const N: usize>(
+    x: &Tensor<3>,
+    projections: [&Linear; N],
+    conv: &Param<Tensor<2>>,
+    bias: Option<&Param<Tensor<1>>>,
+    cache: Option<&mut Cache>,
+) -> [Tensor<3>; N] {
+    let parts = projections.map(|projection| projection.forward(x.clone()));
+    let widths = parts.each_ref().map(|part| part.dims()[2]);
+    let past = cache.as_ref().and_then(|cache| cache.get("conv"));
+    let (out, past) = short_conv(Tensor::cat(parts.into(), 2), conv.val(), bias.map(Param::val), past);
+    if let Some(cache) = cache {
+        cache.set("conv", past);
+    }
+    out.split_with_sizes(widths.to_vec(), 2).try_into().expect("as many parts as projections")
+}
+
+/// The uniform range of a depthwise convolution in PyTorch, ±1/√taps.
+fn initial_conv(channels: usize, taps: usize, init: &mut Init) -> Param<Tensor<2>> {
+    let bound = (taps as f64).powf(-0.5);
+    init.uniform([channels, taps], -bound, bound)
+}
+
+/// Runs the operator from the state in `cache`, or over a whole sequence in chunks.
+fn attend(
+    [q, k, v]: [Tensor<4>; 3],
+    decay: &LogDecay,
+    gates: &Gates,
+    chunk: usize,
+    cache: Option<&mut Cache>,
+    tap: &mut dyn Tap,
+) -> Tensor<4> {
+    // The pattern describes a sequence from its beginning: a decoding step has only its state.
+    let pattern = (tap.wants("pattern") && cache.is_none()).then(|| {
+        let pattern = tap.at("pattern", effective_pattern(q.clone(), k.clone(), decay, gates));
+        pattern.matmul(gates.values(v.clone()))
+    });
+    let o = run_state([q, k, v], decay, gates, chunk, cache, tap);
+    pattern.unwrap_or(o)
+}
+
+/// [`attend`] without the pattern.
+fn run_state(
+    [q, k, v]: [Tensor<4>; 3],
+    decay: &LogDecay,
+    gates: &Gates,
+    chunk: usize,
+    cache: Option<&mut Cache>,
+    tap: &mut dyn Tap,
+) -> Tensor<4> {
+    let (form, state) = match &cache {
+        Some(cache) => (LinearForm::Recurrent, cache.get("state")),
+        None => (LinearForm::Chunked(chunk), None),
+    };
+    let (o, state) = kernels::linear_attention(q, k, v, decay, gates, state, form);
+    let state = tap.at("state", state);
+    if let Some(cache) = cache {
+        cache.set("state", state);
+    }
+    o
+}
+
+/// `concat_h(RMSNorm(o) ⊙ gate) W_oᵀ`, with the gate `[batch, time, heads · d_v]` after its
+/// activation.
+fn norm_gate_project(o: Tensor<4>, norm: &RmsNorm, gate: Tensor<3>, o_proj: &Linear, tap: &mut dyn Tap) -> Tensor<3> {
+    let gate = split_heads(gate, o.dims()[1]);
+    let gate = tap.at("gate", gate.swap_dims(1, 2)).swap_dims(1, 2); // seen as [batch, time, heads, d_v]
+    tap.at("out", o_proj.forward(merge_heads(norm.forward(o) * gate)))
+}
+
+/// Offers `e^g`, what survives a step, and takes `g` back.
+fn tap_decay<const D: usize>(log_decay: Tensor<D>, tap: &mut dyn Tap) -> Tensor<D> {
+    match tap.wants("decay") {
+        // A decay that underflowed is as good as none, and its logarithm must stay finite.
+        true => tap.at("decay", log_decay.exp()).clamp_min(1e-30).log(),
+        false => log_decay,
+    }
+}
+
+/// The same decay for every token, one per head.
+fn fixed_decay(log_decay: &[f64], like: &Tensor<4>) -> LogDecay {
+    let [batch, heads, time, _] = like.dims();
+    let one = TensorData::new(log_decay.to_vec(), [1, heads, 1]);
+    LogDecay::Head(Tensor::<3>::from_data(one, (&like.device(), like.dtype())).expand([batch, heads, time]))
+}
+
+/// `[batch, time, heads]` → `[batch, heads, time]`.
+fn by_head(x: Tensor<3>) -> Tensor<3> {
+    x.swap_dims(1, 2)
+}
+
+/// `log(1 + e^x)` without overflow for large `x` and without losing small results.
+fn softplus<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::relu(x.clone()) + x.abs().neg().exp().log1p()
+}
+
+/// `A ~ U(1, 16)`, as its logarithm.
+fn initial_a_log(heads: usize, init: &mut Init) -> Param<Tensor<1>> {
+    init.draw([heads], |rng| rng.random_range(1.0..16.0f64).ln())
+}
+
+/// `softplus⁻¹(dt)` for `dt` log-uniform in [0.001, 0.1].
+fn initial_dt_bias(size: usize, init: &mut Init) -> Param<Tensor<1>> {
+    init.draw([size], |rng| {
+        let dt = (rng.random_range(0.001f64.ln()..0.1f64.ln())).exp().max(1e-4);
+        dt + (-(-dt).exp_m1()).ln()
+    })
+}
+
+/// Channels of a head: as configured (then not zero), or the head's share of `width`.
+fn check_share(
+    name: &'static str,
+    configured: Option<usize>,
+    (what, width): (&'static str, usize),
+    heads: usize,
+) -> Result<(), ZooError> {
+    match configured {
+        Some(channels) => positive(name, channels)?,
+        None => divisible(what, width, "heads", heads)?,
+    };
+    Ok(())
+}
+
+fn check_chunk(chunk: usize) -> Result<(), ZooError> {
+    match chunk.is_power_of_two() {
+        true => Ok(()),
+        false => Err(ZooError::Invalid { name: "chunk", value: chunk.to_string(), expected: "a power of two".into() }),
+    }
+}
+
+fn default_conv() -> usize {
+    4
+}
+
+fn default_chunk() -> usize {
+    64
+}
