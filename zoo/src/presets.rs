@@ -1,13 +1,13 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig,
-    SoftmaxConfig, ZooError,
+    DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig,
+    ModelConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 7] =
-    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid"];
+pub const VARIANTS: [&str; 8] =
+    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid", "forgetting"];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
 const SIZES: [(&str, usize, usize, usize); 4] =
@@ -49,6 +49,7 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "differential-v2" => vec![MixerConfig::Differential(DifferentialConfig::new(DifferentialVersion::V2, heads))],
         "gated-delta" => vec![delta],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
+        "forgetting" => vec![MixerConfig::Forgetting(ForgettingConfig::new(heads))],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

@@ -18,6 +18,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("blocks.N.mixer.pattern_positive", "[batch, heads, time, source]: first softmax of differential attention"),
     ("blocks.N.mixer.pattern_negative", "[batch, heads, time, source]: second softmax of differential attention"),
     ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
+    ("blocks.N.mixer.forget", "[batch, heads, time]: forgetting attention's gate, in (0, 1)"),
     ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
     ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),
     ("blocks.N.mixer.decay", "[batch, heads, time]: how much of the state survives the step, in (0, 1]"),

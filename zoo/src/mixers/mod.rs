@@ -1,12 +1,14 @@
 //! The catalogue: one file per idea.
 
 mod differential;
+mod forgetting;
 mod gated;
 mod gated_delta;
 mod sinks;
 mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
+pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
 pub use sinks::Sink;
@@ -26,6 +28,7 @@ pub enum MixerConfig {
     Gated(GatedConfig),
     Differential(DifferentialConfig),
     GatedDelta(GatedDeltaConfig),
+    Forgetting(ForgettingConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -36,6 +39,7 @@ pub enum AnyMixer {
     Gated(Gated),
     Differential(Differential),
     GatedDelta(GatedDelta),
+    Forgetting(Forgetting),
 }
 
 macro_rules! each {
@@ -45,6 +49,7 @@ macro_rules! each {
             $family::Gated($inner) => $body,
             $family::Differential($inner) => $body,
             $family::GatedDelta($inner) => $body,
+            $family::Forgetting($inner) => $body,
         }
     };
 }
@@ -66,6 +71,7 @@ impl MixerConfig {
             MixerConfig::Gated(config) => AnyMixer::Gated(config.init(d_model, init)),
             MixerConfig::Differential(config) => AnyMixer::Differential(config.init(d_model, layer, init)),
             MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
+            MixerConfig::Forgetting(config) => AnyMixer::Forgetting(config.init(d_model, init)),
         }
     }
 }

@@ -65,6 +65,18 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 ..GatedDeltaConfig::new(4)
             }),
         ),
+        ("forgetting", MixerConfig::Forgetting(ForgettingConfig::new(4))),
+        (
+            "forgetting, grouped, partial rotation",
+            MixerConfig::Forgetting(ForgettingConfig {
+                kv_heads: Some(2),
+                head_dim: Some(8),
+                qk_norm: false,
+                position: rope(0.5),
+                bias: 1.0,
+                ..ForgettingConfig::new(4)
+            }),
+        ),
     ]
 }
 
