@@ -2,12 +2,22 @@
 
 use crate::{
     DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig,
-    ModelConfig, SoftmaxConfig, ZooError,
+    ModelConfig, MultiTokenConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 8] =
-    ["baseline", "gated", "gated-headwise", "differential", "differential-v2", "gated-delta", "hybrid", "forgetting"];
+pub const VARIANTS: [&str; 10] = [
+    "baseline",
+    "gated",
+    "gated-headwise",
+    "differential",
+    "differential-v2",
+    "gated-delta",
+    "hybrid",
+    "forgetting",
+    "talking-heads",
+    "multi-token",
+];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
 const SIZES: [(&str, usize, usize, usize); 4] =
@@ -50,6 +60,8 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "gated-delta" => vec![delta],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
         "forgetting" => vec![MixerConfig::Forgetting(ForgettingConfig::new(heads))],
+        "talking-heads" => vec![MixerConfig::MultiToken(MultiTokenConfig::talking_heads(heads))],
+        "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

@@ -61,3 +61,99 @@ fn a_gate_that_closes_hides_everything_before_it() {
     let late = forgetting.forward(input(9).narrow(1, 5, 4), &mut Silent);
     assert!(largest(whole.narrow(1, 5, 4) - late) < 1e-12);
 }
+
+fn multi_token(config: &MultiTokenConfig) -> MultiToken {
+    double(config.init(D_MODEL, 1, &mut seeded()))
+}
+
+#[test]
+fn multi_token_attention_starts_as_plain_attention_before_its_norm() {
+    for config in [MultiTokenConfig::new(4), MultiTokenConfig::talking_heads(4)] {
+        let mixer = multi_token(&MultiTokenConfig { norm: None, kv_heads: Some(2), ..config });
+        assert!(difference(&mixer, &mixer.attention) < 1e-12);
+    }
+    let normed = multi_token(&MultiTokenConfig::new(4));
+    assert!(difference(&normed, &normed.attention) > 1e-3);
+}
+
+#[test]
+fn the_convolution_is_the_published_sum() {
+    let config = MultiTokenConfig {
+        after: Mixing { kernel: Some(MixKernel { queries: 3, keys: 5 }), heads: None },
+        ..MultiTokenConfig::plain(4)
+    };
+    let mixer = shaken(multi_token(&config));
+    let record = |mixer: &dyn Fn(&mut Record)| {
+        let mut record = Record::new(&["pattern"]);
+        mixer(&mut record);
+        let values: Vec<f64> = record.get::<4>("pattern").unwrap().into_data().iter::<f64>().collect();
+        values
+    };
+    let time = 7;
+    let plain = record(&|r| drop(mixer.attention.forward(input(time), r)));
+    let mixed = record(&|r| drop(mixer.forward(input(time), r)));
+    let kernel: Vec<f64> = mixer.after.kernel.as_ref().unwrap().val().into_data().iter::<f64>().collect();
+    let at = |map: &[f64], h: usize, t: i64, s: i64| {
+        let inside = t >= 0 && (0..=t).contains(&s);
+        if inside { map[(h * time + t as usize) * time + s as usize] } else { 0.0 }
+    };
+    for h in 0..4 {
+        for t in 0..time as i64 {
+            for s in 0..=t {
+                let mut sum = 0.0;
+                for a in 0..3 {
+                    for b in -2..=2 {
+                        // The current query is the last row of a kernel.
+                        let theta = kernel[(h * 3 + (2 - a) as usize) * 5 + (b + 2) as usize];
+                        sum += theta * at(&plain, h, t - a, s + b);
+                    }
+                }
+                let found = at(&mixed, h, t, s);
+                assert!((sum - found).abs() < 1e-12, "head {h}, query {t}, key {s}: {found}, expected {sum}");
+            }
+        }
+    }
+}
+
+#[test]
+fn talking_heads_mix_the_weights_of_a_group_and_of_no_other() {
+    let config = MultiTokenConfig { after: Mixing { kernel: None, heads: Some(2) }, ..MultiTokenConfig::plain(4) };
+    let mut mixer = multi_token(&config);
+    let mix = mixer.after.heads.take().unwrap();
+    // Heads 0 and 1 change places; head 2 gets 2·(itself) − 3·(head 3), head 3 nothing.
+    mixer.after.heads = Some(set(&mix, vec![0.0, 1.0, 1.0, 0.0, 2.0, -3.0, 0.0, 0.0]));
+    let head = |mixer: &dyn Fn(&mut Record), h: usize| {
+        let mut record = Record::new(&["pattern"]);
+        mixer(&mut record);
+        record.get::<4>("pattern").unwrap().narrow(1, h, 1)
+    };
+    let plain = |h| head(&|r| drop(mixer.attention.forward(input(6), r)), h);
+    let mixed = |h| head(&|r| drop(mixer.forward(input(6), r)), h);
+    assert!(largest(mixed(0) - plain(1)) < 1e-12);
+    assert!(largest(mixed(1) - plain(0)) < 1e-12);
+    assert!(largest(mixed(2) - (plain(2) * 2.0 - plain(3) * 3.0)) < 1e-12);
+    assert_eq!(largest(mixed(3)), 0.0);
+}
+
+#[test]
+fn depth_scaling_shrinks_the_output_by_the_published_factor() {
+    let with = |depth_scaling| {
+        let norm = Some(HeadNorm { depth_scaling, gate: false });
+        multi_token(&MultiTokenConfig { norm, ..MultiTokenConfig::plain(4) }).forward(input(5), &mut Silent)
+    };
+    assert!(largest(with(false) * (1.0 - lambda_init(1)) - with(true)) < 1e-12);
+}
+
+#[test]
+fn a_map_that_cannot_be_mixed_is_refused_by_name() {
+    let refuse = |config: MultiTokenConfig| config.validate(D_MODEL).unwrap_err().to_string();
+    let mixing = |queries, keys| Mixing { kernel: Some(MixKernel { queries, keys }), heads: None };
+    let plain = MultiTokenConfig::plain(4);
+    assert!(refuse(MultiTokenConfig { before: mixing(2, 4), ..plain.clone() }).contains("an odd number, got 4"));
+    assert!(refuse(MultiTokenConfig { after: mixing(0, 3), ..plain.clone() }).contains("queries of a kernel"));
+    let thirds = Mixing { kernel: None, heads: Some(3) };
+    assert!(
+        refuse(MultiTokenConfig { after: thirds, ..plain.clone() }).contains("4 is not divisible by mixed heads 3")
+    );
+    assert!(refuse(MultiTokenConfig { position: Position::Alibi {}, ..plain }).contains("rope or none"));
+}

@@ -4,6 +4,7 @@ mod differential;
 mod forgetting;
 mod gated;
 mod gated_delta;
+mod multi_token;
 mod sinks;
 mod softmax;
 
@@ -11,6 +12,7 @@ pub use differential::{Differential, DifferentialConfig, DifferentialVersion, La
 pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use multi_token::{HeadNorm, Mix, MixKernel, Mixing, MultiToken, MultiTokenConfig, OutputNorm};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -29,6 +31,7 @@ pub enum MixerConfig {
     Differential(DifferentialConfig),
     GatedDelta(GatedDeltaConfig),
     Forgetting(ForgettingConfig),
+    MultiToken(MultiTokenConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -40,6 +43,7 @@ pub enum AnyMixer {
     Differential(Differential),
     GatedDelta(GatedDelta),
     Forgetting(Forgetting),
+    MultiToken(MultiToken),
 }
 
 macro_rules! each {
@@ -50,6 +54,7 @@ macro_rules! each {
             $family::Differential($inner) => $body,
             $family::GatedDelta($inner) => $body,
             $family::Forgetting($inner) => $body,
+            $family::MultiToken($inner) => $body,
         }
     };
 }
@@ -72,6 +77,7 @@ impl MixerConfig {
             MixerConfig::Differential(config) => AnyMixer::Differential(config.init(d_model, layer, init)),
             MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
             MixerConfig::Forgetting(config) => AnyMixer::Forgetting(config.init(d_model, init)),
+            MixerConfig::MultiToken(config) => AnyMixer::MultiToken(config.init(d_model, layer, init)),
         }
     }
 }

@@ -137,6 +137,24 @@ pub struct Softmax {
 }
 
 impl Softmax {
+    /// Queries `[batch, heads, time, d]`, keys and values `[batch, kv_heads, time, d]`, normed and
+    /// rotated, of tokens the first of which stands at position `start`.
+    pub(crate) fn project(&self, x: Tensor<3>, start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let SoftmaxConfig { heads, position, .. } = self.config;
+        let kv_heads = self.config.kv_heads();
+        let norm = |x, norm: &Option<RmsNorm>| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let q = norm(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
+        let k = norm(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
+        let v = split_heads(self.v_proj.forward(x), kv_heads);
+        let q = tap.at("q", position.rotate(q, start));
+        let k = tap.at("k", position.rotate(k, start));
+        let v = tap.at("v", v);
+        (q, k, v)
+    }
+
     /// Every head's output `[batch, heads, time, d]`, before it is merged and projected.
     /// With a cache the tokens follow those it holds.
     pub(crate) fn attend(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
@@ -153,18 +171,8 @@ impl Softmax {
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
         let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
-        let kv_heads = self.config.kv_heads();
         let start = cache.as_ref().map_or(0, |c| c.position());
-        let norm = |x, norm: &Option<RmsNorm>| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let q = norm(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
-        let k = norm(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
-        let v = split_heads(self.v_proj.forward(x), kv_heads);
-        let q = tap.at("q", position.rotate(q, start));
-        let mut k = tap.at("k", position.rotate(k, start));
-        let mut v = tap.at("v", v);
+        let (q, mut k, mut v) = self.project(x, start, tap);
         if let Some(cache) = cache {
             // What no later query will see is not kept.
             k = cache.append_last("k", k, 2, window);

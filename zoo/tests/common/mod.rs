@@ -77,6 +77,30 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 ..ForgettingConfig::new(4)
             }),
         ),
+        ("talking heads", MixerConfig::MultiToken(MultiTokenConfig::talking_heads(4))),
+        ("multi-token as released", MixerConfig::MultiToken(MultiTokenConfig::new(4))),
+        (
+            "multi-token, kernels of two sizes, heads in pairs, depth scaling, grouped keys",
+            MixerConfig::MultiToken(MultiTokenConfig {
+                kv_heads: Some(2),
+                head_dim: Some(8),
+                position: rope(0.5),
+                before: Mixing { kernel: Some(MixKernel { queries: 2, keys: 5 }), heads: Some(2) },
+                after: Mixing { kernel: Some(MixKernel { queries: 3, keys: 3 }), heads: None },
+                norm: Some(HeadNorm { depth_scaling: true, gate: false }),
+                ..MultiTokenConfig::plain(4)
+            }),
+        ),
+        (
+            "multi-token after the softmax alone, one key head",
+            MixerConfig::MultiToken(MultiTokenConfig {
+                kv_heads: Some(1),
+                qk_norm: false,
+                position: Position::None {},
+                after: Mixing { kernel: Some(MixKernel { queries: 1, keys: 7 }), heads: Some(2) },
+                ..MultiTokenConfig::plain(4)
+            }),
+        ),
     ]
 }
 
@@ -85,7 +109,29 @@ pub fn build(config: &MixerConfig, device: &Device) -> AnyMixer {
     config.validate(D_MODEL).expect("a valid configuration");
     // Larger weights than usual, so that no term of a gradient is too small to be seen.
     let mut init = Init::new(7, 0.3, 0.3, 2, device);
-    double(config.init(D_MODEL, 1, &mut init))
+    let mixer = config.init(D_MODEL, 1, &mut init);
+    match config {
+        // What starts as the identity would hide every mistake in it.
+        MixerConfig::MultiToken(_) => shaken(double(mixer)),
+        _ => double(mixer),
+    }
+}
+
+/// The same module with every parameter moved a little.
+pub fn shaken<M: Module>(module: M) -> M {
+    struct Shake(u64);
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let seed = self.0;
+            param.map(|t| {
+                let tracked = t.is_require_grad();
+                let noise = numbers(seed, t.dims(), &t.device());
+                (t.detach() + noise * 0.3).detach().set_require_grad(tracked)
+            })
+        }
+    }
+    module.map(&mut Shake(100))
 }
 
 /// The same module in f64.
