@@ -2,11 +2,11 @@
 
 use crate::{
     DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig,
-    ModelConfig, MultiTokenConfig, SoftmaxConfig, ZooError,
+    ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 10] = [
+pub const VARIANTS: [&str; 11] = [
     "baseline",
     "gated",
     "gated-headwise",
@@ -17,6 +17,7 @@ pub const VARIANTS: [&str; 10] = [
     "forgetting",
     "talking-heads",
     "multi-token",
+    "nexus",
 ];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
@@ -62,6 +63,7 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "forgetting" => vec![MixerConfig::Forgetting(ForgettingConfig::new(heads))],
         "talking-heads" => vec![MixerConfig::MultiToken(MultiTokenConfig::talking_heads(heads))],
         "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],
+        "nexus" => vec![MixerConfig::Nexus(NexusConfig::new(heads))],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

@@ -157,3 +157,84 @@ fn a_map_that_cannot_be_mixed_is_refused_by_name() {
     );
     assert!(refuse(MultiTokenConfig { position: Position::Alibi {}, ..plain }).contains("rope or none"));
 }
+
+fn nexus(config: &NexusConfig) -> Nexus {
+    double(config.init(D_MODEL, &mut seeded()))
+}
+
+fn recorded(mixer: &impl Mixer, x: Tensor<3>, name: &str) -> Tensor<4> {
+    let mut record = Record::new(&[name]);
+    mixer.forward(x, &mut record);
+    record.get(name).expect("recorded")
+}
+
+const INNERS: [Inner; 2] = [Inner::Values, Inner::QueriesAndKeys];
+
+#[test]
+fn attention_of_order_one_is_the_baseline_exactly() {
+    for inner in INNERS {
+        let config = NexusConfig { order: 1, kv_heads: Some(2), inner, ..NexusConfig::new(4) };
+        let baseline = double(config.attention().init(D_MODEL, &mut seeded()));
+        assert_eq!(difference(&nexus(&config), &baseline), 0.0);
+        let second = NexusConfig { order: 2, ..config };
+        assert!(difference(&nexus(&second), &baseline) > 1e-3);
+    }
+}
+
+#[test]
+fn inner_loops_over_values_stand_in_for_the_input_of_queries_and_keys() {
+    let config = NexusConfig { kv_heads: Some(2), ..NexusConfig::new(4) };
+    let baseline = |position| {
+        let attention = SoftmaxConfig { position, ..config.attention() };
+        double(attention.init(D_MODEL, &mut seeded()))
+    };
+    let mut inner = baseline(Position::None {});
+    let identity = (0..D_MODEL * D_MODEL).map(|i| if i % (D_MODEL + 1) == 0 { 1.0 } else { 0.0 });
+    inner.o_proj.weight = set(&inner.o_proj.weight, identity.collect());
+    let outer = baseline(config.position);
+
+    // X², and by the same rule X³, whose values are those of X.
+    let second = inner.forward(input(8), &mut Silent);
+    let mixer = nexus(&config);
+    assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, second.clone(), "pattern")) < 1e-12);
+    assert!(largest(recorded(&mixer, input(8), "v") - recorded(&outer, input(8), "v")) < 1e-12);
+    let values = recorded(&inner, input(8), "v");
+    let third = kernels::softmax_attention::apply(recorded(&inner, second, "pattern"), values);
+    let third = third.swap_dims(1, 2).reshape([2, 8, D_MODEL]);
+    let mixer = nexus(&NexusConfig { order: 3, ..config.clone() });
+    assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, third, "pattern")) < 1e-12);
+}
+
+#[test]
+fn loops_with_the_weights_of_the_outer_one_are_the_shared_form() {
+    for (order, refine) in [(2, Refine::Both), (3, Refine::Both), (3, Refine::Queries), (2, Refine::Keys)] {
+        let shared = NexusConfig { order, refine, kv_heads: Some(2), ..NexusConfig::new(4) };
+        let mut own = nexus(&NexusConfig { shared: false, ..shared.clone() });
+        assert_eq!(own.loops.len(), if refine == Refine::Both { (1 << order) - 2 } else { order - 1 });
+        own.loops = own.loops.iter().map(|_| own.outer.clone()).collect();
+        assert!(difference(&own, &nexus(&shared)) < 1e-12, "order {order}, {refine:?}");
+    }
+}
+
+#[test]
+fn loops_over_queries_and_keys_are_attention_of_each_to_itself() {
+    let config = NexusConfig { inner: Inner::QueriesAndKeys, kv_heads: Some(2), ..NexusConfig::new(4) };
+    let flat = NexusConfig { order: 1, position: Position::None {}, ..config.clone() };
+    let twice = |x: Tensor<4>| kernels::softmax_attention(x.clone(), x.clone(), x, 6f64.powf(-0.5));
+    for name in ["q", "k"] {
+        let raw = recorded(&nexus(&flat), input(8), name);
+        let expected = config.position.rotate(twice(raw), 0);
+        assert!(largest(recorded(&nexus(&config), input(8), name) - expected) < 1e-12, "{name}");
+    }
+}
+
+#[test]
+fn a_nexus_that_cannot_be_built_is_refused_by_name() {
+    let refuse = |config: NexusConfig| config.validate(D_MODEL).unwrap_err().to_string();
+    let base = NexusConfig::new(4);
+    assert!(refuse(NexusConfig { order: 0, ..base.clone() }).contains("order must be at least 1"));
+    assert!(refuse(NexusConfig { order: 9, ..base.clone() }).contains("between 1 and 6"));
+    assert!(refuse(NexusConfig { head_dim: Some(8), ..base.clone() }).contains("must be d_model 24"));
+    let over_keys = NexusConfig { inner: Inner::QueriesAndKeys, shared: false, ..base };
+    assert!(refuse(over_keys).contains("shared must be true"));
+}

@@ -5,6 +5,7 @@ mod forgetting;
 mod gated;
 mod gated_delta;
 mod multi_token;
+mod nexus;
 mod sinks;
 mod softmax;
 
@@ -13,6 +14,7 @@ pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
 pub use multi_token::{HeadNorm, Mix, MixKernel, Mixing, MultiToken, MultiTokenConfig, OutputNorm};
+pub use nexus::{Inner, Nexus, NexusConfig, Projections, Refine};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -32,6 +34,7 @@ pub enum MixerConfig {
     GatedDelta(GatedDeltaConfig),
     Forgetting(ForgettingConfig),
     MultiToken(MultiTokenConfig),
+    Nexus(NexusConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -44,6 +47,7 @@ pub enum AnyMixer {
     GatedDelta(GatedDelta),
     Forgetting(Forgetting),
     MultiToken(MultiToken),
+    Nexus(Nexus),
 }
 
 macro_rules! each {
@@ -55,6 +59,7 @@ macro_rules! each {
             $family::GatedDelta($inner) => $body,
             $family::Forgetting($inner) => $body,
             $family::MultiToken($inner) => $body,
+            $family::Nexus($inner) => $body,
         }
     };
 }
@@ -78,6 +83,7 @@ impl MixerConfig {
             MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
             MixerConfig::Forgetting(config) => AnyMixer::Forgetting(config.init(d_model, init)),
             MixerConfig::MultiToken(config) => AnyMixer::MultiToken(config.init(d_model, layer, init)),
+            MixerConfig::Nexus(config) => AnyMixer::Nexus(config.init(d_model, init)),
         }
     }
 }

@@ -30,6 +30,11 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         change(&mut config);
         MixerConfig::Softmax(config)
     };
+    let nexus = |change: &dyn Fn(&mut NexusConfig)| {
+        let mut config = NexusConfig { kv_heads: Some(2), position: rope(0.75), ..NexusConfig::new(4) };
+        change(&mut config);
+        MixerConfig::Nexus(config)
+    };
     let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
@@ -100,6 +105,19 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 after: Mixing { kernel: Some(MixKernel { queries: 1, keys: 7 }), heads: Some(2) },
                 ..MultiTokenConfig::plain(4)
             }),
+        ),
+        ("nexus", MixerConfig::Nexus(NexusConfig::new(4))),
+        ("nexus, shared, order 3, inner rotation", nexus(&|c| (c.order, c.inner_position) = (3, true))),
+        ("nexus, own weights, order 3", nexus(&|c| (c.order, c.shared) = (3, false))),
+        ("nexus, queries, own weights", nexus(&|c| (c.refine, c.shared) = (Refine::Queries, false))),
+        ("nexus, keys, ALiBi", nexus(&|c| (c.refine, c.position) = (Refine::Keys, Position::Alibi {}))),
+        (
+            "nexus over queries and keys, order 3",
+            nexus(&|c| (c.order, c.inner, c.head_dim) = (3, Inner::QueriesAndKeys, Some(8))),
+        ),
+        (
+            "nexus over keys, inner rotation",
+            nexus(&|c| (c.inner, c.refine, c.inner_position) = (Inner::QueriesAndKeys, Refine::Keys, true)),
         ),
     ]
 }
