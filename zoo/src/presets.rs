@@ -1,12 +1,12 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig,
-    ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
+    DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, LatentConfig,
+    MixerConfig, ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 11] = [
+pub const VARIANTS: [&str; 12] = [
     "baseline",
     "gated",
     "gated-headwise",
@@ -18,6 +18,7 @@ pub const VARIANTS: [&str; 11] = [
     "talking-heads",
     "multi-token",
     "nexus",
+    "latent",
 ];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
@@ -64,6 +65,7 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "talking-heads" => vec![MixerConfig::MultiToken(MultiTokenConfig::talking_heads(heads))],
         "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],
         "nexus" => vec![MixerConfig::Nexus(NexusConfig::new(heads))],
+        "latent" => vec![MixerConfig::Latent(LatentConfig::new(heads))],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

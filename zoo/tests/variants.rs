@@ -238,3 +238,85 @@ fn a_nexus_that_cannot_be_built_is_refused_by_name() {
     let over_keys = NexusConfig { inner: Inner::QueriesAndKeys, shared: false, ..base };
     assert!(refuse(over_keys).contains("shared must be true"));
 }
+
+fn latent() -> LatentConfig {
+    LatentConfig {
+        rank: Some(7),
+        query_rank: Some(9),
+        content_dim: Some(5),
+        position_dim: Some(4),
+        value_dim: Some(10),
+        ..LatentConfig::new(3)
+    }
+}
+
+#[test]
+fn absorbed_and_expanded_steps_agree() {
+    let mixer = double(latent().init(D_MODEL, &mut seeded()));
+    let (mut absorbed, mut expanded) = (Cache::default(), Cache::default());
+    for t in 0..8 {
+        let token = || input(8).narrow(1, t, 1);
+        let mut patterns = [Record::new(&["pattern"]), Record::new(&["pattern", "k", "v"])];
+        let a = mixer.step(token(), &mut absorbed, &mut patterns[0]);
+        let b = mixer.step(token(), &mut expanded, &mut patterns[1]);
+        assert!(largest(a - b) < 1e-12, "token {t}");
+        let [a, b] = patterns.each_ref().map(|record| record.get::<4>("pattern").unwrap());
+        assert!(largest(a - b) < 1e-12, "pattern of token {t}");
+        assert_eq!(patterns[1].get::<4>("v").unwrap().dims(), [2, 3, t + 1, 10]);
+        absorbed.advance(1);
+        expanded.advance(1);
+    }
+}
+
+#[test]
+fn a_patch_on_values_means_the_same_in_forward_and_in_step() {
+    let mixer = double(latent().init(D_MODEL, &mut seeded()));
+    let patch = || Patch::new("v", |_, value: Value| Value::new(value.tensor::<4>().tanh()));
+    let whole = mixer.forward(input(6), &mut patch());
+    let mut cache = Cache::default();
+    for t in 0..6 {
+        let step = mixer.step(input(6).narrow(1, t, 1), &mut cache, &mut patch());
+        assert!(largest(whole.clone().narrow(1, t, 1) - step) < 1e-12, "token {t}");
+        cache.advance(1);
+    }
+}
+
+#[test]
+fn a_token_of_latent_attention_is_kept_in_576_numbers_at_the_published_sizes() {
+    let config = LatentConfig {
+        rank: Some(512),
+        query_rank: Some(1536),
+        content_dim: Some(128),
+        position_dim: Some(64),
+        ..LatentConfig::new(2)
+    };
+    let mixer = config.init(D_MODEL, &mut seeded());
+    let mut cache = Cache::default();
+    mixer.step(numbers(1, [1, 1, D_MODEL], &Device::flex()).cast(burn::tensor::DType::F32), &mut cache, &mut Silent);
+    assert_eq!(cache.bytes(), 576 * size_of::<f32>());
+}
+
+#[test]
+fn latent_attention_without_positions_is_attention_with_factored_projections() {
+    let config = LatentConfig {
+        rank: Some(8),
+        content_dim: Some(6),
+        position_dim: Some(2),
+        position: Position::None {},
+        ..LatentConfig::new(4)
+    };
+    let mixer = double(config.init(D_MODEL, &mut seeded()));
+    let mut record = Record::new(&["q", "k", "v", "latent"]);
+    mixer.forward(input(7), &mut record);
+    let [q, k, v] = ["q", "k", "v"].map(|name| record.get::<4>(name).unwrap());
+    // The rows of W_uv of head 2 follow those of its W_uk.
+    let up = mixer.kv_proj.weight.val().narrow(0, 2 * 12 + 6, 6);
+    let value = record.get::<3>("latent").unwrap().matmul(up.transpose().unsqueeze());
+    assert!(largest(value - v.clone().narrow(1, 2, 1).squeeze_dim(1)) < 1e-12);
+    // The last two channels of a key are the same in all heads.
+    let common = k.clone().narrow(3, 6, 2);
+    assert_eq!(largest(common.clone().narrow(1, 1, 3) - common.narrow(1, 0, 1)), 0.0);
+    let heads = kernels::softmax_attention(q, k, v, 8f64.powf(-0.5));
+    let expected = mixer.o_proj.forward(heads.swap_dims(1, 2).reshape([2, 7, D_MODEL]));
+    assert!(largest(mixer.forward(input(7), &mut Silent) - expected) < 1e-12);
+}

@@ -4,6 +4,7 @@ mod differential;
 mod forgetting;
 mod gated;
 mod gated_delta;
+mod latent;
 mod multi_token;
 mod nexus;
 mod sinks;
@@ -13,6 +14,7 @@ pub use differential::{Differential, DifferentialConfig, DifferentialVersion, La
 pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
+pub use latent::{Latent, LatentConfig};
 pub use multi_token::{HeadNorm, Mix, MixKernel, Mixing, MultiToken, MultiTokenConfig, OutputNorm};
 pub use nexus::{Inner, Nexus, NexusConfig, Projections, Refine};
 pub use sinks::Sink;
@@ -35,6 +37,7 @@ pub enum MixerConfig {
     Forgetting(ForgettingConfig),
     MultiToken(MultiTokenConfig),
     Nexus(NexusConfig),
+    Latent(LatentConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -48,6 +51,7 @@ pub enum AnyMixer {
     Forgetting(Forgetting),
     MultiToken(MultiToken),
     Nexus(Nexus),
+    Latent(Latent),
 }
 
 macro_rules! each {
@@ -60,6 +64,7 @@ macro_rules! each {
             $family::Forgetting($inner) => $body,
             $family::MultiToken($inner) => $body,
             $family::Nexus($inner) => $body,
+            $family::Latent($inner) => $body,
         }
     };
 }
@@ -84,6 +89,7 @@ impl MixerConfig {
             MixerConfig::Forgetting(config) => AnyMixer::Forgetting(config.init(d_model, init)),
             MixerConfig::MultiToken(config) => AnyMixer::MultiToken(config.init(d_model, layer, init)),
             MixerConfig::Nexus(config) => AnyMixer::Nexus(config.init(d_model, init)),
+            MixerConfig::Latent(config) => AnyMixer::Latent(config.init(d_model, init)),
         }
     }
 }

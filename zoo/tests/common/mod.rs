@@ -119,6 +119,19 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
             "nexus over keys, inner rotation",
             nexus(&|c| (c.inner, c.refine, c.inner_position) = (Inner::QueriesAndKeys, Refine::Keys, true)),
         ),
+        ("latent", MixerConfig::Latent(LatentConfig { position_dim: Some(4), ..LatentConfig::new(4) })),
+        (
+            "latent, queries of low rank, wide values, partial rotation",
+            MixerConfig::Latent(LatentConfig {
+                rank: Some(7),
+                query_rank: Some(9),
+                content_dim: Some(5),
+                position_dim: Some(8),
+                value_dim: Some(10),
+                position: rope(0.5),
+                ..LatentConfig::new(3)
+            }),
+        ),
     ]
 }
 
