@@ -2,11 +2,11 @@
 
 use crate::{
     DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, LatentConfig,
-    MixerConfig, ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
+    MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 12] = [
+pub const VARIANTS: [&str; 13] = [
     "baseline",
     "gated",
     "gated-headwise",
@@ -19,6 +19,7 @@ pub const VARIANTS: [&str; 12] = [
     "multi-token",
     "nexus",
     "latent",
+    "moba",
 ];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
@@ -66,6 +67,8 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],
         "nexus" => vec![MixerConfig::Nexus(NexusConfig::new(heads))],
         "latent" => vec![MixerConfig::Latent(LatentConfig::new(heads))],
+        // Blocks for texts of a few hundred tokens.
+        "moba" => vec![MixerConfig::Moba(MobaConfig { block: 16, ..MobaConfig::new(heads) })],
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

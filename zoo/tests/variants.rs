@@ -320,3 +320,59 @@ fn latent_attention_without_positions_is_attention_with_factored_projections() {
     let expected = mixer.o_proj.forward(heads.swap_dims(1, 2).reshape([2, 7, D_MODEL]));
     assert!(largest(mixer.forward(input(7), &mut Silent) - expected) < 1e-12);
 }
+
+fn moba(block: usize, top_k: usize) -> Moba {
+    double(MobaConfig { kv_heads: Some(2), block, top_k, ..MobaConfig::new(4) }.init(D_MODEL, &mut seeded()))
+}
+
+#[test]
+fn as_many_blocks_as_the_text_has_are_plain_attention() {
+    for (block, top_k) in [(2, 5), (3, 3), (9, 1), (50, 1)] {
+        let mixer = moba(block, top_k);
+        assert_eq!(difference(&mixer, &mixer.attention), 0.0, "blocks of {block}");
+    }
+    let mixer = moba(2, 4);
+    assert!(difference(&mixer, &mixer.attention) > 1e-6);
+}
+
+#[test]
+fn one_block_is_attention_inside_a_block() {
+    let pattern = recorded(&moba(3, 1), input(9), "pattern");
+    for first in [3, 6] {
+        let inside = pattern.clone().narrow(2, first, 3).narrow(3, first, 3).sum_dim(3);
+        assert!(largest(inside.clone() - inside.ones_like()) < 1e-12);
+    }
+}
+
+#[test]
+fn a_query_sees_the_earlier_blocks_whose_mean_key_answers_most() {
+    const BLOCK: usize = 3;
+    let (time, top_k) = (11, 3);
+    let mixer = moba(BLOCK, top_k);
+    let rows = |name| -> Vec<f64> { recorded(&mixer, input(11), name).into_data().iter::<f64>().collect() };
+    let (q, k, pattern) = (rows("q"), rows("k"), rows("pattern"));
+    let d = D_MODEL / 4;
+    for row in 0..2 * 4 * time {
+        let (batch, head, t) = (row / (4 * time), row / time % 4, row % time);
+        let answer = |c: usize| -> f64 {
+            let key = |s: usize, i: usize| k[((batch * 2 + head / 2) * time + s) * d + i];
+            (0..d).map(|i| q[row * d + i] * (c * BLOCK..(c + 1) * BLOCK).map(|s| key(s, i)).sum::<f64>()).sum()
+        };
+        let mut blocks: Vec<usize> = (0..t / BLOCK).collect();
+        blocks.sort_by(|&a, &b| answer(b).total_cmp(&answer(a)));
+        blocks.truncate(top_k - 1);
+        blocks.push(t / BLOCK);
+        for s in 0..time {
+            let seen = s <= t && blocks.contains(&(s / BLOCK));
+            assert_eq!(pattern[row * time + s] > 0.0, seen, "head {head}, query {t}, key {s}");
+        }
+    }
+}
+
+#[test]
+fn a_patched_choice_is_the_choice() {
+    let mixer = moba(3, 2);
+    let mut all = Patch::new("blocks", |_, value: Value| Value::new(value.tensor::<4>().ones_like()));
+    let whole = mixer.attention.forward(input(9), &mut Silent);
+    assert_eq!(largest(mixer.forward(input(9), &mut all) - whole), 0.0);
+}

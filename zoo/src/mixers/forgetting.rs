@@ -126,7 +126,7 @@ impl Forgetting {
             all = cache.append("forget", own.clone(), 2);
         }
         let decay = own - all.transpose(); // [batch, heads, time, source]
-        let heads = self.attention.attend_with(x, |_, _| Some(decay), cache, tap);
+        let heads = self.attention.attend_with(x, |_, _, _| Some(decay), cache, tap);
         tap.at("out", self.attention.o_proj.forward(merge_heads(heads)))
     }
 }

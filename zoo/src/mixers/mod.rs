@@ -5,6 +5,7 @@ mod forgetting;
 mod gated;
 mod gated_delta;
 mod latent;
+mod moba;
 mod multi_token;
 mod nexus;
 mod sinks;
@@ -15,6 +16,7 @@ pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
 pub use latent::{Latent, LatentConfig};
+pub use moba::{Moba, MobaConfig};
 pub use multi_token::{HeadNorm, Mix, MixKernel, Mixing, MultiToken, MultiTokenConfig, OutputNorm};
 pub use nexus::{Inner, Nexus, NexusConfig, Projections, Refine};
 pub use sinks::Sink;
@@ -38,6 +40,7 @@ pub enum MixerConfig {
     MultiToken(MultiTokenConfig),
     Nexus(NexusConfig),
     Latent(LatentConfig),
+    Moba(MobaConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -52,6 +55,7 @@ pub enum AnyMixer {
     MultiToken(MultiToken),
     Nexus(Nexus),
     Latent(Latent),
+    Moba(Moba),
 }
 
 macro_rules! each {
@@ -65,6 +69,7 @@ macro_rules! each {
             $family::MultiToken($inner) => $body,
             $family::Nexus($inner) => $body,
             $family::Latent($inner) => $body,
+            $family::Moba($inner) => $body,
         }
     };
 }
@@ -90,6 +95,7 @@ impl MixerConfig {
             MixerConfig::MultiToken(config) => AnyMixer::MultiToken(config.init(d_model, layer, init)),
             MixerConfig::Nexus(config) => AnyMixer::Nexus(config.init(d_model, init)),
             MixerConfig::Latent(config) => AnyMixer::Latent(config.init(d_model, init)),
+            MixerConfig::Moba(config) => AnyMixer::Moba(config.init(d_model, init)),
         }
     }
 }

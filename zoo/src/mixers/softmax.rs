@@ -158,7 +158,7 @@ impl Softmax {
     /// Every head's output `[batch, heads, time, d]`, before it is merged and projected.
     /// With a cache the tokens follow those it holds.
     pub(crate) fn attend(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
-        self.attend_with(x, |_, _| None, cache, tap)
+        self.attend_with(x, |_, _, _| None, cache, tap)
     }
 
     /// The same with `more` added to the scores, made from the queries `[batch, heads, time, d]` and
@@ -166,7 +166,7 @@ impl Softmax {
     pub(crate) fn attend_with(
         &self,
         x: Tensor<3>,
-        more: impl FnOnce(&Tensor<4>, &Tensor<4>) -> Option<Tensor<4>>,
+        more: impl FnOnce(&Tensor<4>, &Tensor<4>, &mut dyn Tap) -> Option<Tensor<4>>,
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
@@ -186,7 +186,7 @@ impl Softmax {
         let options = AttentionOptions {
             window,
             softcap,
-            bias: slope.into_iter().chain(first).chain(more(&q, &k)).reduce(|a, b| a + b),
+            bias: slope.into_iter().chain(first).chain(more(&q, &k, tap)).reduce(|a, b| a + b),
             normaliser: match sink {
                 Some(sink) => sink.normaliser(self.sink.as_ref().map(Param::val), &q, scale),
                 None => AttentionOptions::from(scale).normaliser,
