@@ -79,7 +79,7 @@ fn multi_token_attention_starts_as_plain_attention_before_its_norm() {
 #[test]
 fn the_convolution_is_the_published_sum() {
     let config = MultiTokenConfig {
-        after: Mixing { kernel: Some(MixKernel { queries: 3, keys: 5 }), heads: None },
+        after: MapMixing { kernel: Some(MapKernel { queries: 3, keys: 5 }), heads: None },
         ..MultiTokenConfig::plain(4)
     };
     let mixer = shaken(multi_token(&config));
@@ -117,7 +117,7 @@ fn the_convolution_is_the_published_sum() {
 
 #[test]
 fn talking_heads_mix_the_weights_of_a_group_and_of_no_other() {
-    let config = MultiTokenConfig { after: Mixing { kernel: None, heads: Some(2) }, ..MultiTokenConfig::plain(4) };
+    let config = MultiTokenConfig { after: MapMixing { kernel: None, heads: Some(2) }, ..MultiTokenConfig::plain(4) };
     let mut mixer = multi_token(&config);
     let mix = mixer.after.heads.take().unwrap();
     // Heads 0 and 1 change places; head 2 gets 2·(itself) − 3·(head 3), head 3 nothing.
@@ -147,11 +147,11 @@ fn depth_scaling_shrinks_the_output_by_the_published_factor() {
 #[test]
 fn a_map_that_cannot_be_mixed_is_refused_by_name() {
     let refuse = |config: MultiTokenConfig| config.validate(D_MODEL).unwrap_err().to_string();
-    let mixing = |queries, keys| Mixing { kernel: Some(MixKernel { queries, keys }), heads: None };
+    let mixing = |queries, keys| MapMixing { kernel: Some(MapKernel { queries, keys }), heads: None };
     let plain = MultiTokenConfig::plain(4);
     assert!(refuse(MultiTokenConfig { before: mixing(2, 4), ..plain.clone() }).contains("an odd number, got 4"));
     assert!(refuse(MultiTokenConfig { after: mixing(0, 3), ..plain.clone() }).contains("queries of a kernel"));
-    let thirds = Mixing { kernel: None, heads: Some(3) };
+    let thirds = MapMixing { kernel: None, heads: Some(3) };
     assert!(
         refuse(MultiTokenConfig { after: thirds, ..plain.clone() }).contains("4 is not divisible by mixed heads 3")
     );
@@ -168,7 +168,7 @@ fn recorded(mixer: &impl Mixer, x: Tensor<3>, name: &str) -> Tensor<4> {
     record.get(name).expect("recorded")
 }
 
-const INNERS: [Inner; 2] = [Inner::Values, Inner::QueriesAndKeys];
+const INNERS: [NexusInner; 2] = [NexusInner::Values, NexusInner::QueriesAndKeys];
 
 #[test]
 fn attention_of_order_one_is_the_baseline_exactly() {
@@ -207,10 +207,12 @@ fn inner_loops_over_values_stand_in_for_the_input_of_queries_and_keys() {
 
 #[test]
 fn loops_with_the_weights_of_the_outer_one_are_the_shared_form() {
-    for (order, refine) in [(2, Refine::Both), (3, Refine::Both), (3, Refine::Queries), (2, Refine::Keys)] {
+    for (order, refine) in
+        [(2, NexusRefine::Both), (3, NexusRefine::Both), (3, NexusRefine::Queries), (2, NexusRefine::Keys)]
+    {
         let shared = NexusConfig { order, refine, kv_heads: Some(2), ..NexusConfig::new(4) };
         let mut own = nexus(&NexusConfig { shared: false, ..shared.clone() });
-        assert_eq!(own.loops.len(), if refine == Refine::Both { (1 << order) - 2 } else { order - 1 });
+        assert_eq!(own.loops.len(), if refine == NexusRefine::Both { (1 << order) - 2 } else { order - 1 });
         own.loops = own.loops.iter().map(|_| own.outer.clone()).collect();
         assert!(difference(&own, &nexus(&shared)) < 1e-12, "order {order}, {refine:?}");
     }
@@ -218,7 +220,7 @@ fn loops_with_the_weights_of_the_outer_one_are_the_shared_form() {
 
 #[test]
 fn loops_over_queries_and_keys_are_attention_of_each_to_itself() {
-    let config = NexusConfig { inner: Inner::QueriesAndKeys, kv_heads: Some(2), ..NexusConfig::new(4) };
+    let config = NexusConfig { inner: NexusInner::QueriesAndKeys, kv_heads: Some(2), ..NexusConfig::new(4) };
     let flat = NexusConfig { order: 1, position: Position::None {}, ..config.clone() };
     let twice = |x: Tensor<4>| kernels::softmax_attention(x.clone(), x.clone(), x, 6f64.powf(-0.5));
     for name in ["q", "k"] {
@@ -235,7 +237,7 @@ fn a_nexus_that_cannot_be_built_is_refused_by_name() {
     assert!(refuse(NexusConfig { order: 0, ..base.clone() }).contains("order must be at least 1"));
     assert!(refuse(NexusConfig { order: 9, ..base.clone() }).contains("between 1 and 6"));
     assert!(refuse(NexusConfig { head_dim: Some(8), ..base.clone() }).contains("must be d_model 24"));
-    let over_keys = NexusConfig { inner: Inner::QueriesAndKeys, shared: false, ..base };
+    let over_keys = NexusConfig { inner: NexusInner::QueriesAndKeys, shared: false, ..base };
     assert!(refuse(over_keys).contains("shared must be true"));
 }
 

@@ -17,8 +17,8 @@ pub use gated::{Gate, Gated, GatedConfig};
 pub use gated_delta::{GatedDelta, GatedDeltaConfig};
 pub use latent::{Latent, LatentConfig};
 pub use moba::{Moba, MobaConfig};
-pub use multi_token::{HeadNorm, Mix, MixKernel, Mixing, MultiToken, MultiTokenConfig, OutputNorm};
-pub use nexus::{Inner, Nexus, NexusConfig, Projections, Refine};
+pub use multi_token::{HeadNorm, MapKernel, MapMix, MapMixing, MultiToken, MultiTokenConfig, OutputNorm};
+pub use nexus::{Nexus, NexusConfig, NexusInner, NexusProjections, NexusRefine};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 

@@ -9,7 +9,7 @@
 //! A = softmax(S'' + causal mask)                          and the same two steps on A, 0 where s > t
 //! O = A v;   O ← RMSNorm(O) (1 − λ_init(l));   O ← O σ(w·O + b)         out = concat_h(O) W_oᵀ
 //! ```
-//! Before the softmax and after it ([`Mixing`]) either step may be left out, and so may the norm,
+//! Before the softmax and after it ([`MapMixing`]) either step may be left out, and so may the norm,
 //! its factor (`λ_init` as in differential attention, the paper's first version) and the gate (the
 //! released configurations). Kernels start as "this query, this key" and `P` as the identity: the
 //! model starts as softmax attention up to the norm. Rows of the final pattern need not sum to one.
@@ -38,10 +38,10 @@ use serde::{Deserialize, Serialize};
 /// What mixes the map, before the softmax or after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mixing {
+pub struct MapMixing {
     /// Queries and keys that a kernel spans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<MixKernel>,
+    pub kernel: Option<MapKernel>,
     /// How many neighbouring heads mix with each other: a divisor of `heads`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
@@ -50,7 +50,7 @@ pub struct Mixing {
 /// The span of a convolution over the map.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MixKernel {
+pub struct MapKernel {
     /// The current query and those before it.
     pub queries: usize,
     /// An odd number, the current key in the middle.
@@ -87,10 +87,10 @@ pub struct MultiTokenConfig {
     pub position: Position,
     /// On the scores.
     #[serde(default)]
-    pub before: Mixing,
+    pub before: MapMixing,
     /// On the weights.
     #[serde(default)]
-    pub after: Mixing,
+    pub after: MapMixing,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<HeadNorm>,
     /// ε of that norm.
@@ -108,17 +108,18 @@ fn eps() -> f64 {
 impl MultiTokenConfig {
     /// The released configuration of the language models: kernels of 6 queries × 11 keys and mixing
     /// of all heads, before and after the softmax, and a gated norm. (There the kernels are in every
-    /// fourth layer, and head mixing is in all.)
+    /// fourth layer, head mixing is in all, and QK-norm in none.)
     pub fn new(heads: usize) -> Self {
-        let mixing = Mixing { kernel: Some(MixKernel { queries: 6, keys: 11 }), heads: Some(heads) };
+        let mixing = MapMixing { kernel: Some(MapKernel { queries: 6, keys: 11 }), heads: Some(heads) };
         let norm = Some(HeadNorm { depth_scaling: false, gate: true });
         Self { before: mixing, after: mixing, norm, ..Self::plain(heads) }
     }
 
     /// Talking heads: all heads mix, before and after the softmax; no kernels, no norm. (Theirs
-    /// start at random, these at the identity.)
+    /// start at random, these at the identity; and theirs may have other numbers of heads on each side of the
+    /// softmax.)
     pub fn talking_heads(heads: usize) -> Self {
-        let mixing = Mixing { kernel: None, heads: Some(heads) };
+        let mixing = MapMixing { kernel: None, heads: Some(heads) };
         Self { before: mixing, after: mixing, ..Self::plain(heads) }
     }
 
@@ -130,8 +131,8 @@ impl MultiTokenConfig {
             head_dim: None,
             qk_norm: true,
             position: Position::default(),
-            before: Mixing::default(),
-            after: Mixing::default(),
+            before: MapMixing::default(),
+            after: MapMixing::default(),
             norm: None,
             norm_eps: eps(),
         }
@@ -194,9 +195,9 @@ impl MultiTokenConfig {
     }
 }
 
-impl Mixing {
+impl MapMixing {
     fn validate(&self, heads: usize) -> Result<(), ZooError> {
-        if let Some(MixKernel { queries, keys }) = self.kernel {
+        if let Some(MapKernel { queries, keys }) = self.kernel {
             positive("queries of a kernel", queries)?;
             if keys.is_multiple_of(2) {
                 let (value, expected) = (keys.to_string(), "an odd number".into());
@@ -218,10 +219,10 @@ impl Mixing {
         self.kernel.map_or(0, |kernel| kernel.queries - 1)
     }
 
-    fn init(&self, heads: usize, init: &mut Init) -> Mix {
+    fn init(&self, heads: usize, init: &mut Init) -> MapMix {
         let one = |at: bool| if at { 1.0 } else { 0.0 };
-        Mix {
-            kernel: self.kernel.map(|MixKernel { queries, keys }| {
+        MapMix {
+            kernel: self.kernel.map(|MapKernel { queries, keys }| {
                 let middle = (queries - 1) * keys + keys / 2;
                 let mut index = 0..;
                 init.draw([heads, 1, queries, keys], |_| {
@@ -238,16 +239,16 @@ impl Mixing {
     }
 }
 
-/// What [`Mixing`] describes.
+/// What [`MapMixing`] describes.
 #[derive(Module, Debug)]
-pub struct Mix {
+pub struct MapMix {
     /// `[heads, 1, c_q, c_k]`.
     pub kernel: Option<Param<Tensor<4>>>,
     /// `[heads / group, group, group]`: to head, from head.
     pub heads: Option<Param<Tensor<3>>>,
 }
 
-impl Mix {
+impl MapMix {
     /// Mixes a map `[batch, heads, rows, source]` that is 0 where `visible [1, 1, rows, source]` is.
     fn apply(&self, mut map: Tensor<4>, visible: &Tensor<4>) -> Tensor<4> {
         let [batch, heads, rows, source] = map.dims();
@@ -294,8 +295,8 @@ impl OutputNorm {
 pub struct MultiToken {
     /// Queries, keys and values, and the output projection.
     pub attention: Softmax,
-    pub before: Mix,
-    pub after: Mix,
+    pub before: MapMix,
+    pub after: MapMix,
     pub norm: Option<OutputNorm>,
     #[module(skip)]
     earlier: usize,

@@ -2,7 +2,7 @@
 //! inner attention.
 //!
 //! **There is no public code, and the formula is reconstructed from two secondary readings of the
-//! paper that do not agree.** Both are here ([`Inner`]); neither has been confirmed.
+//! paper that do not agree.** Both are here ([`NexusInner`]); neither has been confirmed.
 //!
 //! ```text
 //! values (default)    X¹ = X,  X^{l+1} = concat_h( softmax(Q^l K^lᵀ/√d + M) V )
@@ -11,7 +11,7 @@
 //! both                out = concat_h( softmax(Q^m K^mᵀ/√d + M) V ) W_oᵀ
 //! ```
 //! with the causal mask `M` in every loop and the order `m`: 1 is softmax attention, exactly. What is
-//! not refined ([`Refine`]) stays at level 1. Over values, an inner output takes the place of `X`,
+//! not refined ([`NexusRefine`]) stays at level 1. Over values, an inner output takes the place of `X`,
 //! hence `H·d = D`, and inner loops may have weights of their own ([`NexusConfig::shared`]): then the
 //! loop that refines queries and the one that refines keys are two, each of order `m − 1` with three
 //! matrices of its own, `2^m − 1` attentions in all when both are refined. With shared weights there
@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 /// What an inner loop gathers, see the [module's formulas](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Inner {
+pub enum NexusInner {
     /// Values, from which the next queries and keys are projected.
     #[default]
     Values,
@@ -51,14 +51,14 @@ pub enum Inner {
 /// What is refined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refine {
+pub enum NexusRefine {
     Queries,
     Keys,
     #[default]
     Both,
 }
 
-impl Refine {
+impl NexusRefine {
     fn queries(self) -> bool {
         self != Self::Keys
     }
@@ -89,9 +89,9 @@ pub struct NexusConfig {
     #[serde(default = "two")]
     pub order: usize,
     #[serde(default)]
-    pub refine: Refine,
+    pub refine: NexusRefine,
     #[serde(default)]
-    pub inner: Inner,
+    pub inner: NexusInner,
     /// Whether inner loops use the weights of the outer one.
     #[serde(default = "yes")]
     pub shared: bool,
@@ -119,8 +119,8 @@ impl NexusConfig {
             position: Position::default(),
             inner_position: false,
             order: two(),
-            refine: Refine::default(),
-            inner: Inner::default(),
+            refine: NexusRefine::default(),
+            inner: NexusInner::default(),
             shared: true,
         }
     }
@@ -145,11 +145,11 @@ impl NexusConfig {
         }
         let width = self.heads * check_heads(d_model, self.heads, self.kv_heads(), self.head_dim)?;
         match self.inner {
-            Inner::Values if self.order > 1 && width != d_model => {
+            NexusInner::Values if self.order > 1 && width != d_model => {
                 let expected = format!("d_model {d_model}, for an inner output takes the place of the input");
                 invalid("heads · head_dim", width.to_string(), &expected)
             }
-            Inner::QueriesAndKeys if !self.shared => {
+            NexusInner::QueriesAndKeys if !self.shared => {
                 invalid("shared", "false".into(), "true where loops gather queries and keys: they have no weights")
             }
             _ => Ok(()),
@@ -160,7 +160,7 @@ impl NexusConfig {
     fn loops(&self) -> usize {
         match (self.shared, self.refine) {
             (true, _) => 0,
-            (false, Refine::Both) => (1 << self.order) - 2,
+            (false, NexusRefine::Both) => (1 << self.order) - 2,
             (false, _) => self.order - 1,
         }
     }
@@ -175,9 +175,9 @@ impl NexusConfig {
     pub fn init(&self, d_model: usize, init: &mut Init) -> Nexus {
         let attention = self.attention();
         let width = self.heads * attention.head_dim(d_model);
-        let outer = Projections::new(&attention, d_model, init);
+        let outer = NexusProjections::new(&attention, d_model, init);
         let o_proj = Linear::residual(width, d_model, init);
-        let loops = (0..self.loops()).map(|_| Projections::new(&attention, d_model, init)).collect();
+        let loops = (0..self.loops()).map(|_| NexusProjections::new(&attention, d_model, init)).collect();
         Nexus { outer, o_proj, loops, config: self.clone() }
     }
 
@@ -188,7 +188,7 @@ impl NexusConfig {
 
 /// Queries, keys and values of one loop.
 #[derive(Module, Debug)]
-pub struct Projections {
+pub struct NexusProjections {
     pub q_proj: Linear,
     pub k_proj: Linear,
     pub v_proj: Linear,
@@ -200,7 +200,7 @@ pub struct Projections {
     kv_heads: usize,
 }
 
-impl Projections {
+impl NexusProjections {
     fn new(config: &SoftmaxConfig, d_model: usize, init: &mut Init) -> Self {
         let (d, heads, kv_heads) = (config.head_dim(d_model), config.heads, config.kv_heads());
         Self {
@@ -234,11 +234,11 @@ fn normed(x: Tensor<4>, norm: &Option<RmsNorm>) -> Tensor<4> {
 
 #[derive(Module, Debug)]
 pub struct Nexus {
-    pub outer: Projections,
+    pub outer: NexusProjections,
     pub o_proj: Linear,
     /// The inner loops with weights of their own, in the order in which they are entered: from the
     /// outermost inwards, the one of the queries before the one of the keys.
-    pub loops: Vec<Projections>,
+    pub loops: Vec<NexusProjections>,
     #[module(skip)]
     config: NexusConfig,
 }
@@ -250,7 +250,7 @@ impl Nexus {
         &self,
         x: &Tensor<3>,
         order: usize,
-        weights: &Projections,
+        weights: &NexusProjections,
         v: Option<Tensor<4>>,
         pass: &mut Pass,
         tap: &mut dyn Tap,
@@ -335,8 +335,8 @@ impl Nexus {
             entered: 0,
         };
         let heads = match self.config.inner {
-            Inner::Values => self.over_values(&x, self.config.order, &self.outer, None, &mut pass, tap, None),
-            Inner::QueriesAndKeys => self.over_queries_and_keys(x, &mut pass, tap),
+            NexusInner::Values => self.over_values(&x, self.config.order, &self.outer, None, &mut pass, tap, None),
+            NexusInner::QueriesAndKeys => self.over_queries_and_keys(x, &mut pass, tap),
         };
         if let Some(cache) = cache.as_mut() {
             cache.append("past", Tensor::cat(pass.new, 1), 2);

@@ -95,8 +95,8 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 kv_heads: Some(2),
                 head_dim: Some(8),
                 position: rope(0.5),
-                before: Mixing { kernel: Some(MixKernel { queries: 2, keys: 5 }), heads: Some(2) },
-                after: Mixing { kernel: Some(MixKernel { queries: 3, keys: 3 }), heads: None },
+                before: MapMixing { kernel: Some(MapKernel { queries: 2, keys: 5 }), heads: Some(2) },
+                after: MapMixing { kernel: Some(MapKernel { queries: 3, keys: 3 }), heads: None },
                 norm: Some(HeadNorm { depth_scaling: true, gate: false }),
                 ..MultiTokenConfig::plain(4)
             }),
@@ -107,22 +107,22 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
                 kv_heads: Some(1),
                 qk_norm: false,
                 position: Position::None {},
-                after: Mixing { kernel: Some(MixKernel { queries: 1, keys: 7 }), heads: Some(2) },
+                after: MapMixing { kernel: Some(MapKernel { queries: 1, keys: 7 }), heads: Some(2) },
                 ..MultiTokenConfig::plain(4)
             }),
         ),
         ("nexus", MixerConfig::Nexus(NexusConfig::new(4))),
         ("nexus, shared, order 3, inner rotation", nexus(&|c| (c.order, c.inner_position) = (3, true))),
         ("nexus, own weights, order 3", nexus(&|c| (c.order, c.shared) = (3, false))),
-        ("nexus, queries, own weights", nexus(&|c| (c.refine, c.shared) = (Refine::Queries, false))),
-        ("nexus, keys, ALiBi", nexus(&|c| (c.refine, c.position) = (Refine::Keys, Position::Alibi {}))),
+        ("nexus, queries, own weights", nexus(&|c| (c.refine, c.shared) = (NexusRefine::Queries, false))),
+        ("nexus, keys, ALiBi", nexus(&|c| (c.refine, c.position) = (NexusRefine::Keys, Position::Alibi {}))),
         (
             "nexus over queries and keys, order 3",
-            nexus(&|c| (c.order, c.inner, c.head_dim) = (3, Inner::QueriesAndKeys, Some(8))),
+            nexus(&|c| (c.order, c.inner, c.head_dim) = (3, NexusInner::QueriesAndKeys, Some(8))),
         ),
         (
             "nexus over keys, inner rotation",
-            nexus(&|c| (c.inner, c.refine, c.inner_position) = (Inner::QueriesAndKeys, Refine::Keys, true)),
+            nexus(&|c| (c.inner, c.refine, c.inner_position) = (NexusInner::QueriesAndKeys, NexusRefine::Keys, true)),
         ),
         ("latent", MixerConfig::Latent(LatentConfig { position_dim: Some(4), ..LatentConfig::new(4) })),
         (
