@@ -2,11 +2,11 @@
 
 use crate::{
     DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDeltaConfig, LatentConfig,
-    MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, SoftmaxConfig, ZooError,
+    MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, NsaConfig, SoftmaxConfig, ZooError,
 };
 
 /// The variants, in the order in which they are told.
-pub const VARIANTS: [&str; 13] = [
+pub const VARIANTS: [&str; 14] = [
     "baseline",
     "gated",
     "gated-headwise",
@@ -20,6 +20,7 @@ pub const VARIANTS: [&str; 13] = [
     "nexus",
     "latent",
     "moba",
+    "nsa",
 ];
 
 /// `(name, d_model, layers, heads)`; a head has at least 16 channels.
@@ -69,6 +70,9 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "latent" => vec![MixerConfig::Latent(LatentConfig::new(heads))],
         // Blocks for texts of a few hundred tokens.
         "moba" => vec![MixerConfig::Moba(MobaConfig { block: 16, ..MobaConfig::new(heads) })],
+        "nsa" => {
+            vec![MixerConfig::Nsa(NsaConfig { block: 8, selected: 4, window: 16, ..NsaConfig::new(heads) })]
+        }
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

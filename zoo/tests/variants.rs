@@ -378,3 +378,71 @@ fn a_patched_choice_is_the_choice() {
     let whole = mixer.attention.forward(input(9), &mut Silent);
     assert_eq!(largest(mixer.forward(input(9), &mut all) - whole), 0.0);
 }
+
+fn nsa(block: usize, selected: usize, window: usize) -> Nsa {
+    let config = NsaConfig { kv_heads: Some(2), block, selected, window, ..NsaConfig::new(4) };
+    double(config.init(D_MODEL, &mut seeded()))
+}
+
+/// What comes out when one branch alone has a gate, of 1.
+fn branch(mixer: &Nsa, branch: usize, x: Tensor<3>) -> Tensor<3> {
+    let mut open = Patch::new("branches", |_, value: Value| {
+        let gates: Tensor<4> = value.tensor();
+        let [batch, time, heads, _] = gates.dims();
+        let one = gates.clone().narrow(3, branch, 1).ones_like();
+        Value::new((gates * 0.0).slice_assign([0..batch, 0..time, 0..heads, branch..branch + 1], one))
+    });
+    mixer.forward(x, &mut open)
+}
+
+#[test]
+fn the_window_branch_is_attention_in_a_window() {
+    let mixer = nsa(2, 3, 3);
+    let window = SoftmaxConfig { kv_heads: Some(2), window: Some(3), ..SoftmaxConfig::new(4) };
+    let window = double(window.init(D_MODEL, &mut seeded()));
+    assert!(largest(branch(&mixer, 2, input(9)) - window.forward(input(9), &mut Silent)) < 1e-12);
+}
+
+#[test]
+fn selecting_every_block_is_plain_attention_and_selecting_three_is_not() {
+    let plain = |mixer: &Nsa| mixer.attention.forward(input(9), &mut Silent);
+    let all = nsa(2, 5, 3);
+    assert!(largest(branch(&all, 1, input(9)) - plain(&all)) < 1e-12);
+    let three = nsa(2, 3, 3);
+    assert!(largest(branch(&three, 1, input(9)) - plain(&three)) > 1e-6);
+    let chosen = recorded(&three, input(9), "blocks").narrow(2, 8, 1);
+    // The last query stands in block 4: blocks 0 and 3 beside its own.
+    let expected = Tensor::<1>::from_data([1.0, 0.0, 0.0, 1.0], (&Device::flex(), chosen.dtype()));
+    assert_eq!(largest(chosen - expected.reshape([1, 1, 1, 4])), 0.0);
+}
+
+#[test]
+fn the_fourth_block_is_the_one_of_most_compressed_weight_in_its_group() {
+    let (time, block) = (11, 2);
+    let mixer = nsa(block, 4, 3);
+    let [q, k] = ["q", "k"].map(|name| recorded(&mixer, input(time), name));
+    let means: Tensor<4> = k.narrow(2, 0, 10).reshape([2, 2, 5, block, 6]).mean_dim(3).squeeze_dim(3);
+    let last = q.narrow(2, 10, 1).reshape([2, 2, 2, 6]) * 6f64.powf(-0.5);
+    let weights = burn::tensor::activation::softmax(last.matmul(means.transpose()), 3);
+    let weights: Vec<f64> = weights.sum_dim(2).into_data().iter::<f64>().collect();
+    let chosen: Vec<f64> = recorded(&mixer, input(time), "blocks").narrow(2, 10, 1).into_data().iter::<f64>().collect();
+    for group in 0..4 {
+        let (weights, chosen) = (&weights[group * 5..][..5], &chosen[group * 5..][..5]);
+        let best = (1..4).max_by(|&a, &b| weights[a].total_cmp(&weights[b])).unwrap();
+        let expected: Vec<f64> = (0..5).map(|c| (c == 0 || c == 4 || c == best) as u8 as f64).collect();
+        assert_eq!(chosen, expected, "group {group}");
+    }
+}
+
+#[test]
+fn the_compressed_branch_is_attention_to_means() {
+    let mixer = nsa(2, 3, 3);
+    let [q, k, v] = ["q", "k", "v"].map(|name| recorded(&mixer, input(8), name));
+    let means = |x: Tensor<4>| -> Tensor<4> { x.reshape([2, 2, 4, 2, 6]).mean_dim(3).squeeze_dim(3) };
+    // All four blocks end at or before the last token.
+    let last = kernels::softmax_attention(q.narrow(2, 7, 1), means(k), means(v), 6f64.powf(-0.5));
+    let expected = mixer.attention.o_proj.forward(last.swap_dims(1, 2).reshape([2, 1, D_MODEL]));
+    let found = branch(&mixer, 0, input(8));
+    assert!(largest(found.clone().narrow(1, 7, 1) - expected) < 1e-12);
+    assert_eq!(largest(found.narrow(1, 0, 1)), 0.0, "no block ends before the second token");
+}

@@ -124,43 +124,14 @@ impl Moba {
         let chosen = if complete == 0 {
             earlier.expand([batch, heads, time, 1])
         } else {
-            self.choose(q.clone().detach(), k.clone().detach(), earlier)
+            let scores = block_scores(q.clone().detach(), k.clone().detach(), self.block);
+            best_blocks(scores, earlier, self.top_k - 1)
         };
         let chosen = tap.at("blocks", chosen);
         if complete > 0 {
-            let keys = complete * self.block;
-            let spread = chosen.unsqueeze_dim::<5>(4).repeat_dim(4, self.block).reshape([batch, heads, time, keys]);
-            let rest = Tensor::zeros([batch, heads, time, source - keys], (&q.device(), q.dtype()));
-            seen = seen + if keys < source { Tensor::cat(vec![spread, rest], 3) } else { spread };
+            seen = seen + over_keys(chosen, self.block, source);
         }
         (seen.clamp_max(1.0) - 1.0) * HIDDEN
-    }
-
-    /// Ones at the `top_k − 1` best of the `earlier` blocks, `[batch, heads, time, blocks]`.
-    fn choose(&self, q: Tensor<4>, k: Tensor<4>, earlier: Tensor<4>) -> Tensor<4> {
-        let [batch, heads, time, d] = q.dims();
-        let kv_heads = k.dims()[1];
-        let blocks = earlier.dims()[3];
-        let means: Tensor<4> = k
-            .narrow(2, 0, blocks * self.block)
-            .reshape([batch, kv_heads, blocks, self.block, d])
-            .mean_dim(3)
-            .squeeze_dim(3);
-        let scores = q
-            .reshape([batch, kv_heads, heads / kv_heads * time, d])
-            .matmul(means.transpose())
-            .reshape([batch, heads, time, blocks]);
-        let dtype = scores.dtype();
-        let scores = scores + (earlier.clone() - 1.0) * HIDDEN;
-        // A block's rank is the number of those before it: better ones, and equal ones to its left.
-        let (own, others) = (scores.clone().unsqueeze_dim::<5>(4), scores.unsqueeze_dim::<5>(3));
-        let left: Vec<f32> = (0..blocks * blocks).map(|i| (i % blocks < i / blocks) as u8 as f32).collect();
-        let left =
-            Tensor::<5>::from_data(TensorData::new(left, [1, 1, 1, blocks, blocks]), (&own.device(), own.dtype()));
-        let better = others.clone().greater(own.clone()).float().cast(dtype);
-        let equal = others.equal(own).float().cast(dtype) * left;
-        let rank: Tensor<4> = (better + equal).sum_dim(4).squeeze_dim(4);
-        rank.lower_elem(self.top_k as f64 - 1.0).float().cast(dtype) * earlier
     }
 
     fn run(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
@@ -170,7 +141,45 @@ impl Moba {
 }
 
 /// Multiplies `seen − 1`: far below any score, and finite.
-const HIDDEN: f64 = 1e30;
+pub(super) const HIDDEN: f64 = 1e30;
+
+/// Queries times the mean key of every complete block: `[batch, heads, time, blocks]`.
+pub(super) fn block_scores(q: Tensor<4>, k: Tensor<4>, block: usize) -> Tensor<4> {
+    let [batch, heads, time, d] = q.dims();
+    let [_, kv_heads, source, _] = k.dims();
+    let blocks = source / block;
+    let keys = k.narrow(2, 0, blocks * block).reshape([batch, kv_heads, blocks, block, d]);
+    let means: Tensor<4> = keys.mean_dim(3).squeeze_dim(3);
+    q.reshape([batch, kv_heads, heads / kv_heads * time, d])
+        .matmul(means.transpose())
+        .reshape([batch, heads, time, blocks])
+}
+
+/// Ones at the `count` best of the `earlier` blocks, zeros elsewhere: `[batch, heads, time, blocks]`.
+pub(super) fn best_blocks(scores: Tensor<4>, earlier: Tensor<4>, count: usize) -> Tensor<4> {
+    let (blocks, device, dtype) = (scores.dims()[3], scores.device(), scores.dtype());
+    let scores = scores + (earlier.clone() - 1.0) * HIDDEN;
+    // A block's rank is the number of those before it: better ones, and equal ones to its left.
+    let (own, others) = (scores.clone().unsqueeze_dim::<5>(4), scores.unsqueeze_dim::<5>(3));
+    let left: Vec<f32> = (0..blocks * blocks).map(|i| (i % blocks < i / blocks) as u8 as f32).collect();
+    let left = Tensor::<5>::from_data(TensorData::new(left, [1, 1, 1, blocks, blocks]), (&device, dtype));
+    let better = others.clone().greater(own.clone()).float().cast(dtype);
+    let equal = others.equal(own).float().cast(dtype) * left;
+    let rank: Tensor<4> = (better + equal).sum_dim(4).squeeze_dim(4);
+    rank.lower_elem(count as f64).float().cast(dtype) * earlier
+}
+
+/// What stands at each complete block, at each of its keys; zeros at the keys after them.
+pub(super) fn over_keys(blocks: Tensor<4>, block: usize, source: usize) -> Tensor<4> {
+    let [batch, heads, time, count] = blocks.dims();
+    let keys = count * block;
+    let spread = blocks.unsqueeze_dim::<5>(4).repeat_dim(4, block).reshape([batch, heads, time, keys]);
+    if keys == source {
+        return spread;
+    }
+    let rest = Tensor::zeros([batch, heads, time, source - keys], (&spread.device(), spread.dtype()));
+    Tensor::cat(vec![spread, rest], 3)
+}
 
 impl Mixer for Moba {
     fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {

@@ -8,6 +8,7 @@ mod latent;
 mod moba;
 mod multi_token;
 mod nexus;
+mod nsa;
 mod sinks;
 mod softmax;
 
@@ -19,6 +20,7 @@ pub use latent::{Latent, LatentConfig};
 pub use moba::{Moba, MobaConfig};
 pub use multi_token::{HeadNorm, MapKernel, MapMix, MapMixing, MultiToken, MultiTokenConfig, OutputNorm};
 pub use nexus::{Nexus, NexusConfig, NexusInner, NexusProjections, NexusRefine};
+pub use nsa::{Nsa, NsaConfig};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -41,6 +43,7 @@ pub enum MixerConfig {
     Nexus(NexusConfig),
     Latent(LatentConfig),
     Moba(MobaConfig),
+    Nsa(NsaConfig),
 }
 
 /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
@@ -56,6 +59,7 @@ pub enum AnyMixer {
     Nexus(Nexus),
     Latent(Latent),
     Moba(Moba),
+    Nsa(Nsa),
 }
 
 macro_rules! each {
@@ -70,6 +74,7 @@ macro_rules! each {
             $family::Nexus($inner) => $body,
             $family::Latent($inner) => $body,
             $family::Moba($inner) => $body,
+            $family::Nsa($inner) => $body,
         }
     };
 }
@@ -96,6 +101,7 @@ impl MixerConfig {
             MixerConfig::Nexus(config) => AnyMixer::Nexus(config.init(d_model, init)),
             MixerConfig::Latent(config) => AnyMixer::Latent(config.init(d_model, init)),
             MixerConfig::Moba(config) => AnyMixer::Moba(config.init(d_model, init)),
+            MixerConfig::Nsa(config) => AnyMixer::Nsa(config.init(d_model, init)),
         }
     }
 }

@@ -40,6 +40,11 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         change(&mut config);
         MixerConfig::Moba(config)
     };
+    let nsa = |change: &dyn Fn(&mut NsaConfig)| {
+        let mut config = NsaConfig { head_dim: Some(8), position: rope(0.5), ..NsaConfig::new(4) };
+        change(&mut config);
+        MixerConfig::Nsa(config)
+    };
     let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
@@ -140,6 +145,9 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("blocks of 2, two of them", moba(&|c| (c.block, c.top_k) = (2, 2))),
         ("blocks of 3, three of them, grouped", moba(&|c| (c.block, c.top_k, c.kv_heads) = (3, 3, Some(2)))),
         ("blocks longer than the text, ALiBi", moba(&|c| (c.block, c.position) = (20, Position::Alibi {}))),
+        ("sparse, grouped", nsa(&|c| (c.block, c.selected, c.window, c.kv_heads) = (2, 3, 3, Some(2)))),
+        ("sparse, blocks of 3", nsa(&|c| (c.block, c.selected, c.window) = (3, 4, 1))),
+        ("sparse, all longer than the text", nsa(&|_| ())),
     ]
 }
 
