@@ -183,26 +183,28 @@ fn attention_of_order_one_is_the_baseline_exactly() {
 
 #[test]
 fn inner_loops_over_values_stand_in_for_the_input_of_queries_and_keys() {
-    let config = NexusConfig { kv_heads: Some(2), ..NexusConfig::new(4) };
-    let baseline = |position| {
-        let attention = SoftmaxConfig { position, ..config.attention() };
-        double(attention.init(D_MODEL, &mut seeded()))
-    };
-    let mut inner = baseline(Position::None {});
-    let identity = (0..D_MODEL * D_MODEL).map(|i| if i % (D_MODEL + 1) == 0 { 1.0 } else { 0.0 });
-    inner.o_proj.weight = set(&inner.o_proj.weight, identity.collect());
-    let outer = baseline(config.position);
+    for inner_position in [false, true] {
+        let config = NexusConfig { kv_heads: Some(2), inner_position, ..NexusConfig::new(4) };
+        let baseline = |position| {
+            let attention = SoftmaxConfig { position, ..config.attention() };
+            double(attention.init(D_MODEL, &mut seeded()))
+        };
+        let mut inner = baseline(if inner_position { config.position } else { Position::None {} });
+        let identity = (0..D_MODEL * D_MODEL).map(|i| if i % (D_MODEL + 1) == 0 { 1.0 } else { 0.0 });
+        inner.o_proj.weight = set(&inner.o_proj.weight, identity.collect());
+        let outer = baseline(config.position);
 
-    // X², and by the same rule X³, whose values are those of X.
-    let second = inner.forward(input(8), &mut Silent);
-    let mixer = nexus(&config);
-    assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, second.clone(), "pattern")) < 1e-12);
-    assert!(largest(recorded(&mixer, input(8), "v") - recorded(&outer, input(8), "v")) < 1e-12);
-    let values = recorded(&inner, input(8), "v");
-    let third = kernels::softmax_attention::apply(recorded(&inner, second, "pattern"), values);
-    let third = third.swap_dims(1, 2).reshape([2, 8, D_MODEL]);
-    let mixer = nexus(&NexusConfig { order: 3, ..config.clone() });
-    assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, third, "pattern")) < 1e-12);
+        // X², and by the same rule X³, whose values are those of X.
+        let second = inner.forward(input(8), &mut Silent);
+        let mixer = nexus(&config);
+        assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, second.clone(), "pattern")) < 1e-12);
+        assert!(largest(recorded(&mixer, input(8), "v") - recorded(&outer, input(8), "v")) < 1e-12);
+        let values = recorded(&inner, input(8), "v");
+        let third = kernels::softmax_attention::apply(recorded(&inner, second, "pattern"), values);
+        let third = third.swap_dims(1, 2).reshape([2, 8, D_MODEL]);
+        let mixer = nexus(&NexusConfig { order: 3, ..config.clone() });
+        assert!(largest(recorded(&mixer, input(8), "pattern") - recorded(&outer, third, "pattern")) < 1e-12);
+    }
 }
 
 #[test]
@@ -220,13 +222,17 @@ fn loops_with_the_weights_of_the_outer_one_are_the_shared_form() {
 
 #[test]
 fn loops_over_queries_and_keys_are_attention_of_each_to_itself() {
-    let config = NexusConfig { inner: NexusInner::QueriesAndKeys, kv_heads: Some(2), ..NexusConfig::new(4) };
-    let flat = NexusConfig { order: 1, position: Position::None {}, ..config.clone() };
-    let twice = |x: Tensor<4>| kernels::softmax_attention(x.clone(), x.clone(), x, 6f64.powf(-0.5));
-    for name in ["q", "k"] {
-        let raw = recorded(&nexus(&flat), input(8), name);
-        let expected = config.position.rotate(twice(raw), 0);
-        assert!(largest(recorded(&nexus(&config), input(8), name) - expected) < 1e-12, "{name}");
+    for inner_position in [false, true] {
+        let inner = NexusInner::QueriesAndKeys;
+        let config = NexusConfig { inner, inner_position, kv_heads: Some(2), ..NexusConfig::new(4) };
+        let flat = NexusConfig { order: 1, position: Position::None {}, ..config.clone() };
+        let placed = |x: Tensor<4>| if inner_position { config.position.rotate(x, 0) } else { x };
+        let twice = |x: Tensor<4>| kernels::softmax_attention(placed(x.clone()), placed(x.clone()), x, 6f64.powf(-0.5));
+        for name in ["q", "k"] {
+            let raw = recorded(&nexus(&flat), input(8), name);
+            let expected = config.position.rotate(twice(raw), 0);
+            assert!(largest(recorded(&nexus(&config), input(8), name) - expected) < 1e-12, "{name}");
+        }
     }
 }
 
@@ -315,9 +321,12 @@ fn latent_attention_without_positions_is_attention_with_factored_projections() {
     let up = mixer.kv_proj.weight.val().narrow(0, 2 * 12 + 6, 6);
     let value = record.get::<3>("latent").unwrap().matmul(up.transpose().unsqueeze());
     assert!(largest(value - v.clone().narrow(1, 2, 1).squeeze_dim(1)) < 1e-12);
-    // The last two channels of a key are the same in all heads.
-    let common = k.clone().narrow(3, 6, 2);
-    assert_eq!(largest(common.clone().narrow(1, 1, 3) - common.narrow(1, 0, 1)), 0.0);
+    let content =
+        record.get::<3>("latent").unwrap().matmul(mixer.kv_proj.weight.val().narrow(0, 24, 6).transpose().unsqueeze());
+    assert!(largest(content - k.clone().narrow(1, 2, 1).narrow(3, 0, 6).squeeze_dim(1)) < 1e-12);
+    // The last two channels of a key are the same in all heads, and have rows of their own.
+    let common = input(7).matmul(mixer.kv_down.weight.val().narrow(0, 8, 2).transpose().unsqueeze());
+    assert!(largest(k.clone().narrow(3, 6, 2) - common.unsqueeze_dim(1)) < 1e-12);
     let heads = kernels::softmax_attention(q, k, v, 8f64.powf(-0.5));
     let expected = mixer.o_proj.forward(heads.swap_dims(1, 2).reshape([2, 7, D_MODEL]));
     assert!(largest(mixer.forward(input(7), &mut Silent) - expected) < 1e-12);
