@@ -1,6 +1,8 @@
 //! What the suites share: every mixer small and in f64, and reproducible numbers.
 #![allow(dead_code)]
 
+pub mod compare;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use zoo::*;
