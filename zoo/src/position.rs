@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 
 /// How a token's place enters attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Position {
     /// Rotates queries and keys (Su et al. 2021).
     Rope(Rope),

@@ -1,9 +1,10 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DeltaNetConfig, DifferentialConfig, DifferentialVersion, Gate, GatedConfig, GatedDelta2Config, GatedDeltaConfig,
-    GlaConfig, KdaConfig, LightningConfig, LinearAttentionConfig, Mamba2Config, MixerConfig, ModelConfig, RetNetConfig,
-    SoftmaxConfig, ZooError,
+    DeltaNetConfig, DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDelta2Config,
+    GatedDeltaConfig, GlaConfig, KdaConfig, LatentConfig, LightningConfig, LinearAttentionConfig, Mamba2Config,
+    MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, NsaConfig, RetNetConfig, SoftmaxConfig,
+    ZooError,
 };
 
 pub use crate::catalogue::VARIANTS;
@@ -57,6 +58,16 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "kda" => vec![MixerConfig::Kda(KdaConfig::new(heads))],
         "gated-delta-2" => vec![MixerConfig::GatedDelta2(GatedDelta2Config::new(heads))],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
+        "forgetting" => vec![MixerConfig::Forgetting(ForgettingConfig::new(heads))],
+        "talking-heads" => vec![MixerConfig::MultiToken(MultiTokenConfig::talking_heads(heads))],
+        "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],
+        "nexus" => vec![MixerConfig::Nexus(NexusConfig::new(heads))],
+        "latent" => vec![MixerConfig::Latent(LatentConfig::new(heads))],
+        // Blocks for texts of a few hundred tokens.
+        "moba" => vec![MixerConfig::Moba(MobaConfig { block: 16, ..MobaConfig::new(heads) })],
+        "nsa" => {
+            vec![MixerConfig::Nsa(NsaConfig { block: 8, selected: 4, window: 16, ..NsaConfig::new(heads) })]
+        }
         _ => {
             let valid = VARIANTS.map(String::from).to_vec();
             return Err(ZooError::Unknown { what: "variant", name: variant.into(), valid });

@@ -17,7 +17,23 @@ pub const NAMES: &[(&str, &str)] = &[
     ("blocks.N.mixer.pattern", "[batch, heads, time, source]: the weight of every value in the output"),
     ("blocks.N.mixer.pattern_positive", "[batch, heads, time, source]: first softmax of differential attention"),
     ("blocks.N.mixer.pattern_negative", "[batch, heads, time, source]: second softmax of differential attention"),
+    (
+        "blocks.N.mixer.inner_pattern",
+        "[batch, heads, time, source]: Nexus, the loop that feeds the last queries and keys",
+    ),
+    (
+        "blocks.N.mixer.inner_pattern_q",
+        "[batch, heads, time, source]: Nexus, the loop that feeds the last queries alone",
+    ),
+    ("blocks.N.mixer.inner_pattern_k", "[batch, heads or kv_heads, time, source]: Nexus, that of the last keys alone"),
+    ("blocks.N.mixer.latent", "[batch, time, rank]: latent attention, what keys and values are made from"),
+    (
+        "blocks.N.mixer.blocks",
+        "[batch, heads (MoBA) or kv_heads (NSA), time, complete blocks]: ones at chosen earlier blocks",
+    ),
+    ("blocks.N.mixer.branches", "[batch, time, heads, 3]: NSA's gates of the compressed, selected and window branch"),
     ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
+    ("blocks.N.mixer.forget", "[batch, heads, time]: forgetting attention's gate, in (0, 1)"),
     ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
     ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),
     (

@@ -65,6 +65,13 @@ fn only_states_and_windows_decode_in_constant_memory() {
             MixerConfig::Softmax(SoftmaxConfig { window: Some(window), .. }) => {
                 assert_eq!(bytes[5], window.min(6) * bytes[0], "{name}");
             }
+            // Beside the keys and values of all tokens, the queries of the last ones.
+            MixerConfig::MultiToken(config) => {
+                let kv_heads = config.kv_heads.unwrap_or(config.heads);
+                let token = config.head_dim(D_MODEL) * size_of::<f64>();
+                let queries = 6.min(config.earlier_queries() + 1);
+                assert_eq!(bytes[5], token * (6 * 2 * kv_heads + queries * config.heads), "{name}");
+            }
             _ => assert_eq!(bytes[5], 6 * bytes[0], "{name}"),
         }
     }

@@ -1,14 +1,26 @@
-//! The catalogue: one file per idea.
+//! The catalogue of mixers: one file per idea, one line per mixer in the list below.
 
 mod differential;
+mod forgetting;
 mod gated;
+mod latent;
 mod linear;
+mod moba;
+mod multi_token;
+mod nexus;
+mod nsa;
 mod sinks;
 mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
+pub use forgetting::{Forgetting, ForgettingConfig};
 pub use gated::{Gate, Gated, GatedConfig};
+pub use latent::{Latent, LatentConfig};
 pub use linear::*;
+pub use moba::{Moba, MobaConfig};
+pub use multi_token::{HeadNorm, MapKernel, MapMix, MapMixing, MultiToken, MultiTokenConfig, OutputNorm};
+pub use nexus::{Nexus, NexusConfig, NexusInner, NexusProjections, NexusRefine};
+pub use nsa::{Nsa, NsaConfig};
 pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
@@ -18,17 +30,67 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which mixer, and its sizes. In JSON: `{"type": "softmax", "heads": 4, …}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum MixerConfig {
+/// Makes [`MixerConfig`] and [`AnyMixer`] of a list of `Mixer(Config)`, with `[layer]` where a mixer
+/// starts differently by depth.
+macro_rules! mixers {
+    ($layer:ident: $($(#[$meta:meta])* $mixer:ident($config:ident) $([$by_layer:ident])?,)+) => {
+        /// Which mixer, and its sizes. In JSON: `{"type": "softmax", "heads": 4, …}`.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        pub enum MixerConfig {
+            $($(#[$meta])* $mixer($config),)+
+        }
+
+        /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)] // a handful per model, and burn's derive takes no boxes
+        pub enum AnyMixer {
+            $($mixer($mixer),)+
+        }
+
+        impl MixerConfig {
+            /// # Errors
+            /// The value that does not fit, and what would.
+            pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
+                match self { $(Self::$mixer(config) => config.validate(d_model),)+ }
+            }
+
+            /// How many parameters the mixer has.
+            pub fn parameters(&self, d_model: usize) -> usize {
+                match self { $(Self::$mixer(config) => config.parameters(d_model),)+ }
+            }
+
+            /// The mixer of block `layer` (counted from 0).
+            pub fn init(&self, d_model: usize, $layer: usize, init: &mut Init) -> AnyMixer {
+                match self { $(Self::$mixer(config) => AnyMixer::$mixer(config.init(d_model, $($by_layer,)? init)),)+ }
+            }
+        }
+
+        impl Mixer for AnyMixer {
+            fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+                match self { $(Self::$mixer(mixer) => mixer.forward(x, tap),)+ }
+            }
+            fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
+                match self { $(Self::$mixer(mixer) => mixer.step(x, cache, tap),)+ }
+            }
+        }
+    };
+}
+
+mixers! { layer:
     Softmax(SoftmaxConfig),
     Gated(GatedConfig),
-    Differential(DifferentialConfig),
+    Differential(DifferentialConfig)[layer],
+    Forgetting(ForgettingConfig),
+    MultiToken(MultiTokenConfig)[layer],
+    Nexus(NexusConfig),
+    Latent(LatentConfig),
+    Moba(MobaConfig),
+    Nsa(NsaConfig),
     LinearAttention(LinearAttentionConfig),
     #[serde(rename = "retnet")]
     RetNet(RetNetConfig),
-    Lightning(LightningConfig),
+    Lightning(LightningConfig)[layer],
     Gla(GlaConfig),
     Mamba2(Mamba2Config),
     #[serde(rename = "deltanet")]
@@ -37,43 +99,6 @@ pub enum MixerConfig {
     Kda(KdaConfig),
     #[serde(rename = "gated_delta_2")]
     GatedDelta2(GatedDelta2Config),
-}
-
-/// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // a handful per model, and burn's derive takes no boxes
-pub enum AnyMixer {
-    Softmax(Softmax),
-    Gated(Gated),
-    Differential(Differential),
-    LinearAttention(LinearAttention),
-    RetNet(RetNet),
-    Lightning(Lightning),
-    Gla(Gla),
-    Mamba2(Mamba2),
-    DeltaNet(DeltaNet),
-    GatedDelta(GatedDelta),
-    Kda(Kda),
-    GatedDelta2(GatedDelta2),
-}
-
-macro_rules! each {
-    ($any:expr, $family:ident, $inner:ident => $body:expr) => {
-        match $any {
-            $family::Softmax($inner) => $body,
-            $family::Gated($inner) => $body,
-            $family::Differential($inner) => $body,
-            $family::LinearAttention($inner) => $body,
-            $family::RetNet($inner) => $body,
-            $family::Lightning($inner) => $body,
-            $family::Gla($inner) => $body,
-            $family::Mamba2($inner) => $body,
-            $family::DeltaNet($inner) => $body,
-            $family::GatedDelta($inner) => $body,
-            $family::Kda($inner) => $body,
-            $family::GatedDelta2($inner) => $body,
-        }
-    };
 }
 
 impl MixerConfig {
@@ -93,42 +118,6 @@ impl MixerConfig {
                 | Kda(_)
                 | GatedDelta2(_)
         )
-    }
-
-    pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
-        each!(self, MixerConfig, config => config.validate(d_model))
-    }
-
-    /// How many parameters the mixer has.
-    pub fn parameters(&self, d_model: usize) -> usize {
-        each!(self, MixerConfig, config => config.parameters(d_model))
-    }
-
-    /// The mixer of block `layer` (counted from 0).
-    pub fn init(&self, d_model: usize, layer: usize, init: &mut Init) -> AnyMixer {
-        match self {
-            MixerConfig::Softmax(config) => AnyMixer::Softmax(config.init(d_model, init)),
-            MixerConfig::Gated(config) => AnyMixer::Gated(config.init(d_model, init)),
-            MixerConfig::Differential(config) => AnyMixer::Differential(config.init(d_model, layer, init)),
-            MixerConfig::LinearAttention(config) => AnyMixer::LinearAttention(config.init(d_model, init)),
-            MixerConfig::RetNet(config) => AnyMixer::RetNet(config.init(d_model, init)),
-            MixerConfig::Lightning(config) => AnyMixer::Lightning(config.init(d_model, layer, init)),
-            MixerConfig::Gla(config) => AnyMixer::Gla(config.init(d_model, init)),
-            MixerConfig::Mamba2(config) => AnyMixer::Mamba2(config.init(d_model, init)),
-            MixerConfig::DeltaNet(config) => AnyMixer::DeltaNet(config.init(d_model, init)),
-            MixerConfig::GatedDelta(config) => AnyMixer::GatedDelta(config.init(d_model, init)),
-            MixerConfig::Kda(config) => AnyMixer::Kda(config.init(d_model, init)),
-            MixerConfig::GatedDelta2(config) => AnyMixer::GatedDelta2(config.init(d_model, init)),
-        }
-    }
-}
-
-impl Mixer for AnyMixer {
-    fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        each!(self, AnyMixer, mixer => mixer.forward(x, tap))
-    }
-    fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
-        each!(self, AnyMixer, mixer => mixer.step(x, cache, tap))
     }
 }
 

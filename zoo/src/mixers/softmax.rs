@@ -137,12 +137,11 @@ pub struct Softmax {
 }
 
 impl Softmax {
-    /// Every head's output `[batch, heads, time, d]`, before it is merged and projected.
-    /// With a cache the tokens follow those it holds.
-    pub(crate) fn attend(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
-        let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
+    /// Queries `[batch, heads, time, d]`, keys and values `[batch, kv_heads, time, d]`, normed and
+    /// rotated, of tokens the first of which stands at position `start`.
+    pub(crate) fn project(&self, x: Tensor<3>, start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let SoftmaxConfig { heads, position, .. } = self.config;
         let kv_heads = self.config.kv_heads();
-        let start = cache.as_ref().map_or(0, |c| c.position());
         let norm = |x, norm: &Option<RmsNorm>| match norm {
             Some(norm) => norm.forward(x),
             None => x,
@@ -151,8 +150,29 @@ impl Softmax {
         let k = norm(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
         let v = split_heads(self.v_proj.forward(x), kv_heads);
         let q = tap.at("q", position.rotate(q, start));
-        let mut k = tap.at("k", position.rotate(k, start));
-        let mut v = tap.at("v", v);
+        let k = tap.at("k", position.rotate(k, start));
+        let v = tap.at("v", v);
+        (q, k, v)
+    }
+
+    /// Every head's output `[batch, heads, time, d]`, before it is merged and projected.
+    /// With a cache the tokens follow those it holds.
+    pub(crate) fn attend(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
+        self.attend_with(x, |_, _, _| None, cache, tap)
+    }
+
+    /// The same with `more` added to the scores, made from the queries `[batch, heads, time, d]` and
+    /// all keys `[batch, kv_heads, source, d]` and broadcast to `[batch, heads, time, source]`.
+    pub(crate) fn attend_with(
+        &self,
+        x: Tensor<3>,
+        more: impl FnOnce(&Tensor<4>, &Tensor<4>, &mut dyn Tap) -> Option<Tensor<4>>,
+        cache: Option<&mut Cache>,
+        tap: &mut dyn Tap,
+    ) -> Tensor<4> {
+        let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
+        let start = cache.as_ref().map_or(0, |c| c.position());
+        let (q, mut k, mut v) = self.project(x, start, tap);
         if let Some(cache) = cache {
             // What no later query will see is not kept.
             k = cache.append_last("k", k, 2, window);
@@ -166,7 +186,7 @@ impl Softmax {
         let options = AttentionOptions {
             window,
             softcap,
-            bias: slope.into_iter().chain(first).reduce(|a, b| a + b),
+            bias: slope.into_iter().chain(first).chain(more(&q, &k, tap)).reduce(|a, b| a + b),
             normaliser: match sink {
                 Some(sink) => sink.normaliser(self.sink.as_ref().map(Param::val), &q, scale),
                 None => AttentionOptions::from(scale).normaliser,

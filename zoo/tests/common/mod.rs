@@ -1,6 +1,8 @@
 //! What the suites share: every mixer small and in f64, and reproducible numbers.
 #![allow(dead_code)]
 
+pub mod compare;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use zoo::*;
@@ -29,6 +31,21 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         let mut config = softmax(2, true, rope(1.0));
         change(&mut config);
         MixerConfig::Softmax(config)
+    };
+    let nexus = |change: &dyn Fn(&mut NexusConfig)| {
+        let mut config = NexusConfig { kv_heads: Some(2), position: rope(0.75), ..NexusConfig::new(4) };
+        change(&mut config);
+        MixerConfig::Nexus(config)
+    };
+    let moba = |change: &dyn Fn(&mut MobaConfig)| {
+        let mut config = MobaConfig { head_dim: Some(8), position: rope(0.5), ..MobaConfig::new(4) };
+        change(&mut config);
+        MixerConfig::Moba(config)
+    };
+    let nsa = |change: &dyn Fn(&mut NsaConfig)| {
+        let mut config = NsaConfig { head_dim: Some(8), position: rope(0.5), ..NsaConfig::new(4) };
+        change(&mut config);
+        MixerConfig::Nsa(config)
     };
     let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
@@ -130,6 +147,74 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
             }),
         ),
         ("Mamba-2", MixerConfig::Mamba2(Mamba2Config { state_dim: 6, chunk: 4, ..Mamba2Config::new(3) })),
+        ("forgetting", MixerConfig::Forgetting(ForgettingConfig::new(4))),
+        (
+            "forgetting, grouped, partial rotation",
+            MixerConfig::Forgetting(ForgettingConfig {
+                kv_heads: Some(2),
+                head_dim: Some(8),
+                qk_norm: false,
+                position: rope(0.5),
+                bias: 1.0,
+                ..ForgettingConfig::new(4)
+            }),
+        ),
+        ("talking heads", MixerConfig::MultiToken(MultiTokenConfig::talking_heads(4))),
+        ("multi-token as released", MixerConfig::MultiToken(MultiTokenConfig::new(4))),
+        (
+            "multi-token, kernels of two sizes, heads in pairs, depth scaling, grouped keys",
+            MixerConfig::MultiToken(MultiTokenConfig {
+                kv_heads: Some(2),
+                head_dim: Some(8),
+                position: rope(0.5),
+                before: MapMixing { kernel: Some(MapKernel { queries: 2, keys: 5 }), heads: Some(2) },
+                after: MapMixing { kernel: Some(MapKernel { queries: 3, keys: 3 }), heads: None },
+                norm: Some(HeadNorm { depth_scaling: true, gate: false }),
+                ..MultiTokenConfig::plain(4)
+            }),
+        ),
+        (
+            "multi-token after the softmax alone, one key head",
+            MixerConfig::MultiToken(MultiTokenConfig {
+                kv_heads: Some(1),
+                qk_norm: false,
+                position: Position::None {},
+                after: MapMixing { kernel: Some(MapKernel { queries: 1, keys: 7 }), heads: Some(2) },
+                ..MultiTokenConfig::plain(4)
+            }),
+        ),
+        ("nexus", MixerConfig::Nexus(NexusConfig::new(4))),
+        ("nexus, shared, order 3, inner rotation", nexus(&|c| (c.order, c.inner_position) = (3, true))),
+        ("nexus, own weights, order 3", nexus(&|c| (c.order, c.shared) = (3, false))),
+        ("nexus, queries, own weights", nexus(&|c| (c.refine, c.shared) = (NexusRefine::Queries, false))),
+        ("nexus, keys, ALiBi", nexus(&|c| (c.refine, c.position) = (NexusRefine::Keys, Position::Alibi {}))),
+        (
+            "nexus over queries and keys, order 3",
+            nexus(&|c| (c.order, c.inner, c.head_dim) = (3, NexusInner::QueriesAndKeys, Some(8))),
+        ),
+        (
+            "nexus over keys, inner rotation",
+            nexus(&|c| (c.inner, c.refine, c.inner_position) = (NexusInner::QueriesAndKeys, NexusRefine::Keys, true)),
+        ),
+        ("latent", MixerConfig::Latent(LatentConfig { position_dim: Some(4), ..LatentConfig::new(4) })),
+        (
+            "latent, queries of low rank, wide values, partial rotation",
+            MixerConfig::Latent(LatentConfig {
+                rank: Some(7),
+                query_rank: Some(9),
+                content_dim: Some(5),
+                position_dim: Some(8),
+                value_dim: Some(10),
+                position: rope(0.5),
+                ..LatentConfig::new(3)
+            }),
+        ),
+        ("blocks of 2, two of them", moba(&|c| (c.block, c.top_k) = (2, 2))),
+        ("blocks of 3, three of them, grouped", moba(&|c| (c.block, c.top_k, c.kv_heads) = (3, 3, Some(2)))),
+        ("blocks longer than the text, ALiBi", moba(&|c| (c.block, c.position) = (20, Position::Alibi {}))),
+        ("sparse, grouped", nsa(&|c| (c.block, c.selected, c.window, c.kv_heads) = (2, 3, 3, Some(2)))),
+        ("sparse, blocks of 3", nsa(&|c| (c.block, c.selected, c.window) = (3, 4, 1))),
+        ("sparse, all longer than the text", nsa(&|_| ())),
     ]
 }
 
@@ -138,7 +223,29 @@ pub fn build(config: &MixerConfig, device: &Device) -> AnyMixer {
     config.validate(D_MODEL).expect("a valid configuration");
     // Larger weights than usual, so that no term of a gradient is too small to be seen.
     let mut init = Init::new(7, 0.3, 0.3, 2, device);
-    double(config.init(D_MODEL, 1, &mut init))
+    let mixer = config.init(D_MODEL, 1, &mut init);
+    match config {
+        // What starts as the identity would hide every mistake in it.
+        MixerConfig::MultiToken(_) => shaken(double(mixer)),
+        _ => double(mixer),
+    }
+}
+
+/// The same module with every parameter moved a little.
+pub fn shaken<M: Module>(module: M) -> M {
+    struct Shake(u64);
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let seed = self.0;
+            param.map(|t| {
+                let tracked = t.is_require_grad();
+                let noise = numbers(seed, t.dims(), &t.device());
+                (t.detach() + noise * 0.3).detach().set_require_grad(tracked)
+            })
+        }
+    }
+    module.map(&mut Shake(100))
 }
 
 /// The same module in f64.
