@@ -45,6 +45,19 @@ pub enum DatasetError {
         found: String,
     },
 
+    /// A line that does not have the format of its file.
+    #[error("`{path}`, line {line}: found {found}, expected {expected}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its line, counted from 1.
+        line: usize,
+        /// What is there.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+
     /// There is nothing to learn from.
     #[error("corpus `{corpus}` holds no text: {reason}")]
     Empty {
@@ -152,7 +165,7 @@ pub enum DatasetError {
     /// A parameter of a task or corpus that cannot work.
     #[error("{dataset}: {parameter} = {value}, expected {expected}")]
     Parameter {
-        /// `mqar`, `needle`, `corpus`.
+        /// `mqar`, `needle`, `corpus`, `babi`.
         dataset: &'static str,
         /// Its name in the config.
         parameter: &'static str,

@@ -6,6 +6,8 @@
 //! | [`Mqar`] | keys and values | at every query |
 //! | [`Needle`] | a marker, keys, values, noise | at the one answer |
 //!
+//! [`Babi`] has another shape: stories, questions and answers rather than rows of next tokens.
+//!
 //! A dataset knows nothing of models. It answers one question, "what is batch number `step`?", and
 //! the answer depends on the seed and the step alone, so two models compared under one seed see
 //! the same data in the same order, and a resumed run continues where it stopped.
@@ -31,4 +33,7 @@ pub use batch::{Batch, Dataset, accuracy};
 pub use config::DatasetConfig;
 pub use corpus::{Corpus, CorpusConfig, DependenciesConfig, HubConfig, PathConfig};
 pub use error::DatasetError;
-pub use tasks::{Mqar, MqarConfig, Needle, NeedleConfig};
+pub use tasks::{
+    Babi, BabiBatch, BabiExample, BabiLine, BabiStory, BabiTask, BabiVocabulary, Mqar, MqarConfig, Needle,
+    NeedleConfig, parse_babi, read_babi,
+};

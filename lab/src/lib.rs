@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod device;
 mod error;
+pub mod memory;
 pub mod plot;
 pub mod probe;
 mod table;
@@ -15,5 +16,6 @@ pub mod train;
 pub use compare::{CompareConfig, Comparison, VariantRun, compare};
 pub use device::{DeviceError, describe, device};
 pub use error::LabError;
+pub use memory::{MemoryEpoch, MemoryRecipe, MemoryRun, MemoryScore, memory_score, train_memory_network};
 pub use table::{Frame, Row, read_parquet, write_parquet};
 pub use train::{History, Run, TrainConfig, Trainer, train};

@@ -8,7 +8,7 @@
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 
-/// Every name that the built-in parts of a decoder offer, with the shape of what is there.
+/// Every name that the built-in models offer, with the shape of what is there.
 pub const NAMES: &[(&str, &str)] = &[
     ("embedding", "[batch, time, d_model]: the residual stream before the first block"),
     ("blocks.N.mixer.q", "[batch, heads, time, head_dim]: queries, after QK-norm and rotation"),
@@ -47,6 +47,8 @@ pub const NAMES: &[(&str, &str)] = &[
     ("blocks.N.mixer.out", "[batch, time, d_model]: what the mixer adds to the residual stream"),
     ("blocks.N.out", "[batch, time, d_model]: the residual stream after the block"),
     ("logits", "[batch, time, vocab_size]"),
+    ("hops.N.pattern", "[batch, memory]: weights of a memory network's sentences, the newest first"),
+    ("hops.N.out", "[batch, d_model]: the query of a memory network after the hop"),
 ];
 
 /// A tensor of any rank: its values in one row, and its shape.
@@ -166,16 +168,14 @@ impl Record {
         self.values.get(path).map(|v| v.clone().tensor())
     }
 
-    /// All values whose path ends in `.name`, in the order of their blocks.
+    /// All values whose path ends in `.name`, in the order of their blocks (or hops).
     pub fn layers(&self, name: &str) -> Vec<(usize, Value)> {
         let end = format!(".{name}");
         let mut found: Vec<_> = self
             .values
             .iter()
             .filter(|(path, _)| path.ends_with(&end))
-            .filter_map(|(path, value)| {
-                Some((path.strip_prefix("blocks.")?.split('.').next()?.parse().ok()?, value.clone()))
-            })
+            .filter_map(|(path, value)| Some((path.split('.').nth(1)?.parse().ok()?, value.clone())))
             .collect();
         found.sort_by_key(|(layer, _)| *layer);
         found

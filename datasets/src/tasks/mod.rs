@@ -3,9 +3,11 @@
 //! Training, validation and depth-controlled examples come from streams of random numbers that no
 //! seed can make coincide.
 
+mod babi;
 mod mqar;
 mod needle;
 
+pub use babi::{Babi, BabiBatch, BabiExample, BabiLine, BabiStory, BabiTask, BabiVocabulary, parse_babi, read_babi};
 pub use mqar::{Mqar, MqarConfig};
 pub use needle::{Needle, NeedleConfig};
 
