@@ -35,9 +35,9 @@ fn one_hop_solves_single_facts_and_looks_at_the_fact() {
 
 #[test]
 fn three_hops_deduce_far_above_chance() {
-    let (_, score, test) = trained(BabiTask::Deduction, 3, 8, 40);
+    let (_, score, test) = trained(BabiTask::Deduction, 3, 8, 60);
     assert!(test.chance() < 0.35);
-    assert!(score.accuracy > 0.5, "accuracy {}, chance {}", score.accuracy, test.chance());
+    assert!(score.accuracy > 0.8, "accuracy {}, chance {}", score.accuracy, test.chance());
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_training_is_a_function_of_its_seed_and_starts_linear() {
     assert_eq!(first.history, run(1, 1).history);
     assert_ne!(first.history, run(2, 1).history);
     let linear = first.history.iter().take_while(|epoch| epoch.linear).count();
-    assert!((1..=3).contains(&linear));
+    assert_eq!(linear, 3);
     let rates: Vec<f64> = first.history.iter().map(|epoch| epoch.learning_rate).collect();
     assert!(rates[..linear].iter().all(|rate| *rate == 0.005));
     assert_eq!(rates[linear..], [0.02, 0.02, 0.01, 0.01, 0.005]);
