@@ -108,8 +108,11 @@ impl<'a> House<'a> {
     }
 }
 
-/// Every question of some stories: the lines told before it, question, answer, facts as places among them.
-fn questions(stories: &[BabiStory]) -> Vec<(Vec<Vec<String>>, Vec<String>, String, Vec<usize>)> {
+/// The lines told before a question, the question, its answer, and the facts as places among the lines.
+type Asked = (Vec<Vec<String>>, Vec<String>, String, Vec<usize>);
+
+/// Every question of some stories.
+fn questions(stories: &[BabiStory]) -> Vec<Asked> {
     let mut all = Vec::new();
     for story in stories {
         let (mut told, mut place) = (Vec::new(), Vec::new());

@@ -100,6 +100,7 @@ struct Fade {
     between: Between,
 }
 
+#[allow(clippy::large_enum_variant)] // one a call
 enum Between {
     /// `e^{γ_i − γ_j}` for `i ≥ j`, zero above the diagonal: `[.., n, n]`.
     Head(Tensor<4>),

@@ -48,6 +48,7 @@ pub enum LogDecay {
 
 /// What is erased and how much is written.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one a call
 pub enum Gates {
     /// `b = 0`, `w = 1`: values add up.
     Add,

@@ -27,6 +27,7 @@ pub struct AttentionOptions {
 
 /// How a row of scores becomes a row of weights.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one a call
 pub enum Normaliser {
     /// `A_ts = e^{s_ts} / (e^{sink_t} + Σ_j e^{s_tj})`: with a sink (broadcast to
     /// `[batch, heads, time, 1]`) a row sums to less than one, without to one.
