@@ -7,10 +7,10 @@
 mod common;
 
 use attention::prelude::*;
-use burn::module::{ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients};
+use burn::tensor::DType;
+use common::gradients_by_name;
 use std::path::{Path, PathBuf};
-use zoo::checkpoint::{Place, Tensors};
+use zoo::checkpoint::Tensors;
 use zoo::{checkpoint, pretrained};
 
 fn folder(family: &str) -> PathBuf {
@@ -39,26 +39,6 @@ fn assert_close(what: &str, found: &TensorData, expected: &TensorData, tolerance
     assert!(error < tolerance, "{what}: off by {error:e}, allowed {tolerance:e}");
 }
 
-fn gradients<M: Module>(module: &M, gradients: &Gradients) -> Tensors {
-    struct Visitor<'a>(Place, &'a Gradients, Tensors);
-    impl ModuleVisitor for Visitor<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.enter(name);
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.1) {
-                self.2.insert(self.0.name(), gradient.into_data());
-            }
-        }
-    }
-    let mut visitor = Visitor(Place::default(), gradients, Tensors::new());
-    module.visit(&mut visitor);
-    visitor.2
-}
-
 /// Compares a decoder with the reference of `family`, whose gradients are here under our names.
 fn compare(family: &str, model: &Decoder, expected_gradients: &Tensors) {
     let reference = reference(family);
@@ -83,7 +63,7 @@ fn compare(family: &str, model: &Decoder, expected_gradients: &Tensors) {
     let targets: Vec<i32> = ids.chunks(time).flat_map(|row| row[1..].to_vec()).collect();
     let targets = model.tokens(&targets, [batch, time - 1]).unwrap();
     let loss = cross_entropy(logits.narrow(1, 0, time - 1), targets, &vec![1.0; batch * (time - 1)]);
-    let found = gradients(&model, &loss.backward());
+    let found = gradients_by_name(&model, &loss.backward());
     assert!(!expected_gradients.is_empty());
     for (name, expected) in expected_gradients {
         let gradient = found.get(name).unwrap_or_else(|| panic!("{family}: no gradient of {name}"));
@@ -223,7 +203,7 @@ fn the_gated_delta_layer_is_that_of_qwen3_next() {
     assert_close("the layer, token by token", &steps.into_data(), &reference["out"], 2e-5);
     let backward = (out * tensor("w")).sum().backward();
     assert_close("gradient of x", &x.grad(&backward).unwrap().into_data(), &reference["grad.x"], 1e-4);
-    let found = gradients(&mixer, &backward);
+    let found = gradients_by_name(&mixer, &backward);
     let mut expected = reference_gradients(family);
     expected.remove("x");
     let expected = ours(&expected);

@@ -2,10 +2,9 @@
 
 mod common;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
-use common::{double, largest};
-use std::collections::BTreeMap;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use common::{double, gradients_by_name, largest};
 use std::path::Path;
 use zoo::memory_network::{NIL, position_encoding, with_empty_memories};
 use zoo::*;
@@ -92,26 +91,6 @@ fn every_gradient_equals_its_finite_difference() {
             }
         }
     }
-}
-
-fn gradients_by_name(network: &MemoryNetwork, gradients: &Gradients) -> BTreeMap<String, TensorData> {
-    struct Visitor<'a>(checkpoint::Place, &'a Gradients, BTreeMap<String, TensorData>);
-    impl ModuleVisitor for Visitor<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.enter(name);
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.1) {
-                self.2.insert(self.0.name(), gradient.into_data());
-            }
-        }
-    }
-    let mut visitor = Visitor(Default::default(), gradients, BTreeMap::new());
-    network.visit(&mut visitor);
-    visitor.2
 }
 
 /// The definition once more with loops, one word and one feature at a time.

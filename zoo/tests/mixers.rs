@@ -2,10 +2,9 @@
 
 mod common;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::*;
-use std::collections::BTreeMap;
 use std::path::Path;
 use zoo::*;
 
@@ -121,30 +120,6 @@ fn every_gradient_equals_its_finite_difference() {
             });
         }
     }
-}
-
-fn gradients_by_name(mixer: &AnyMixer, gradients: &Gradients) -> BTreeMap<String, TensorData> {
-    struct Visitor<'a> {
-        place: checkpoint::Place,
-        gradients: &'a Gradients,
-        found: BTreeMap<String, TensorData>,
-    }
-    impl ModuleVisitor for Visitor<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.place.enter(name);
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.place.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.gradients) {
-                self.found.insert(self.place.name(), gradient.into_data());
-            }
-        }
-    }
-    let mut visitor = Visitor { place: checkpoint::Place::default(), gradients, found: BTreeMap::new() };
-    mixer.visit(&mut visitor);
-    visitor.found
 }
 
 #[test]

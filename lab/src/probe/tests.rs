@@ -258,6 +258,20 @@ fn a_report_has_the_tables_that_the_model_has_parts_for() {
 }
 
 #[test]
+fn every_variant_of_the_catalogue_can_be_probed() {
+    for variant in zoo::presets::VARIANTS {
+        let model = model(variant);
+        let report = Report::new(&model, &[batch(2, 9)], &[4]).unwrap();
+        let drawn = patterns(&model, &[1, 2, 3]).unwrap();
+        let heads = drawn.iter().filter(|pattern| pattern.name == "pattern").count();
+        assert!(heads > 0, "{variant}: no pattern to draw");
+        assert_eq!(report.first_token_mass.len(), heads, "{variant}");
+        let shares = |row: &HeadMass| (0.0..=1.0).contains(&row.mass);
+        assert!(report.first_token_mass.iter().all(shares), "{variant}: {:?}", report.first_token_mass);
+    }
+}
+
+#[test]
 fn a_token_outside_the_vocabulary_is_refused() {
     let error = patterns(&model("baseline"), &[1, 2, 99]).unwrap_err().to_string();
     assert!(error.contains("99") && error.contains("40"), "{error}");

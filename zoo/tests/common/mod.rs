@@ -3,8 +3,9 @@
 
 pub mod compare;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use zoo::checkpoint::{Place, Tensors};
 use zoo::*;
 
 pub const D_MODEL: usize = 24;
@@ -262,6 +263,31 @@ pub fn double<M: Module>(module: M) -> M {
         }
     }
     module.map(&mut Double)
+}
+
+/// The gradient of every parameter that has one, by the parameter's name.
+pub fn gradients_by_name<M: Module>(module: &M, gradients: &Gradients) -> Tensors {
+    struct Visitor<'a> {
+        place: Place,
+        gradients: &'a Gradients,
+        found: Tensors,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.place.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.place.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.gradients) {
+                self.found.insert(self.place.name(), gradient.into_data());
+            }
+        }
+    }
+    let mut visitor = Visitor { place: Place::default(), gradients, found: Tensors::new() };
+    module.visit(&mut visitor);
+    visitor.found
 }
 
 /// Reproducible numbers in (−1, 1).
