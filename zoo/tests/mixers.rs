@@ -147,6 +147,39 @@ fn the_pattern_times_the_values_is_what_the_mixer_computes() {
 }
 
 #[test]
+fn watching_every_tap_changes_nothing() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(11, [2, 9, D_MODEL], &device);
+        let plain = mixer.forward(x.clone(), &mut Silent);
+        let mut record = Record::new(&["*"]);
+        let watched = mixer.forward(x, &mut record);
+        assert!(record.values.len() >= 4, "{name}: only {:?}", record.values.keys());
+        let error = largest(plain - watched);
+        assert!(error < 1e-10, "{name}: off by {error:e}");
+    }
+}
+
+#[test]
+fn a_mixer_read_back_from_disk_computes_the_same_bits() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let path = folder.path().join("mixer.safetensors");
+        checkpoint::write(&path, &checkpoint::tensors(&mixer), Default::default()).unwrap();
+        let (tensors, _) = checkpoint::read(&path).unwrap();
+        // Other weights to start from, so that one that is not read shows.
+        let other = double(config.init(D_MODEL, 1, &mut Init::new(8, 0.3, 0.3, 2, &device)));
+        let back = checkpoint::apply(other, &tensors, &path).unwrap();
+        let x = numbers(12, [1, 6, D_MODEL], &device);
+        let difference = mixer.forward(x.clone(), &mut Silent) - back.forward(x, &mut Silent);
+        assert_eq!(largest(difference), 0.0, "{name}");
+    }
+}
+
+#[test]
 fn a_patched_value_is_what_the_mixer_goes_on_with() {
     let device = Device::flex();
     for (name, config) in mixers() {
