@@ -57,10 +57,6 @@ impl HeatMap {
     fn cell(&self, rows: usize, columns: usize) -> (f64, f64) {
         let longer = rows.max(columns) as f64;
         let mut cell = (self.size / longer).min((160.0 / longer).max(44.0));
-        let labelled = self.look.x_tokens.is_some() || self.look.y_tokens.is_some();
-        if labelled && longer <= 48.0 {
-            cell = cell.max(16.0);
-        }
         if cell > 3.0 {
             cell = cell.floor();
         }
