@@ -25,7 +25,7 @@ pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
 use crate::error::{ZooError, divisible, positive};
-use crate::{Cache, Init, Mixer, Tap};
+use crate::{Cache, Init, Mixer, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,14 @@ fn check_heads(d_model: usize, heads: usize, kv_heads: usize, head_dim: Option<u
     match head_dim {
         Some(d) => positive("head_dim", d),
         None => divisible("d_model", d_model, "heads", heads),
+    }
+}
+
+/// QK-norm, where there is one.
+fn normed(x: Tensor<4>, norm: &Option<RmsNorm>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
 }
 

@@ -28,7 +28,7 @@
 //! Decoding keeps the keys of every level and `V` (shared), or those of every loop; over queries and
 //! keys, all levels of both and `V`.
 
-use super::{SoftmaxConfig, check_heads, merge_heads, split_heads};
+use super::{SoftmaxConfig, check_heads, merge_heads, normed, split_heads};
 use crate::error::{ZooError, positive};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::Module;
@@ -222,13 +222,6 @@ impl NexusProjections {
     }
     fn values(&self, x: Tensor<3>) -> Tensor<4> {
         split_heads(self.v_proj.forward(x), self.kv_heads)
-    }
-}
-
-fn normed(x: Tensor<4>, norm: &Option<RmsNorm>) -> Tensor<4> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
     }
 }
 

@@ -14,7 +14,7 @@
 //! Parameters: `2·D·H·d + 2·D·Hk·d`, `2·d` with QK-norm, and those of the sink.
 
 use super::sinks::{Sink, SinkShape};
-use super::{check_heads, merge_heads, split_heads};
+use super::{check_heads, merge_heads, normed, split_heads};
 use crate::error::{ZooError, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -142,12 +142,8 @@ impl Softmax {
     pub(crate) fn project(&self, x: Tensor<3>, start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let SoftmaxConfig { heads, position, .. } = self.config;
         let kv_heads = self.config.kv_heads();
-        let norm = |x, norm: &Option<RmsNorm>| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let q = norm(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
-        let k = norm(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
+        let q = normed(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
+        let k = normed(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
         let v = split_heads(self.v_proj.forward(x), kv_heads);
         let q = tap.at("q", position.rotate(q, start));
         let k = tap.at("k", position.rotate(k, start));
