@@ -16,12 +16,11 @@
 //! Kimi Linear has three of these to one block of softmax attention without position.
 
 use super::{
-    attend, by_head, check_chunk, check_share, default_chunk, default_conv, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, project_and_convolve, softplus, tap_decay,
+    attend, by_head, check_chunk, check_share, default_chunk, default_conv, delta_inputs, initial_a_log, initial_conv,
+    initial_dt_bias, norm_gate_project, softplus, tap_decay,
 };
 use crate::error::{ZooError, positive};
 use crate::mixers::split_heads;
-use crate::norm::l2_norm;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
@@ -135,12 +134,7 @@ impl Kda {
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
         let heads = self.config.heads;
         let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut())
-            .map(|part| split_heads(part, heads));
-        let scale = (q.dims()[3] as f64).powf(-0.5);
-        let q = tap.at("q", l2_norm(q, 1e-6) * scale);
-        let k = tap.at("k", l2_norm(k, 1e-6));
-        let v = tap.at("v", v);
+        let [q, k, v] = delta_inputs(&x, projections, &self.conv, heads, cache.as_deref_mut(), tap);
 
         let reach = if self.config.allow_negative_eigenvalues { 2.0 } else { 1.0 };
         let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))) * reach);

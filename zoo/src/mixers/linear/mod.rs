@@ -39,7 +39,7 @@ pub use ret_net::{RetNet, RetNetConfig};
 
 use super::{merge_heads, split_heads};
 use crate::error::{ZooError, divisible, positive};
-use crate::{Cache, Init, Linear, RmsNorm, Tap};
+use crate::{Cache, Init, Linear, RmsNorm, Tap, l2_norm};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData, activation};
 use kernels::linear_attention::effective_pattern;
@@ -62,6 +62,23 @@ fn project_and_convolve<const N: usize>(
         cache.set("conv", past);
     }
     out.split_with_sizes(widths.to_vec(), 2).try_into().expect("as many parts as projections")
+}
+
+/// Queries, keys and values of the delta rule's mixers with as many key heads as value heads: convolved,
+/// then queries and keys of unit length, queries scaled by `1/√d_k`.
+fn delta_inputs(
+    x: &Tensor<3>,
+    projections: [&Linear; 3],
+    conv: &Param<Tensor<2>>,
+    heads: usize,
+    cache: Option<&mut Cache>,
+    tap: &mut dyn Tap,
+) -> [Tensor<4>; 3] {
+    let [q, k, v] = project_and_convolve(x, projections, conv, None, cache).map(|part| split_heads(part, heads));
+    let scale = (q.dims()[3] as f64).powf(-0.5);
+    let q = tap.at("q", l2_norm(q, 1e-6) * scale);
+    let k = tap.at("k", l2_norm(k, 1e-6));
+    [q, k, tap.at("v", v)]
 }
 
 /// The uniform range of a depthwise convolution in PyTorch, ±1/√taps.
