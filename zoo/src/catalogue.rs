@@ -70,6 +70,10 @@ pub const CATALOGUE: &[Entry] = &[
         "mixers/linear/gated_delta2.rs", "flash-linear-attention 2026", "–"),
     entry("hybrid", "three Gated DeltaNet to one gated attention",
         "presets.rs", "Qwen3-Next 2025", "–"),
+    entry("qwen3-next", "the same in full: zero-centred norms, partial RoPE, experts and a shared one, multi-token prediction",
+        "experts.rs", "Qwen3-Next 2025", "Qwen3-Next"),
+    entry("looped", "one block run over and over; injection of the input and adaptive halting as options",
+        "looped.rs", "Dehghani et al. 2018, arXiv 1807.03819", "–"),
 ];
 
 /// The names of the catalogue.

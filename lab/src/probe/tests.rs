@@ -12,8 +12,8 @@ fn device() -> Device {
 }
 
 fn model(variant: &str) -> Decoder {
-    let config =
-        ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, zoo::presets::pattern(variant, 2).unwrap()) };
+    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, Vec::new()) };
+    let config = zoo::presets::variant(variant, 2, config).unwrap();
     config.init(3, &device()).unwrap()
 }
 

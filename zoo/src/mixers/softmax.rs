@@ -39,6 +39,9 @@ pub struct SoftmaxConfig {
     /// ε of that norm.
     #[serde(default = "eps")]
     pub norm_eps: f64,
+    /// Whether that norm multiplies by `1 + w`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_centred: bool,
     #[serde(default)]
     pub position: Position,
     /// How many keys a query sees, its own included; all when absent.
@@ -66,6 +69,7 @@ impl SoftmaxConfig {
             head_dim: None,
             qk_norm: true,
             norm_eps: eps(),
+            zero_centred: false,
             position: Position::default(),
             window: None,
             softcap: None,
@@ -101,13 +105,14 @@ impl SoftmaxConfig {
 
     pub fn init(&self, d_model: usize, init: &mut Init) -> Softmax {
         let (d, heads, kv_heads) = (self.head_dim(d_model), self.heads, self.kv_heads());
+        let norm = if self.zero_centred { RmsNorm::zero_centred } else { RmsNorm::new };
         Softmax {
             q_proj: Linear::new(d_model, heads * d, init),
             k_proj: Linear::new(d_model, kv_heads * d, init),
             v_proj: Linear::new(d_model, kv_heads * d, init),
             o_proj: Linear::residual(heads * d, d_model, init),
-            q_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
-            k_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
+            q_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
+            k_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
             sink: self.sink.and_then(|sink| sink.init(&self.sink_shape(d_model), init)),
             config: self.clone(),
         }

@@ -5,6 +5,7 @@ pub mod compare;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use std::path::Path;
 use zoo::checkpoint::{Place, Tensors};
 use zoo::*;
 
@@ -288,6 +289,39 @@ pub fn gradients_by_name<M: Module>(module: &M, gradients: &Gradients) -> Tensor
     let mut visitor = Visitor { place: Place::default(), gradients, found: Tensors::new() };
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// Compares the gradient of every parameter with finite differences of `loss`.
+pub fn assert_gradients<M: Module>(name: &str, module: &M, gradients: &Gradients, loss: impl Fn(&M) -> f64) {
+    let values = checkpoint::tensors(module);
+    let gradients = gradients_by_name(module, gradients);
+    assert_eq!(gradients.len(), values.len(), "{name}: a parameter without gradient");
+    for (parameter, gradient) in &gradients {
+        assert_gradient(&format!("{name}: {parameter}"), &values[parameter], gradient, &|data| {
+            let mut moved = values.clone();
+            moved.insert(parameter.clone(), data);
+            loss(&checkpoint::apply(module.clone(), &moved, Path::new("perturbed")).unwrap())
+        });
+    }
+}
+
+/// Compares a gradient with finite differences of the loss `at` the values `data`: at its largest
+/// entry and two others.
+pub fn assert_gradient(what: &str, data: &TensorData, gradient: &TensorData, at: &dyn Fn(TensorData) -> f64) {
+    let gradient: Vec<f64> = gradient.clone().try_into_vec().unwrap();
+    let numbers: Vec<f64> = data.clone().try_into_vec().unwrap();
+    let largest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
+    for i in [largest, 0, gradient.len() / 2] {
+        let shifted = |by: f64| {
+            let mut moved = numbers.clone();
+            moved[i] += by;
+            at(TensorData::new(moved, data.shape().clone()))
+        };
+        const H: f64 = 1e-5;
+        let difference = (shifted(H) - shifted(-H)) / (2.0 * H);
+        let error = (difference - gradient[i]).abs() / (1e-3 + difference.abs());
+        assert!(error < 1e-5, "{what}[{i}] is {} but the finite difference {difference}", gradient[i]);
+    }
 }
 
 /// Reproducible numbers in (−1, 1).
