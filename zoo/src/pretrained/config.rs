@@ -55,7 +55,7 @@ impl HfConfig {
         };
         let mixer = match self.family {
             Family::Softmax => MixerConfig::Softmax(softmax),
-            Family::Gated(gate) => MixerConfig::Gated(GatedConfig { gate, attention: softmax }),
+            Family::Gated(gate) => MixerConfig::Gated(GatedConfig { gate, ..GatedConfig::of(softmax) }),
             // Two of its softmax maps are a head of ours.
             Family::DiffLlama => MixerConfig::Differential(DifferentialConfig {
                 kv_heads: Some(self.kv_heads / 2),

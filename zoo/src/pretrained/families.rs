@@ -81,10 +81,7 @@ fn place(hf: &HfConfig, name: &str, data: &TensorData) -> Result<Vec<(String, Te
 fn gated(hf: &HfConfig, gate: Gate, mixer: &str, data: &TensorData) -> Result<Vec<(String, TensorData)>, String> {
     let group = hf.heads / hf.kv_heads;
     let queries = group * hf.head_dim;
-    let scores = match gate {
-        Gate::Elementwise => queries,
-        Gate::Headwise => group,
-    };
+    let scores = group * gate.scores(hf.head_dim).expect("a family whose gate is projected");
     let each = |from: usize, rows: usize| {
         take(data, (0..hf.kv_heads).map(|g| g * (queries + scores) + from).map(|start| start..start + rows))
     };

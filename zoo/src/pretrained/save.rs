@@ -3,8 +3,8 @@
 use super::rows::{blocks, take};
 use crate::checkpoint::Tensors;
 use crate::{
-    DifferentialConfig, DifferentialVersion, Gate, MixerConfig, ModelConfig, Position, Rope, RopeLayout, RopeScaling,
-    SoftmaxConfig,
+    DifferentialConfig, DifferentialVersion, Gate, GatedConfig, MixerConfig, ModelConfig, Position, Rope, RopeLayout,
+    RopeScaling, SoftmaxConfig,
 };
 use burn::tensor::TensorData;
 use serde_json::{Value, json};
@@ -38,6 +38,12 @@ pub(super) fn config(config: &ModelConfig) -> Result<Value, String> {
             [attention, family(kind, class)]
         }
         MixerConfig::Gated(gated) => {
+            let released = GatedConfig { gate: gated.gate, ..GatedConfig::of(gated.attention.clone()) };
+            if *gated != released || !matches!(gated.gate, Gate::Elementwise | Gate::Headwise) {
+                return Err("of all gates the supported class has those that multiply each head's output by a \
+                            sigmoid of the input, elementwise or headwise"
+                    .into());
+            }
             let mut attention = attention(config, &gated.attention)?;
             attention["elementwise_attn_output_gate"] = (gated.gate == Gate::Elementwise).into();
             attention["headwise_attn_output_gate"] = (gated.gate == Gate::Headwise).into();
