@@ -28,7 +28,7 @@ const fn entry(
 pub const CATALOGUE: &[Entry] = &[
     entry("baseline", "softmax attention: MHA, GQA, MQA, QK-norm; RoPE, ALiBi or none; window, soft cap, sinks",
         "mixers/softmax.rs", "Vaswani et al. 2017", "Llama, Qwen3"),
-    entry("gated", "a sigmoid gate on every channel of the heads' outputs (G1)",
+    entry("gated", "a sigmoid gate on every channel of the heads' outputs (G1; by config any form in the paper's tables)",
         "mixers/gated.rs", "Qiu et al. 2025, arXiv 2505.06708", "gated Qwen3"),
     entry("gated-headwise", "the same with one gate a head",
         "mixers/gated.rs", "Qiu et al. 2025, arXiv 2505.06708", "gated Qwen3"),

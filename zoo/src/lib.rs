@@ -24,6 +24,7 @@ mod norm;
 mod position;
 pub mod presets;
 pub mod pretrained;
+pub mod tables;
 pub mod tap;
 
 pub use block::Block;

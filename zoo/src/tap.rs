@@ -32,7 +32,12 @@ pub const NAMES: &[(&str, &str)] = &[
         "[batch, heads (MoBA) or kv_heads (NSA), time, complete blocks]: ones at chosen earlier blocks",
     ),
     ("blocks.N.mixer.branches", "[batch, time, heads, 3]: NSA's gates of the compressed, selected and window branch"),
-    ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
+    (
+        "blocks.N.mixer.gate",
+        "[batch, time, heads, head_dim or 1]: gate, after its activation; kv_heads on keys and values, one head of \
+         d_model channels on the mixer's output, one head where heads share it, [1, 1, heads, head_dim] where no token \
+         changes it",
+    ),
     ("blocks.N.mixer.forget", "[batch, heads, time]: forgetting attention's gate, in (0, 1)"),
     ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
     ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),

@@ -5,7 +5,7 @@ use burn::tensor::{Device, TensorData};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zoo::checkpoint::{self, Tensors};
-use zoo::pretrained;
+use zoo::{ModelConfig, SoftmaxConfig, pretrained, tables};
 
 /// A copy of a small checkpoint, to be broken.
 struct Copy(tempfile::TempDir);
@@ -152,6 +152,23 @@ fn what_hugging_face_does_not_compute_is_not_saved() {
         assert!(message.contains(part), "{message}");
         assert!(!folder.path().join(variant).exists());
     }
+}
+
+#[test]
+fn only_the_gates_of_the_release_are_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = SoftmaxConfig { kv_heads: Some(1), ..SoftmaxConfig::new(2) };
+    let mut saved = Vec::new();
+    for row in tables::gated_attention(&baseline, 16).unwrap() {
+        let config = ModelConfig::new(16, 24, 1, vec![row.mixer]);
+        let model = config.init(0, &Device::flex()).unwrap();
+        match pretrained::save(&folder.path().join(row.name), &config, &model) {
+            Ok(()) => saved.push(row.name),
+            Err(error) => assert!(error.to_string().contains("elementwise or headwise"), "{}: {error}", row.name),
+        }
+    }
+    saved.retain(|name| name.starts_with('G'));
+    assert_eq!(saved, ["G1 elementwise", "G1 headwise"]);
 }
 
 #[test]

@@ -23,7 +23,11 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         position,
         ..SoftmaxConfig::new(4)
     };
-    let gated = |gate, kv_heads| GatedConfig { gate, attention: softmax(kv_heads, true, rope(0.5)) };
+    let gated = |kv_heads, change: &dyn Fn(&mut GatedConfig)| {
+        let mut config = GatedConfig::of(softmax(kv_heads, true, rope(0.5)));
+        change(&mut config);
+        MixerConfig::Gated(config)
+    };
     let differential = |version, heads, kv_heads| DifferentialConfig {
         kv_heads: Some(kv_heads),
         head_dim: Some(6),
@@ -52,6 +56,10 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
     let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
+    use Gate::Headwise;
+    use GateActivation::{Identity, NonSparseSigmoid, Silu};
+    use GateCombine::Add;
+    use GatePosition::{Dense, Key, Query, Value};
     vec![
         ("multi-head", MixerConfig::Softmax(softmax(4, true, rope(1.0)))),
         ("grouped-query", MixerConfig::Softmax(softmax(2, true, rope(0.5)))),
@@ -67,8 +75,21 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("sigmoid", with(&|c| c.sink = Some(Sink::Sigmoid {}))),
         ("biased first token", with(&|c| c.sink = Some(Sink::FirstToken { bias: 2.0 }))),
         ("biased first token, window", with(&|c| (c.sink, c.window) = (Some(Sink::FirstToken { bias: 2.0 }), Some(4)))),
-        ("gated elementwise", MixerConfig::Gated(gated(Gate::Elementwise, 4))),
-        ("gated headwise, grouped", MixerConfig::Gated(gated(Gate::Headwise, 2))),
+        ("gated elementwise", gated(4, &|_| ())),
+        ("gated headwise, grouped", gated(2, &|c| c.gate = Headwise)),
+        ("gated, shared, never closed", gated(4, &|c| (c.shared, c.activation) = (true, NonSparseSigmoid))),
+        ("gated headwise, a sum", gated(2, &|c| (c.gate, c.combine, c.activation) = (Headwise, Add, Identity))),
+        ("gated values, shared", gated(2, &|c| (c.position, c.shared) = (Value, true))),
+        ("gated values, headwise, SiLU", gated(2, &|c| (c.position, c.gate, c.activation) = (Value, Headwise, Silu))),
+        ("gated keys, a sum", gated(2, &|c| (c.position, c.combine, c.activation) = (Key, Add, Silu))),
+        ("gated keys, headwise", gated(2, &|c| (c.position, c.gate) = (Key, Headwise))),
+        ("gated queries", gated(2, &|c| c.position = Query)),
+        ("gated queries, headwise, shared", gated(4, &|c| (c.position, c.gate, c.shared) = (Query, Headwise, true))),
+        ("gated branch", gated(2, &|c| c.position = Dense)),
+        ("gated branch, a sum", gated(2, &|c| (c.position, c.combine) = (Dense, Add))),
+        ("gate without input", gated(2, &|c| c.gate = Gate::InputIndependent)),
+        ("normed heads", gated(2, &|c| c.gate = Gate::HeadNorm)),
+        ("SiLU of the heads", gated(2, &|c| c.gate = Gate::Silu)),
         ("differential V1", MixerConfig::Differential(differential(V1, 2, 2))),
         ("differential V1, grouped", MixerConfig::Differential(differential(V1, 4, 2))),
         ("differential V2", MixerConfig::Differential(differential(V2, 2, 2))),
@@ -227,8 +248,8 @@ pub fn build(config: &MixerConfig, device: &Device) -> AnyMixer {
     let mut init = Init::new(7, 0.3, 0.3, 2, device);
     let mixer = config.init(D_MODEL, 1, &mut init);
     match config {
-        // What starts as the identity would hide every mistake in it.
-        MixerConfig::MultiToken(_) => shaken(double(mixer)),
+        // What starts as the identity, or alike in all heads, would hide every mistake in it.
+        MixerConfig::MultiToken(_) | MixerConfig::Gated(_) => shaken(double(mixer)),
         _ => double(mixer),
     }
 }

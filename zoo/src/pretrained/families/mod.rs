@@ -8,7 +8,7 @@ mod qwen3_next;
 use super::fields::{Fields, rope_parameters};
 use super::layout::Place;
 use crate::checkpoint::Tensors;
-use crate::{MixerConfig, ModelConfig, SoftmaxConfig};
+use crate::{Gate, GatedConfig, MixerConfig, ModelConfig, SoftmaxConfig};
 use serde_json::{Map, Value, json};
 
 /// How the models of a `model_type` are described and where their tensors are.
@@ -214,6 +214,20 @@ fn attention_fields(config: &ModelConfig, softmax: &SoftmaxConfig, partial: bool
         "head_dim": softmax.head_dim(config.d_model),
         "rope_parameters": rope_parameters(&softmax.position, partial)?,
     }))
+}
+
+/// Only the gate that multiplies the heads' outputs by a sigmoid of the input was published in
+/// checkpoints.
+fn published_gate(gated: &GatedConfig, gates: &[Gate]) -> Result<(), String> {
+    if gates.contains(&gated.gate)
+        && *gated == (GatedConfig { gate: gated.gate, ..GatedConfig::of(gated.attention.clone()) })
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "of all gates the supported class has those that multiply each head's output by a sigmoid of the input, {}",
+        gates.iter().map(|gate| format!("{gate:?}").to_lowercase()).collect::<Vec<_>>().join(" or ")
+    ))
 }
 
 fn equal_eps(block: f64, head: f64) -> Result<(), String> {

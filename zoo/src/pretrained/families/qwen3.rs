@@ -1,6 +1,6 @@
 //! Qwen3, and the gated Qwen3 of `QwQZh/gated_attention`: the same `model_type` with a flag.
 
-use super::{Family, PLAIN, attention, attention_fields, attention_places, is_plain, llama, model};
+use super::{Family, PLAIN, attention, attention_fields, attention_places, is_plain, llama, model, published_gate};
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
 use crate::{Gate, GatedConfig, MixerConfig, ModelConfig};
@@ -46,7 +46,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
         }
         [elementwise, _] => {
             let gate = if elementwise { Gate::Elementwise } else { Gate::Headwise };
-            MixerConfig::Gated(GatedConfig { gate, attention: softmax })
+            MixerConfig::Gated(GatedConfig { gate, ..GatedConfig::of(softmax) })
         }
     };
     model(fields, 1e-6, vec![mixer])
@@ -54,6 +54,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
 
 fn write(config: &ModelConfig) -> Result<Value, String> {
     let MixerConfig::Gated(gated) = &config.pattern[0] else { return (llama::LLAMA.write)(config) };
+    published_gate(gated, &[Gate::Elementwise, Gate::Headwise])?;
     let mut fields = attention_fields(config, &gated.attention, false)?;
     fields["elementwise_attn_output_gate"] = (gated.gate == Gate::Elementwise).into();
     fields["headwise_attn_output_gate"] = (gated.gate == Gate::Headwise).into();
@@ -67,10 +68,7 @@ fn gated_places(gated: &GatedConfig, d_model: usize) -> Vec<Place> {
     let softmax = &gated.attention;
     let group = softmax.heads / softmax.kv_heads();
     let queries = group * softmax.head_dim(d_model);
-    let scores = match gated.gate {
-        Gate::Elementwise => queries,
-        Gate::Headwise => group,
-    };
+    let scores = group * gated.gate.scores(softmax.head_dim(d_model)).expect("a gate from the input");
     let rows = (0..softmax.kv_heads()).flat_map(|g| {
         [
             ("mixer.attention.q_proj.weight", g * queries..(g + 1) * queries),

@@ -1,6 +1,6 @@
 //! Qwen3-Next: Gated DeltaNet and gated attention, experts, multi-token prediction.
 
-use super::{Family, PLAIN, attention, attention_fields, attention_places, model};
+use super::{Family, PLAIN, attention, attention_fields, attention_places, model, published_gate};
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
 use crate::{ExpertsConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig};
@@ -43,7 +43,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
     if config.norm_eps != EPS {
         fields.problem(format!("rms_norm_eps is {:e}; supported: {EPS:e}", config.norm_eps));
     }
-    let full = MixerConfig::Gated(GatedConfig { gate: Gate::Elementwise, attention: softmax });
+    let full = MixerConfig::Gated(GatedConfig::of(softmax));
     let delta = MixerConfig::GatedDelta(delta?);
 
     let interval = fields.size_or("full_attention_interval", 4);
@@ -131,8 +131,9 @@ fn write(config: &ModelConfig) -> Result<Value, String> {
         unreachable!("asked for by kind")
     };
     let softmax = &gated.attention;
-    if gated.gate != Gate::Elementwise || !softmax.qk_norm {
-        return Err("Qwen3-Next has elementwise gates and QK-norm".into());
+    published_gate(gated, &[Gate::Elementwise])?;
+    if !softmax.qk_norm {
+        return Err("Qwen3-Next has QK-norm".into());
     }
     if !config.zero_centred || !softmax.zero_centred || config.norm_eps != EPS {
         return Err(format!("Qwen3-Next has zero-centred norms of ε = {EPS:e}"));
