@@ -30,6 +30,9 @@ pub struct ModelConfig {
     pub scaled_residuals: bool,
 }
 
+/// A thousand times those of the largest models.
+const MOST_PARAMETERS: u128 = 1 << 50;
+
 fn yes() -> bool {
     true
 }
@@ -74,7 +77,15 @@ impl ModelConfig {
             let expected = "a list of at least one mixer".into();
             return Err(ZooError::Invalid { name: "pattern", value: "[]".into(), expected });
         }
-        self.pattern.iter().try_for_each(|mixer| mixer.validate(self.d_model))
+        self.pattern.iter().try_for_each(|mixer| mixer.validate(self.d_model))?;
+        // Each size may be large, but not all of them at once: the counts below must not overflow.
+        let mixers: u128 = (0..self.layers).map(|l| self.mixer(l).parameters(self.d_model) as u128).sum();
+        let beside = self.layers as u128 * (self.d_model * (self.d_ff + 1)) as u128;
+        if mixers + 3 * beside > MOST_PARAMETERS {
+            let (value, expected) = ((mixers + 3 * beside).to_string(), format!("at most {MOST_PARAMETERS}"));
+            return Err(ZooError::Invalid { name: "parameters", value, expected });
+        }
+        Ok(())
     }
 
     /// All but the mixers.

@@ -17,7 +17,7 @@ mod save;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
-use burn::tensor::{Device, TensorData};
+use burn::tensor::Device;
 use config::HfConfig;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,8 +30,7 @@ use std::path::Path;
 /// Names the file and everything that is wrong with it.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
     let hf = config(dir)?;
-    let model_config = hf.model_config();
-    model_config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
+    let model_config = model_config(dir)?;
     let mut ours = families::rename(&hf, read(dir)?).map_err(|e| problem(dir, e))?;
     ours.extend(families::implied(&hf));
     check(&model_config, &ours).map_err(|e| problem(dir, e))?;
@@ -39,20 +38,25 @@ pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooEr
     Ok((model_config, model))
 }
 
-/// What must hold before a model is made: a few lines of JSON must not ask for more memory than the
-/// file's tensors take, and weights are finite numbers.
+/// What the `config.json` of such a directory describes.
+///
+/// # Errors
+/// As [`load`].
+pub fn model_config(dir: &Path) -> Result<ModelConfig, ZooError> {
+    let config = config(dir)?.model_config();
+    config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
+    Ok(config)
+}
+
+/// What must hold before a model is made.
 fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
-    let held: usize = tensors.values().map(|data| data.num_elements()).sum();
-    let described = config.parameters();
-    if described / 2 > held {
-        return Err(format!("config.json describes {described} parameters, the tensors hold {held}"));
-    }
-    let bad = |data: &TensorData| !data.dtype().is_float() || data.iter::<f64>().any(|x| !x.is_finite());
-    let names: Vec<&str> = tensors.iter().filter(|(_, data)| bad(data)).map(|(name, _)| name.as_str()).collect();
+    checkpoint::backed(config, tensors.values().map(|data| data.num_elements()).sum())?;
+    let bad = tensors.iter().filter(|(_, data)| !checkpoint::finite(data));
+    let names: Vec<&str> = bad.map(|(name, _)| name.as_str()).collect();
     if names.is_empty() {
         return Ok(());
     }
-    Err(format!("not of finite floating-point numbers: {}", names.join(", ")))
+    Err(format!("{}: {}", checkpoint::NOT_FINITE, names.join(", ")))
 }
 
 /// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the
@@ -81,13 +85,12 @@ pub fn translate(dir: &Path, tensors: Tensors) -> Result<Tensors, ZooError> {
 
 fn config(dir: &Path) -> Result<HfConfig, ZooError> {
     let path = dir.join("config.json");
-    let json = std::fs::read_to_string(&path).map_err(|e| problem(&path, e.to_string()))?;
-    HfConfig::parse(&json).map_err(|e| problem(&path, e))
+    HfConfig::parse(&checkpoint::read_text(&path)?).map_err(|e| problem(&path, e))
 }
 
 /// Whether a directory's `config.json` is one of Hugging Face's.
 pub fn is_pretrained(dir: &Path) -> bool {
-    let json = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    let json = checkpoint::read_text(&dir.join("config.json")).unwrap_or_default();
     serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|config| config.get("model_type").is_some())
 }
 
@@ -101,8 +104,8 @@ fn read(dir: &Path) -> Result<Tensors, ZooError> {
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
-    let json = std::fs::read_to_string(&index).map_err(|e| problem(&index, e.to_string()))?;
-    let Index { weight_map } = serde_json::from_str(&json).map_err(|e| problem(&index, e.to_string()))?;
+    let Index { weight_map } =
+        serde_json::from_str(&checkpoint::read_text(&index)?).map_err(|e| problem(&index, e.to_string()))?;
     let shards: BTreeSet<&String> = weight_map.values().collect();
     let mut tensors = Tensors::new();
     for shard in shards {
