@@ -1,6 +1,6 @@
 //! The fields of Hugging Face's `config.json`, in the dialects of transformers 4 and 5.
 
-use crate::checkpoint::Tensors;
+use super::layout::Shapes;
 use crate::{Position, Rope, RopeLayout, RopeScaling};
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub(super) struct Fields<'a> {
     pub fields: &'a Map<String, Value>,
     /// Some parts of a model are known by their tensors alone.
-    pub tensors: &'a Tensors,
+    pub tensors: &'a Shapes,
     pub problems: Vec<String>,
 }
 
