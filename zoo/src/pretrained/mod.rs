@@ -14,6 +14,7 @@ mod config;
 mod families;
 mod rows;
 mod save;
+mod source;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
@@ -21,6 +22,8 @@ use burn::tensor::{Device, TensorData};
 use config::HfConfig;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+pub use source::{locate, stop_ids};
 
 /// A decoder from a directory that Hugging Face's `save_pretrained` wrote.
 ///
