@@ -18,6 +18,8 @@ pub enum ZooError {
     Json(#[from] serde_json::Error),
     #[error("{}: {problem}", path.display())]
     Checkpoint { path: PathBuf, problem: String },
+    #[error("`{name}` is no folder that exists; {problem}")]
+    Source { name: String, problem: String },
 }
 
 pub(crate) fn divisible(what: &'static str, size: usize, by: &'static str, count: usize) -> Result<usize, ZooError> {

@@ -15,6 +15,7 @@ mod families;
 mod fields;
 mod layout;
 mod shards;
+mod source;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
@@ -23,6 +24,8 @@ use families::Family;
 use layout::{Shapes, Sources};
 use shards::Shards;
 use std::path::Path;
+
+pub use source::{locate, stop_ids};
 
 /// A decoder from a directory that Hugging Face's `save_pretrained` wrote.
 ///
