@@ -36,7 +36,7 @@ impl HfConfig {
     /// Every key that is missing, malformed or asks for what is not supported.
     pub fn parse(json: &str) -> Result<Self, String> {
         let fields: Map<String, Value> = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        let mut reader = Reader { fields: &fields, problems: Vec::new() };
+        let mut reader = Reader { fields: &fields, problems: wrong_types(&fields) };
         let config = reader.config();
         match config {
             Some(config) if reader.problems.is_empty() => Ok(config),
@@ -72,6 +72,52 @@ impl HfConfig {
             ..ModelConfig::new(self.d_model, self.d_ff, self.layers, vec![mixer])
         }
     }
+}
+
+/// Fields of the wrong type: `"rope_theta": "500000"` must not be as good as no θ at all. (Sizes are
+/// checked where they are read.)
+fn wrong_types(fields: &Map<String, Value>) -> Vec<String> {
+    type Is = fn(&Value) -> bool;
+    let kinds: [(&str, Is, &[&str]); 5] = [
+        (
+            "true or false",
+            Value::is_boolean,
+            &[
+                "elementwise_attn_output_gate",
+                "headwise_attn_output_gate",
+                "use_qk_norm",
+                "attention_bias",
+                "qkv_bias",
+                "mlp_bias",
+                "use_sliding_window",
+                "tie_word_embeddings",
+            ],
+        ),
+        (
+            "a number",
+            Value::is_number,
+            &[
+                "rope_theta",
+                "partial_rotary_factor",
+                "factor",
+                "low_freq_factor",
+                "high_freq_factor",
+                "original_max_position_embeddings",
+                "beta_fast",
+                "beta_slow",
+            ],
+        ),
+        ("a text", Value::is_string, &["hidden_act", "rope_type", "type"]),
+        ("a table", Value::is_object, &["rope_parameters", "rope_scaling"]),
+        ("a list", Value::is_array, &["layer_types"]),
+    ];
+    let nested = ["rope_parameters", "rope_scaling"].into_iter().filter_map(|name| fields.get(name)?.as_object());
+    let all = std::iter::once(fields).chain(nested).flatten();
+    let wrong = all.filter_map(|(name, value)| {
+        let (kind, is, _) = kinds.iter().find(|(_, _, names)| names.contains(&name.as_str()))?;
+        (!value.is_null() && !is(value)).then(|| format!("{name} is {value}, expected {kind}"))
+    });
+    wrong.collect()
 }
 
 /// Reads fields and collects what is wrong with them.

@@ -97,7 +97,8 @@ pub fn is_pretrained(dir: &Path) -> bool {
 /// Every tensor of `model.safetensors`, or of the shards that its index names.
 fn read(dir: &Path) -> Result<Tensors, ZooError> {
     let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
+    // A link that leads nowhere is an index that cannot be read, not the absence of one.
+    if index.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
         return Ok(checkpoint::read(&dir.join("model.safetensors"))?.0);
     }
     #[derive(serde::Deserialize)]
