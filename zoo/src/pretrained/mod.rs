@@ -14,6 +14,7 @@ mod config;
 mod families;
 mod rows;
 mod save;
+pub mod unilm;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
