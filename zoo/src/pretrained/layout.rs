@@ -116,16 +116,20 @@ impl<'a> Sources<'a> {
         ours: &str,
         mut read: impl FnMut(&str) -> Result<TensorData, E>,
     ) -> Option<Result<TensorData, E>> {
-        let piece = |source: &Source| {
-            let data = read(&source.place.theirs)?;
-            let data = match &source.place.shapes {
-                Some([_, ours]) => shaped(data, ours),
-                None => data,
+        let mut last: Option<(&str, TensorData)> = None; // many parts come from one tensor
+        let piece = |source: &Source<'a>| {
+            let name = source.place.theirs.as_str();
+            let data = match last.take() {
+                Some((same, data)) if same == name => data,
+                _ => read(name)?,
             };
-            Ok(match &source.part.rows {
-                None => data,
-                Some(rows) => take(&data, source.start..source.start + rows.len()),
-            })
+            let piece = match (&source.part.rows, &source.place.shapes) {
+                (Some(rows), _) => take(&data, source.start..source.start + rows.len()),
+                (None, Some([_, ours])) => shaped(data.clone(), ours),
+                (None, None) => data.clone(),
+            };
+            last = Some((name, data));
+            Ok(piece)
         };
         Some(self.0.get(ours)?.iter().map(piece).collect::<Result<_, E>>().map(join))
     }
@@ -152,9 +156,18 @@ pub(super) fn to_theirs(places: &[Place], ours: &Tensors) -> Tensors {
 fn take(data: &TensorData, rows: Range<usize>) -> TensorData {
     let mut shape = data.shape().to_vec();
     let width: usize = shape[1..].iter().product();
-    let values: Vec<f32> = data.iter::<f32>().skip(rows.start * width).take(rows.len() * width).collect();
+    let numbers = rows.start * width..rows.end * width;
+    let values: Vec<f32> = match data.as_slice::<f32>() {
+        Ok(all) => all[numbers].to_vec(),
+        Err(_) => data.iter::<f32>().skip(numbers.start).take(numbers.len()).collect(),
+    };
     shape[0] = rows.len();
     TensorData::new(values, shape)
+}
+
+/// The rows of a matrix in another order.
+pub(super) fn reordered(data: &TensorData, order: impl Iterator<Item = usize>) -> TensorData {
+    join(order.map(|row| take(data, row..row + 1)).collect())
 }
 
 /// The same numbers in another shape.

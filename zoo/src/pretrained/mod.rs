@@ -16,6 +16,7 @@ mod fields;
 mod layout;
 mod shards;
 mod source;
+pub mod unilm;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};

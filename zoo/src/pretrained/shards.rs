@@ -19,7 +19,8 @@ impl Shards {
     /// A missing or damaged file; an index that names what is not there, or a place outside `dir`.
     pub fn open(dir: &Path) -> Result<Self, ZooError> {
         let index = dir.join("model.safetensors.index.json");
-        if !index.exists() {
+        // A link that leads nowhere is an index that cannot be read, not the absence of one.
+        if index.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             let file = File::open(&dir.join("model.safetensors"))?;
             let places = file.stored().into_keys().map(|name| (name, 0)).collect();
             return Ok(Self { files: vec![file], places });
