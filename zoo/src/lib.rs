@@ -21,6 +21,7 @@ mod norm;
 mod position;
 pub mod presets;
 pub mod pretrained;
+pub mod quantise;
 pub mod tap;
 
 pub use block::Block;
@@ -37,4 +38,5 @@ pub use mixers::*;
 pub use norm::{RmsNorm, l2_norm};
 pub use position::{Position, Rope, RopeLayout, RopeScaling};
 pub use presets::preset;
+pub use quantise::{Axis, CacheCodec, CacheFormat, CacheSamples, Codebooks, ProductFormat, UniformFormat};
 pub use tap::{Patch, Record, Silent, Tap, Value};
