@@ -122,6 +122,15 @@ impl Cache {
         self.slots.values().map(bytes).sum()
     }
 
+    /// The part of [`bytes`](Self::bytes) that is codes and scales, and how many numbers it stands for.
+    pub fn encoded(&self) -> (usize, usize) {
+        let coded = self.slots.values().filter_map(|slot| match slot {
+            Slot::Whole(_) => None,
+            Slot::Coded(coded) => Some(coded.encoded()),
+        });
+        coded.fold((0, 0), |(bytes, numbers), (more, of)| (bytes + more, numbers + of))
+    }
+
     /// Names of the slots with the shapes of what they give back.
     pub fn shapes(&self) -> impl Iterator<Item = (&'static str, &[usize])> {
         self.slots.iter().map(|(name, slot)| match slot {

@@ -1,7 +1,7 @@
 //! A stack of blocks between an embedding and an output matrix.
 
 use crate::tap::{Scope, Silent};
-use crate::{AnyMixer, Block, Cache, CacheCodec, Init, Mixer, ModelConfig, RmsNorm, Tap, ZooError};
+use crate::{AnyMixer, Block, Cache, Init, Mixer, ModelConfig, RmsNorm, Tap, ZooError};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -78,15 +78,6 @@ impl<M: Mixer> Decoder<M> {
     /// An empty cache.
     pub fn cache(&self) -> Vec<Cache> {
         vec![Cache::default(); self.blocks.len()]
-    }
-
-    /// An empty cache that stores keys and values as `codec` says, see [`quantise`](crate::quantise).
-    ///
-    /// # Errors
-    /// An invalid codec; a slot that cannot be encoded or whose codebook is missing or of another width.
-    pub fn cache_with(&self, codec: &CacheCodec) -> Result<Vec<Cache>, ZooError> {
-        codec.check(self)?;
-        Ok(vec![Cache::new(codec.clone()); self.blocks.len()])
     }
 
     /// Logits `[batch, 1, vocab_size]` after one more token `[batch, 1]`.

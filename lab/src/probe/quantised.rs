@@ -17,8 +17,11 @@ pub struct CacheQuality {
     /// What the caches of all layers hold after the last token, for each token: codes, scales, recent
     /// tokens, states.
     pub bytes_per_token: f64,
-    /// The same in bits for each number that a full cache would hold.
+    /// The same in bits for each number that a full cache would hold: recent tokens weigh the more the
+    /// shorter the text.
     pub bits_per_number: f64,
+    /// Bits of codes and scales for each number that was encoded, where any was: what long texts tend to.
+    pub encoded_bits: Option<f64>,
     /// Codebooks, once for the model and not in the bytes above.
     pub codebook_bytes: usize,
     /// Mean of `|logit − logit with a full cache|` over all tokens and the vocabulary.
@@ -49,6 +52,7 @@ impl Row for CacheQuality {
             "format" => |r| r.format.clone(),
             "bytes_per_token" => |r| r.bytes_per_token,
             "bits_per_number" => |r| r.bits_per_number,
+            "encoded_bits" => |r| r.encoded_bits,
             "codebook_bytes" => |r| r.codebook_bytes as u64,
             "logit_error" => |r| r.logit_error,
             "largest_logit_error" => |r| r.largest_logit_error,
@@ -112,6 +116,10 @@ pub fn cache_quality<M: Mixer>(
         full.numbers += numbers(&full_cache);
         for (tally, cache) in tallies.iter_mut().zip(&caches) {
             tally.bytes += cache.iter().map(Cache::bytes).sum::<usize>();
+            for (bytes, numbers) in cache.iter().map(Cache::encoded) {
+                tally.encoded_bytes += bytes;
+                tally.numbers += numbers;
+            }
         }
     }
     if full.weight == 0.0 {
@@ -121,6 +129,7 @@ pub fn cache_quality<M: Mixer>(
         format: format.to_string(),
         bytes_per_token: tally.bytes as f64 / full.tokens as f64,
         bits_per_number: 8.0 * tally.bytes as f64 / full.numbers as f64,
+        encoded_bits: (tally.numbers > 0).then(|| 8.0 * tally.encoded_bytes as f64 / tally.numbers as f64),
         codebook_bytes: match codec {
             CacheCodec::Product(books) => books.bytes(),
             CacheCodec::Full | CacheCodec::Uniform(_) => 0,
@@ -143,7 +152,8 @@ struct Tally {
     largest: f64,
     bytes: usize,
     tokens: usize,
-    /// Of a full cache.
+    encoded_bytes: usize,
+    /// That were encoded; of the full cache, all.
     numbers: usize,
 }
 

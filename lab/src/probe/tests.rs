@@ -241,6 +241,9 @@ fn a_full_cache_costs_nothing_and_fewer_bits_cost_more() {
     for row in &rows {
         assert!(row.largest_logit_error >= row.logit_error && close(row.loss - row.loss_change, full.loss));
     }
+    // Eight channels a head: with two f32 by token; four codes of 5 bits in three bytes.
+    let encoded: Vec<_> = rows.iter().map(|row| row.encoded_bits).collect();
+    assert_eq!(encoded, [None, Some(8.0 + 2.0 * 32.0 / 8.0), Some(2.0 + 2.0 * 32.0 / 8.0), Some(3.0)]);
     // Two slots of 4 · 2^5 centroids, 8 channels in 4 parts.
     assert_eq!(rows[3].codebook_bytes, 2 * 4 * 32 * 2 * 4);
     assert_eq!(rows.frame().height(), 4);

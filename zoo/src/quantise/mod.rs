@@ -42,10 +42,8 @@ pub use samples::CacheSamples;
 pub(crate) use slot::CodedSlot;
 pub use uniform::{Axis, UniformFormat};
 
-#[cfg(doc)]
-use crate::Cache;
 use crate::error::ZooError;
-use crate::{Decoder, Mixer, Silent};
+use crate::{Cache, Decoder, Mixer, Silent};
 use serde::{Deserialize, Serialize};
 use slot::BlockCodec;
 use std::collections::BTreeMap;
@@ -108,6 +106,17 @@ impl fmt::Display for CacheFormat {
     }
 }
 
+impl<M: Mixer> Decoder<M> {
+    /// Empty caches that store keys and values as `codec` says.
+    ///
+    /// # Errors
+    /// An invalid codec; a slot that cannot be encoded, or whose codebook is missing or of another width.
+    pub fn cache_with(&self, codec: &CacheCodec) -> Result<Vec<Cache>, ZooError> {
+        codec.check(self)?;
+        Ok(self.cache().iter().map(|_| Cache::new(codec.clone())).collect())
+    }
+}
+
 /// A [`CacheFormat`] with all that it needs to encode.
 #[derive(Clone, Debug, Default)]
 pub enum CacheCodec {
@@ -144,7 +153,7 @@ impl CacheCodec {
     }
 
     /// Whether every slot that grows while `model` decodes is one that this codec can store.
-    pub(crate) fn check<M: Mixer>(&self, model: &Decoder<M>) -> Result<(), ZooError> {
+    fn check<M: Mixer>(&self, model: &Decoder<M>) -> Result<(), ZooError> {
         match self {
             Self::Full => return Ok(()),
             Self::Uniform(format) => format.validate()?,
@@ -155,7 +164,7 @@ impl CacheCodec {
         let mut step = || {
             let id = model.tokens(&[0], [1, 1]).expect("a vocabulary has a first token");
             model.step(id, &mut caches, &mut Silent);
-            let shapes = |cache: &crate::Cache| cache.shapes().map(|(slot, shape)| (slot, shape.to_vec())).collect();
+            let shapes = |cache: &Cache| cache.shapes().map(|(slot, shape)| (slot, shape.to_vec())).collect();
             caches.iter().map(shapes).collect::<Vec<BTreeMap<_, _>>>()
         };
         let (before, after) = (step(), step());

@@ -92,12 +92,13 @@ impl CodedSlot {
     }
 
     pub fn bytes(&self) -> usize {
-        let floats = |x: &[usize]| x.iter().product::<usize>() * self.recent.dtype().size();
-        let blocks = self.blocks.as_ref().map_or(0, |blocks| {
-            let codes = blocks.codes.dims().iter().product::<usize>() * blocks.codes.dtype().size();
-            codes + blocks.affine.as_ref().map_or(0, |a| floats(&a.scale.dims()) + floats(&a.minimum.dims()))
-        });
-        blocks + floats(&self.recent.dims())
+        self.encoded().0 + self.recent.shape().num_elements() * self.recent.dtype().size()
+    }
+
+    /// Bytes of the encoded tokens, and how many numbers they stand for.
+    pub fn encoded(&self) -> (usize, usize) {
+        let numbers = self.shape.iter().product::<usize>() - self.recent.shape().num_elements();
+        (self.blocks.as_ref().map_or(0, Blocks::bytes), numbers)
     }
 }
 
@@ -117,6 +118,12 @@ impl BlockCodec {
 impl Blocks {
     fn count(&self) -> usize {
         self.codes.dims()[2]
+    }
+
+    fn bytes(&self) -> usize {
+        let codes = self.codes.shape().num_elements() * self.codes.dtype().size();
+        let affine = self.affine.iter().flat_map(|affine| [&affine.scale, &affine.minimum]);
+        codes + affine.map(|x| x.shape().num_elements() * x.dtype().size()).sum::<usize>()
     }
 
     fn followed_by(self, new: Self) -> Self {
