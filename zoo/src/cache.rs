@@ -19,9 +19,10 @@ pub struct Cache {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a few per block
 enum Slot {
     Whole(Value),
-    Coded(Box<CodedSlot>),
+    Coded(CodedSlot),
 }
 
 impl Cache {
@@ -102,7 +103,7 @@ impl Cache {
             Some(Slot::Whole(set)) => Tensor::cat(vec![set.clone().tensor(), tokens], 2),
             None => tokens,
         };
-        self.slots.insert(slot, Slot::Coded(Box::new(CodedSlot::new(codec, block, first))));
+        self.slots.insert(slot, Slot::Coded(CodedSlot::new(codec, block, first)));
         true
     }
 
@@ -141,6 +142,7 @@ impl Cache {
 }
 
 /// Keys and values of all tokens so far, in the form in which the cache holds them.
+#[allow(clippy::large_enum_variant)] // one a step
 pub(crate) enum KeyValues {
     Whole {
         k: Tensor<4>,

@@ -96,9 +96,11 @@ pub fn cache_quality<M: Mixer>(
             let (ids, targets) = (ids.clone().narrow(1, t, 1), targets.clone().narrow(1, t, 1));
             let mask: Vec<f32> = (0..batch.batch).map(|row| batch.mask[row * batch.time + t]).collect();
             let weight: f64 = mask.iter().map(|&m| f64::from(m)).sum();
-            let loss = |logits: Tensor<3>| match weight > 0.0 {
-                true => weight * cross_entropy(logits, targets.clone(), &mask).into_scalar::<f64>(),
-                false => 0.0,
+            let loss = |logits: Tensor<3>| {
+                if weight == 0.0 {
+                    return 0.0; // the mean of none
+                }
+                weight * cross_entropy(logits, targets.clone(), &mask).into_scalar::<f64>()
             };
             let exact = model.step(ids.clone(), &mut full_cache, &mut Silent);
             full.loss += loss(exact.clone());

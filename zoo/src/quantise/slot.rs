@@ -8,6 +8,7 @@ use kernels::ProductCodes;
 
 /// How a block is encoded.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one a slot
 pub(crate) enum BlockCodec {
     Uniform { bits: usize, axis: Axis },
     Product(Codebook),
