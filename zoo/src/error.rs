@@ -14,6 +14,10 @@ pub enum ZooError {
     Token { id: i64, position: usize, vocab_size: usize },
     #[error("{count} token ids do not fill [batch {batch}, time {time}]")]
     TokenShape { count: usize, batch: usize, time: usize },
+    #[error("calibration of the codebook `{slot}`: {problem}")]
+    Codebook { slot: String, problem: String },
+    #[error("the cache of block {layer} cannot be stored in this format: slot `{slot}` {problem}")]
+    CacheSlot { layer: usize, slot: &'static str, problem: String },
     #[error("model configuration: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{}: {problem}", path.display())]

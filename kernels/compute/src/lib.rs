@@ -5,11 +5,13 @@
 //! `chunked.rs`); `mod.rs` is the public function and chooses the implementation. [`trace`] tells which one ran.
 
 pub mod linear_attention;
+pub mod product_attention;
 pub mod short_conv;
 pub mod softmax_attention;
 mod trace;
 
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
+pub use product_attention::{ProductCodes, product_attention};
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};
 pub use trace::{Implementation, Ran, trace};

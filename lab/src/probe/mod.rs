@@ -9,6 +9,7 @@ mod cost;
 mod gates;
 mod linear;
 mod patterns;
+mod quantised;
 mod report;
 mod retrieval;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use cost::{DecodeCost, ForwardCost, decode_cost, forward_cost};
 pub use gates::{GateScores, LambdaValues, gate_scores, lambdas};
 pub use linear::{Decay, StateNorm, decays, state_norms};
 pub use patterns::{HeadMass, Pattern, first_token_mass, layer_means, patterns, sink_rate};
+pub use quantised::{CacheQuality, cache_quality};
 pub use report::Report;
 pub use retrieval::{NeedleScore, needle_accuracy};
 

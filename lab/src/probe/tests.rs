@@ -238,6 +238,43 @@ fn the_cache_of_softmax_grows_with_length_and_that_of_the_delta_rule_does_not() 
 }
 
 #[test]
+fn a_full_cache_costs_nothing_and_fewer_bits_cost_more() {
+    use zoo::{Axis, CacheFormat, ProductFormat, UniformFormat};
+    let uniform = |bits| CacheFormat::Uniform(UniformFormat { recent: 4, ..UniformFormat::new(bits, Axis::Token) });
+    let product = CacheFormat::Product(ProductFormat { recent: 4, ..ProductFormat::new(4, 5) });
+    let formats = [CacheFormat::Full {}, uniform(8), uniform(2), product];
+    // Larger weights, so that attention matters.
+    let model = edit(model("baseline"), |name, values| {
+        if name.contains("mixer") && name.contains("proj") {
+            values.iter_mut().for_each(|w| *w *= 20.0)
+        }
+    });
+    let text = [Batch { mask: (0..34).map(|i| (i % 2) as f32).collect(), ..batch(2, 17) }];
+    let rows = cache_quality(&model, &[batch(3, 20)], &text, &formats).unwrap();
+    let expected = crate::train::evaluate_batches(&model, &text).unwrap().loss;
+    let full = &rows[0];
+    assert_eq!((full.logit_error, full.largest_logit_error, full.loss_change), (0.0, 0.0, 0.0));
+    assert!(close(full.loss, expected), "{} and in one pass {expected}", full.loss);
+    assert_eq!((full.bytes_per_token, full.bits_per_number), (2.0 * 2.0 * 16.0 * 4.0, 32.0));
+    assert!(rows[1].logit_error < 0.1 * rows[2].logit_error && rows[1].logit_error > 0.0, "{rows:?}");
+    assert!(rows.windows(2).take(2).all(|pair| pair[1].bytes_per_token < pair[0].bytes_per_token));
+    for row in &rows {
+        assert!(row.largest_logit_error >= row.logit_error && close(row.loss - row.loss_change, full.loss));
+    }
+    // Eight channels a head: with two f32 by token; four codes of 5 bits in three bytes.
+    let encoded: Vec<_> = rows.iter().map(|row| row.encoded_bits).collect();
+    assert_eq!(encoded, [None, Some(8.0 + 2.0 * 32.0 / 8.0), Some(2.0 + 2.0 * 32.0 / 8.0), Some(3.0)]);
+    // Two slots of 4 · 2^5 centroids, 8 channels in 4 parts.
+    assert_eq!(rows[3].codebook_bytes, 2 * 4 * 32 * 2 * 4);
+    assert_eq!(rows.frame().height(), 4);
+
+    let error = cache_quality(&model, &[batch(1, 4)], &text, &formats).unwrap_err().to_string();
+    assert!(error.contains("16 calibration vectors are fewer than 32"), "{error}");
+    let silent = [Batch { mask: vec![0.0; 8], ..batch(1, 8) }];
+    assert!(cache_quality(&model, &[], &silent, &formats[..1]).unwrap_err().to_string().contains("counted position"));
+}
+
+#[test]
 fn needle_accuracy_of_a_model_that_always_says_the_same_is_the_share_of_that_answer() {
     let task = Needle::new(NeedleConfig { vocab_size: 10, distractors: 0, time: 16 }).unwrap();
     let config = ModelConfig {

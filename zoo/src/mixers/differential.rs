@@ -20,6 +20,7 @@
 //! Pairs are neighbours, as in unilm: softmax map `2i` with `2i + 1`.
 
 use super::{merge_heads, split_heads};
+use crate::cache::KeyValues;
 use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -181,7 +182,7 @@ impl LayerLambda {
 }
 
 impl Differential {
-    fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
+    fn run(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |c| c.position());
         let key_heads = match &self.lambda {
             Lambda::Layer(_) => 2 * self.kv_heads,
@@ -190,58 +191,41 @@ impl Differential {
         let q = split_heads(self.q_proj.forward(x.clone()), 2 * self.heads);
         let k = split_heads(self.k_proj.forward(x.clone()), key_heads);
         let q = tap.at("q", self.position.rotate(q, start));
-        let mut k = tap.at("k", self.position.rotate(k, start));
-        let mut v = tap.at("v", split_heads(self.v_proj.forward(x.clone()), self.kv_heads));
-        if let Some(cache) = cache.as_mut() {
-            k = cache.append("k", k, 2);
-            v = cache.append("v", v, 2);
-        }
+        let k = tap.at("k", self.position.rotate(k, start));
+        let v = tap.at("v", split_heads(self.v_proj.forward(x.clone()), self.kv_heads));
+        let past = KeyValues::of(k, v, cache, None);
         let heads = match &self.lambda {
-            Lambda::Layer(lambda) => self.subtract_patterns(q, k, v, lambda, tap),
-            Lambda::Token(lambda) => self.subtract_outputs(q, k, v, lambda.forward(x), tap),
+            Lambda::Layer(lambda) => self.subtract_patterns(q, past, lambda, tap),
+            Lambda::Token(lambda) => self.subtract_outputs(q, past, lambda.forward(x), tap),
         };
         tap.at("out", self.o_proj.forward(merge_heads(heads)))
     }
 
     /// V1. Half `c` of head `i` reads key half `c` of its group.
-    fn subtract_patterns(
-        &self,
-        q: Tensor<4>,
-        k: Tensor<4>,
-        v: Tensor<4>,
-        lambda: &LayerLambda,
-        tap: &mut dyn Tap,
-    ) -> Tensor<4> {
+    fn subtract_patterns(&self, q: Tensor<4>, past: KeyValues, lambda: &LayerLambda, tap: &mut dyn Tap) -> Tensor<4> {
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let (q1, q2) = halves(q);
-        let (k1, k2) = halves(k);
+        let (k1, k2) = halves(past.keys());
         let positive = tap.at("pattern_positive", pattern(q1, k1, scale));
         let negative = tap.at("pattern_negative", pattern(q2, k2, scale));
         let value = tap.at("lambda", lambda.value());
         let difference = tap.at("pattern", positive - negative * value.reshape([1, 1, 1, 1]));
-        lambda.norm.forward(apply(difference, v)) * (1.0 - lambda.init)
+        lambda.norm.forward(apply(difference, past.values())) * (1.0 - lambda.init)
     }
 
     /// V2.
-    fn subtract_outputs(
-        &self,
-        q: Tensor<4>,
-        k: Tensor<4>,
-        v: Tensor<4>,
-        score: Tensor<3>,
-        tap: &mut dyn Tap,
-    ) -> Tensor<4> {
+    fn subtract_outputs(&self, q: Tensor<4>, past: KeyValues, score: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let lambda = tap.at("lambda", sigmoid(score)); // [batch, time, heads]
         let lambda = lambda.swap_dims(1, 2).unsqueeze_dim::<4>(3);
         let wants = |name| tap.wants(name);
         if ["pattern", "pattern_positive", "pattern_negative"].into_iter().any(wants) {
-            let (positive, negative) = halves(pattern(q, k, scale));
+            let (positive, negative) = halves(pattern(q, past.keys(), scale));
             let positive = tap.at("pattern_positive", positive);
             let negative = tap.at("pattern_negative", negative);
-            return apply(tap.at("pattern", positive - negative * lambda), v);
+            return apply(tap.at("pattern", positive - negative * lambda), past.values());
         }
-        let (positive, negative) = halves(kernels::softmax_attention(q, k, v, scale));
+        let (positive, negative) = halves(past.attend(q, scale));
         positive - negative * lambda
     }
 }

@@ -14,6 +14,7 @@
 //! ("absorbed"): heads attend directly to `[c ; k^R]`, as multi-query attention with one wide key
 //! and with `c` as its value. `forward` expands keys and values, which is cheaper for whole texts;
 //! so does a step that is asked for them. A tap on `k` or `v` then gets those of all tokens so far.
+//! A [quantised cache](crate::quantise) encodes `[c ; k^R]` as one vector.
 //!
 //! Shapes: `q, k [batch, heads, time, d_c + d_r]`, `v [batch, heads, time, d_v]`,
 //! `c [batch, time, r]`.

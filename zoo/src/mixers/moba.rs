@@ -135,7 +135,7 @@ impl Moba {
     }
 
     fn run(&self, x: Tensor<3>, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
-        let heads = self.attention.attend_with(x, |q, k, tap| Some(self.hidden(q, k, tap)), cache, tap);
+        let heads = self.attention.attend_with(x, |q, past, tap| Some(self.hidden(q, &past.keys(), tap)), cache, tap);
         tap.at("out", self.attention.o_proj.forward(merge_heads(heads)))
     }
 }

@@ -15,6 +15,7 @@
 
 use super::sinks::{Sink, SinkShape};
 use super::{check_heads, merge_heads, normed, split_heads};
+use crate::cache::KeyValues;
 use crate::error::{ZooError, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -172,11 +173,11 @@ impl Softmax {
     }
 
     /// The same with `more` added to the scores, made from the queries `[batch, heads, time, d]` and
-    /// all keys `[batch, kv_heads, source, d]` and broadcast to `[batch, heads, time, source]`.
+    /// all keys, and broadcast to `[batch, heads, time, source]`.
     pub(crate) fn attend_with(
         &self,
         x: Tensor<3>,
-        more: impl FnOnce(&Tensor<4>, &Tensor<4>, &mut dyn Tap) -> Option<Tensor<4>>,
+        more: impl FnOnce(&Tensor<4>, &KeyValues, &mut dyn Tap) -> Option<Tensor<4>>,
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
@@ -188,27 +189,23 @@ impl Softmax {
     pub(crate) fn attend_from(
         &self,
         inputs: [Tensor<4>; 3],
-        more: impl FnOnce(&Tensor<4>, &Tensor<4>, &mut dyn Tap) -> Option<Tensor<4>>,
+        more: impl FnOnce(&Tensor<4>, &KeyValues, &mut dyn Tap) -> Option<Tensor<4>>,
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
         let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
         let start = cache.as_ref().map_or(0, |c| c.position());
-        let (q, mut k, mut v) = self.rotated(inputs, start, tap);
-        if let Some(cache) = cache {
-            // What no later query will see is not kept.
-            k = cache.append_last("k", k, 2, window);
-            v = cache.append_last("v", v, 2, window);
-        }
+        let (q, k, v) = self.rotated(inputs, start, tap);
+        let past = KeyValues::of(k, v, cache, window);
         let [_, _, time, d] = q.dims();
-        let source = k.dims()[2];
+        let source = past.source();
         let scale = (d as f64).powf(-0.5);
         let slope = position.bias(heads, time, &q, source);
         let first = sink.and_then(|sink| sink.bias(start + time - source, source, &q));
         let options = AttentionOptions {
             window,
             softcap,
-            bias: slope.into_iter().chain(first).chain(more(&q, &k, tap)).reduce(|a, b| a + b),
+            bias: slope.into_iter().chain(first).chain(more(&q, &past, tap)).reduce(|a, b| a + b),
             normaliser: match sink {
                 Some(sink) => sink.normaliser(self.sink.as_ref().map(Param::val), &q, scale),
                 None => AttentionOptions::from(scale).normaliser,
@@ -216,9 +213,9 @@ impl Softmax {
             ..scale.into()
         };
         if tap.wants("pattern") {
-            return apply(tap.at("pattern", pattern(q, k, options)), v);
+            return apply(tap.at("pattern", pattern(q, past.keys(), options)), past.values());
         }
-        kernels::softmax_attention(q, k, v, options)
+        past.attend(q, options)
     }
 }
 

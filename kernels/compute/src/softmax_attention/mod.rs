@@ -8,6 +8,7 @@ mod tests;
 use crate::trace::{Implementation, record};
 use burn::tensor::Tensor;
 pub use reference::{apply, pattern};
+pub(crate) use reference::{products, scores};
 
 /// What becomes of the scores.
 ///

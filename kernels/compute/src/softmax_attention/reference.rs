@@ -6,36 +6,12 @@ const HIDDEN: f32 = -1e30;
 
 /// The attention pattern: `[batch, heads, time, source]`. A number for `options` is the scale.
 pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
-    let AttentionOptions { scale, window, softcap, bias, normaliser } = options.into();
-    let [batch, heads, time, d] = q.dims();
-    let [_, kv_heads, source, d_key] = k.dims();
-    assert_eq!(d, d_key, "queries have head_dim {d}, keys have {d_key}");
-    assert!(heads.is_multiple_of(kv_heads), "{heads} query heads are not a multiple of {kv_heads} key heads");
+    let options = options.into();
+    let [batch, heads, time, _] = q.dims();
+    let source = k.dims()[2];
     assert!(source >= time, "{time} queries but only {source} keys");
-    let group = heads / kv_heads;
-    // The queries of a group stand one below the other, so keys are never repeated.
-    let mut scores = (q * scale)
-        .reshape([batch, kv_heads, group * time, d])
-        .matmul(k.transpose())
-        .reshape([batch, heads, time, source]);
-    if let Some(cap) = softcap {
-        scores = (scores / cap).tanh() * cap;
-    }
-    if let Some(bias) = bias {
-        scores = scores + bias;
-    }
-    // Query t stands at key `source − time + t`.
-    let hidden = |t: usize, s: usize| {
-        let own = source - time + t;
-        s > own || window.is_some_and(|window| s + window <= own)
-    };
-    if time > 1 || window.is_some_and(|window| window < source) {
-        let mask: Vec<f32> =
-            (0..time * source).map(|i| if hidden(i / source, i % source) { HIDDEN } else { 0.0 }).collect();
-        let like = (&scores.device(), scores.dtype());
-        scores = scores + Tensor::<4>::from_data(TensorData::new(mask, [1, 1, time, source]), like);
-    }
-    match normaliser {
+    let scores = scores(products(q * options.scale, k), &options, 0, source);
+    match options.normaliser {
         Normaliser::Sigmoid => activation::sigmoid(scores),
         Normaliser::Softmax { sink: None } => activation::softmax(scores, 3),
         Normaliser::Softmax { sink: Some(sink) } => {
@@ -44,6 +20,41 @@ pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>)
             activation::softmax(Tensor::cat(vec![scores, sink], 3), 3).narrow(3, 0, source)
         }
     }
+}
+
+/// `q kᵀ`, `[batch, heads, time, source]`.
+pub(crate) fn products(q: Tensor<4>, k: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, time, d] = q.dims();
+    let [_, kv_heads, source, d_key] = k.dims();
+    assert_eq!(d, d_key, "queries have head_dim {d}, keys have {d_key}");
+    assert!(heads.is_multiple_of(kv_heads), "{heads} query heads are not a multiple of {kv_heads} key heads");
+    // The queries of a group stand one below the other, so keys are never repeated.
+    q.reshape([batch, kv_heads, heads / kv_heads * time, d]).matmul(k.transpose()).reshape([batch, heads, time, source])
+}
+
+/// Soft cap, bias and mask over scaled products with the keys `first ..` of `source` keys.
+pub(crate) fn scores(products: Tensor<4>, options: &AttentionOptions, first: usize, source: usize) -> Tensor<4> {
+    let [_, _, time, keys] = products.dims();
+    let mut scores = products;
+    if let Some(cap) = options.softcap {
+        scores = (scores / cap).tanh() * cap;
+    }
+    if let Some(bias) = &options.bias {
+        let bias = bias.clone();
+        scores = scores + if bias.dims()[3] == source { bias.narrow(3, first, keys) } else { bias };
+    }
+    // Query t stands at key `source − time + t`.
+    let hidden = |t: usize, s: usize| {
+        let own = source - time + t;
+        s > own || options.window.is_some_and(|window| s + window <= own)
+    };
+    if time > 1 || options.window.is_some_and(|window| window < source) {
+        let hide = |i: usize| if hidden(i / keys, first + i % keys) { HIDDEN } else { 0.0 };
+        let mask: Vec<f32> = (0..time * keys).map(hide).collect();
+        let like = (&scores.device(), scores.dtype());
+        scores = scores + Tensor::<4>::from_data(TensorData::new(mask, [1, 1, time, keys]), like);
+    }
+    scores
 }
 
 /// `pattern · v`, with value heads shared by groups of query heads.
