@@ -32,8 +32,9 @@ impl<M: Mixer> Block<M> {
         let mixed = match cache {
             None => self.mixer.forward(normed, &mut scope),
             Some(cache) => {
+                let time = normed.dims()[1];
                 let mixed = self.mixer.step(normed, cache, &mut scope);
-                cache.advance(1);
+                cache.advance(time);
                 mixed
             }
         };

@@ -59,7 +59,9 @@ impl Cache {
         self.append_last(slot, tensor, dim, None)
     }
 
-    /// Appends `tensor` to the slot along `dim`, keeps the last `most` of it, and returns them.
+    /// Appends `tensor` to the slot along `dim` and keeps what a query that sees `most` tokens, its own
+    /// included, will need. Returns what the tokens appended see: the first of several sees as many
+    /// before it as the last.
     pub fn append_last<const D: usize>(
         &mut self,
         slot: &'static str,
@@ -67,21 +69,21 @@ impl Cache {
         dim: usize,
         most: Option<usize>,
     ) -> Tensor<D> {
+        let time = tensor.dims()[dim];
         let coded = self.push(slot, &tensor, dim, most);
         let all = match self.get(slot) {
             Some(all) if coded => all,
             Some(past) => Tensor::cat(vec![past, tensor], dim),
             None => tensor,
         };
-        let length = all.dims()[dim];
-        let last = match most {
-            Some(most) if most < length => all.narrow(dim, length - most, most),
-            _ => all,
+        let last = |most: usize| {
+            let length = all.dims()[dim];
+            if most < length { all.clone().narrow(dim, length - most, most) } else { all.clone() }
         };
         if !coded {
-            self.set(slot, last.clone());
+            self.set(slot, most.map_or(all.clone(), last));
         }
-        last
+        most.map_or(all.clone(), |most| last(most + time - 1))
     }
 
     /// Appends to a slot that the codec encodes, and says whether it is one.
@@ -97,7 +99,8 @@ impl Cache {
         let tokens: Tensor<4> = Value::new(tensor.clone()).tensor();
         let first = match self.slots.get_mut(slot) {
             Some(Slot::Coded(coded)) => {
-                coded.push(tokens, most);
+                let time = tokens.dims()[2];
+                coded.push(tokens, most.map(|most| most + time - 1));
                 return true;
             }
             Some(Slot::Whole(set)) => Tensor::cat(vec![set.clone().tensor(), tokens], 2),

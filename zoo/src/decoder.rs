@@ -108,9 +108,9 @@ impl<M: Mixer> Decoder<M> {
         vec![Cache::default(); self.depth()]
     }
 
-    /// Logits `[batch, 1, vocab_size]` after one more token `[batch, 1]`.
+    /// Logits `[batch, time, vocab_size]` of more tokens `[batch, time]`, which follow those of the cache:
+    /// one at a time while a text is written, its whole beginning at once.
     pub fn step(&self, ids: Tensor<2, Int>, cache: &mut [Cache], tap: &mut dyn Tap) -> Tensor<3> {
-        assert_eq!(ids.dims()[1], 1, "a step takes one token per sequence, got {}", ids.dims()[1]);
         assert_eq!(cache.len(), self.depth(), "a cache per block, made by `cache()`");
         let hidden = self.hidden(ids, Some(cache), tap);
         tap.at("logits", self.logits(hidden))

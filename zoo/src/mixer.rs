@@ -14,13 +14,15 @@ use std::fmt::Debug;
 pub trait Mixer: Module + ModuleDisplay + Debug + Sized {
     fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3>;
 
-    /// One more token, `[batch, 1, d_model]`; equal to the last token of `forward` over all so far.
+    /// More tokens, `[batch, time, d_model]`; equal to the last ones of `forward` over all so far, however
+    /// the tokens are divided into steps.
     ///
     /// The default keeps every input and runs `forward` over them: right for any causal mixer, and
     /// slow, so that a mixer with a state or keys to keep brings its own.
     fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
+        let time = x.dims()[1];
         let history = cache.append("history", x, 1);
-        let last = history.dims()[1] - 1;
-        self.forward(history, tap).narrow(1, last, 1)
+        let earlier = history.dims()[1] - time;
+        self.forward(history, tap).narrow(1, earlier, time)
     }
 }

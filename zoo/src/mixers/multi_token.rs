@@ -325,7 +325,7 @@ impl MultiToken {
         let start = cache.as_ref().map_or(0, |c| c.position());
         let (mut q, mut k, mut v) = self.attention.project(x, start, tap);
         if let Some(cache) = cache {
-            q = cache.append_last("q", q, 2, Some(self.earlier + time));
+            q = cache.append_last("q", q, 2, Some(self.earlier + 1));
             k = cache.append("k", k, 2);
             v = cache.append("v", v, 2);
         }

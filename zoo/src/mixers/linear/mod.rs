@@ -116,10 +116,8 @@ fn run_state(
     cache: Option<&mut Cache>,
     tap: &mut dyn Tap,
 ) -> Tensor<4> {
-    let (form, state) = match &cache {
-        Some(cache) => (LinearForm::Recurrent, cache.get("state")),
-        None => (LinearForm::Chunked(chunk), None),
-    };
+    let state = cache.as_ref().and_then(|cache| cache.get("state"));
+    let form = if q.dims()[2] == 1 { LinearForm::Recurrent } else { LinearForm::Chunked(chunk) };
     let (o, state) = kernels::linear_attention(q, k, v, decay, gates, state, form);
     let state = tap.at("state", state);
     if let Some(cache) = cache {
