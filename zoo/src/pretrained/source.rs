@@ -28,7 +28,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`locate`], [`load`] and [`checkpoint::load`].
-    pub fn from_pretrained(name: impl AsRef<str>, device: &Device) -> Result<(ModelConfig, Self), ZooError> {
+    pub fn from_pretrained(name: impl AsRef<Path>, device: &Device) -> Result<(ModelConfig, Self), ZooError> {
         let dir = locate(name)?;
         if is_pretrained(&dir) { load(&dir, device) } else { checkpoint::load(&dir, device) }
     }
@@ -40,13 +40,17 @@ impl Decoder {
 ///
 /// # Errors
 /// What the name could have meant and why it is not that: no such folder, nor a model on the Hub.
-pub fn locate(name: impl AsRef<str>) -> Result<PathBuf, ZooError> {
-    let name = name.as_ref();
-    if Path::new(name).is_dir() {
-        return Ok(name.into());
+pub fn locate(name: impl AsRef<Path>) -> Result<PathBuf, ZooError> {
+    let path = name.as_ref();
+    if path.is_dir() {
+        return Ok(path.into());
     }
-    let explain = |problem: String| ZooError::Source { name: name.into(), problem };
-    let model = HubModel::parse(name).ok_or_else(|| {
+    let name = path.to_string_lossy();
+    let explain = |problem: String| ZooError::Source { name: name.to_string(), problem };
+    if path.exists() {
+        return Err(explain(format!("it is a file, and a checkpoint is the folder with {CONFIG} and safetensors")));
+    }
+    let model = HubModel::parse(&name).ok_or_else(|| {
         explain(
             "nor a name on the Hub, which would be owner/name or owner/name/folder, with or without @revision".into(),
         )
