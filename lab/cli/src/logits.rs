@@ -10,7 +10,8 @@ use zoo::{Decoder, ModelConfig, checkpoint, pretrained};
 /// Write the logits of a checkpoint for given token ids.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and safetensors, ours or Hugging Face's, or a run, whose last checkpoint is taken
+    /// A folder with config.json and safetensors, ours or Hugging Face's, a run, whose last checkpoint is taken,
+    /// or a model on the Hub: OWNER/NAME[/FOLDER][@REVISION]
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
     /// A safetensors file with an int64 tensor `ids` [batch, time]
@@ -52,12 +53,20 @@ fn write(dir: &Path, ids: &Path, out: &Path, device: &Device) -> Result<[usize; 
     Ok(shape)
 }
 
-/// A checkpoint of ours or of Hugging Face's, or the last one of a run.
-pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder)> {
-    let last = lab::train::checkpoints(dir).ok().and_then(|mut all| all.pop());
-    let dir = last.as_ref().map_or(dir, |(_, checkpoint)| checkpoint);
-    let load = if pretrained::is_pretrained(dir) { pretrained::load } else { checkpoint::load };
-    load(dir, device).context("cannot load the checkpoint")
+/// The folder of a checkpoint: of ours or of Hugging Face's, the last one of a run, or a model on the Hub.
+pub fn folder(checkpoint: &Path) -> Result<PathBuf> {
+    let last = lab::train::checkpoints(checkpoint).ok().and_then(|mut all| all.pop());
+    match last {
+        Some((_, dir)) => Ok(dir),
+        None => pretrained::locate(checkpoint).context("cannot find the checkpoint"),
+    }
+}
+
+/// A checkpoint, as [`folder`] finds it.
+pub fn load(checkpoint: &Path, device: &Device) -> Result<(ModelConfig, Decoder)> {
+    let dir = folder(checkpoint)?;
+    let load = if pretrained::is_pretrained(&dir) { pretrained::load } else { checkpoint::load };
+    load(&dir, device).context("cannot load the checkpoint")
 }
 
 fn read(path: &Path) -> Result<(Vec<i64>, [usize; 2])> {
