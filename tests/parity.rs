@@ -79,7 +79,7 @@ fn reference_gradients(family: &str) -> Tensors {
 
 #[test]
 fn checkpoints_of_hugging_face_give_the_originals_numbers() {
-    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama"] {
+    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama", "qwen3_next"] {
         let (_, model) = pretrained::load(&folder(family), &Device::flex().autodiff()).unwrap();
         let expected = pretrained::translate(&folder(family), reference_gradients(family)).unwrap();
         compare(family, &model, &expected);

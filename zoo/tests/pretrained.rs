@@ -1,11 +1,14 @@
 //! Checkpoints of Hugging Face: shards, and what is wrong with a directory. That the numbers are
 //! right is shown in `tests/parity.rs`.
 
+mod common;
+
 use burn::tensor::{Device, TensorData};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zoo::checkpoint::{self, Tensors};
-use zoo::pretrained;
+use zoo::pretrained::{self, unilm};
+use zoo::*;
 
 /// A copy of a small checkpoint, to be broken.
 struct Copy(tempfile::TempDir);
@@ -91,7 +94,7 @@ fn shards_give_the_same_model_as_one_file() {
 
 #[test]
 fn what_is_saved_is_what_was_loaded() {
-    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama"] {
+    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama", "qwen3_next"] {
         let copy = Copy::of(family);
         let (config, model) = pretrained::load(copy.0.path(), &Device::flex()).unwrap();
         let (logits, weights) = (copy.logits(), copy.weights());
@@ -104,6 +107,22 @@ fn what_is_saved_is_what_was_loaded() {
         }
         assert_eq!(copy.logits(), logits, "{family}");
     }
+}
+
+#[test]
+fn the_prediction_head_is_saved_and_found_again_by_its_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = zoo::preset("qwen3-next", "nano").unwrap();
+    let model = config.init(5, &Device::flex()).unwrap();
+    pretrained::save(folder.path(), &config, &model).unwrap();
+    let (again, back) = pretrained::load(folder.path(), &Device::flex()).unwrap();
+    assert_eq!((again.parameters(), again.pattern.len()), (config.parameters(), 4));
+    let run = |model: &zoo::Decoder| {
+        let ids = model.tokens(&[1, 2, 3, 4], [1, 4]).unwrap();
+        let (logits, ahead) = model.forward_ahead(ids, &mut zoo::Silent);
+        [logits, ahead.expect("a prediction head")].map(|x| x.into_data().try_into_vec::<f32>().unwrap())
+    };
+    assert_eq!(run(&model), run(&back));
 }
 
 #[test]
@@ -124,16 +143,137 @@ fn a_weight_of_the_differential_norm_is_folded_into_the_output_matrix() {
     assert!(error < 1e-5, "off by {error:e}");
 }
 
+/// The reference of `diff_v1_unilm` turns half-split channels; released weights turn interleaved ones.
+#[test]
+fn a_differential_layer_computes_the_same_in_the_layouts_of_unilm_and_of_hugging_face() {
+    use RopeLayout::{HalfSplit, Interleaved};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/diff_v1_unilm");
+    let read = |name: &str| checkpoint::read(&folder.join(name)).unwrap().0;
+    let (weights, reference) = (read("model.safetensors"), read("reference.safetensors"));
+    let ids: Vec<i32> = reference["ids"].iter::<i32>().collect();
+    let expected: Vec<f64> = reference["logits"].iter::<f64>().collect();
+    // Heads 4, groups 2, channels 6 (config.json beside it).
+    let config = |layout| {
+        let mixer = DifferentialConfig {
+            kv_heads: Some(2),
+            head_dim: Some(6),
+            position: Position::Rope(Rope { theta: 10_000.0, fraction: 1.0, layout, scaling: None }),
+            ..DifferentialConfig::new(DifferentialVersion::V1, 4)
+        };
+        let stack = ModelConfig::new(32, 44, 3, vec![MixerConfig::Differential(mixer)]);
+        ModelConfig { vocab_size: 61, tied: false, ..stack }
+    };
+    let off = |layout, ours: &Tensors| {
+        let model = config(layout).init(0, &Device::flex()).unwrap();
+        let model = common::double(checkpoint::apply(model, ours, Path::new("converted")).unwrap());
+        let logits = model.forward(model.tokens(&ids, [2, 17]).unwrap()).into_data();
+        logits.iter::<f64>().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    // `change` of every attention layer.
+    let each = |tensors: &Tensors, change: &dyn Fn(&Tensors) -> Tensors| {
+        let mut all = tensors.clone();
+        for layer in 0..3 {
+            let prefix = format!("model.layers.{layer}.self_attn.");
+            let mut part = Tensors::new();
+            all.retain(|name, data| match name.strip_prefix(&prefix) {
+                Some(name) => part.insert(name.into(), data.clone()).is_some(),
+                None => true,
+            });
+            all.extend(change(&part).into_iter().map(|(name, data)| (format!("{prefix}{name}"), data)));
+        }
+        all
+    };
+    let source = Path::new("a layer");
+    let theirs = each(&weights, &|layer| unilm::to_hugging_face(layer, HalfSplit, source).unwrap());
+
+    // As DiffLlama's loader reads them.
+    let copy = Copy::of("diffllama");
+    for (key, value) in [("num_attention_heads", "8"), ("num_key_value_heads", "4"), ("head_dim", "6")] {
+        copy.set(key, value);
+    }
+    copy.set("hidden_size", "32").set("num_hidden_layers", "3").set("tie_word_embeddings", "false");
+    let mut ours = pretrained::translate(copy.0.path(), theirs.clone()).unwrap();
+    for layer in 0..3 {
+        let ones = TensorData::new(vec![1f32; 12], [12]);
+        ours.insert(format!("blocks.{layer}.mixer.lambda.norm.weight"), ones);
+    }
+    assert!(off(HalfSplit, &ours) < 5e-6, "off by {:e}", off(HalfSplit, &ours));
+
+    // Back, and in the channels of released weights: unilm's names and rows are ours.
+    for layout in [HalfSplit, Interleaved] {
+        let back = each(&theirs, &|layer| unilm::from_hugging_face(layer, layout, source).unwrap());
+        let rename = |name: &str| {
+            name.replace("model.layers.", "blocks.")
+                .replace("self_attn.lambda_", "mixer.lambda.")
+                .replace("self_attn.subln", "mixer.lambda.norm")
+                .replace("self_attn.out_proj", "mixer.o_proj")
+                .replace("self_attn.", "mixer.")
+                .replace("input_layernorm", "mixer_norm")
+                .replace("post_attention_layernorm", "feed_forward_norm")
+                .replace(".mlp.", ".feed_forward.")
+                .replace("model.embed_tokens.weight", "embedding")
+                .replace("model.norm", "norm")
+                .replace("lm_head.weight", "head")
+        };
+        let ours: Tensors = back.iter().map(|(name, data)| (rename(name), data.clone())).collect();
+        assert!(off(layout, &ours) < 5e-6, "{layout:?}: off by {:e}", off(layout, &ours));
+        // There and back, bit for bit.
+        let again = each(&back, &|layer| unilm::to_hugging_face(layer, layout, source).unwrap());
+        assert!(again.iter().all(|(name, data)| data.as_bytes() == theirs[name].as_bytes()), "{layout:?}");
+    }
+}
+
+#[test]
+fn a_differential_layer_of_another_shape_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/diff_v1_unilm");
+    let weights = checkpoint::read(&folder.join("model.safetensors")).unwrap().0;
+    let strip =
+        |(name, data): (String, TensorData)| Some((name.strip_prefix("model.layers.0.self_attn.")?.into(), data));
+    let layer: Tensors = weights.into_iter().filter_map(strip).collect();
+    let refused = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
+        let mut layer = layer.clone();
+        change(&mut layer);
+        let error = unilm::to_hugging_face(&layer, RopeLayout::Interleaved, Path::new("layer 0")).unwrap_err();
+        let message = error.to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}\nshould say {parts:?}");
+    };
+    let numbers = |count: usize, width: usize| TensorData::new(vec![0f32; count * width], [count, width]);
+    refused(&|l| drop(l.remove("subln.weight")), &["layer 0", "missing subln.weight"]);
+    refused(&|l| drop(l.insert("o_proj.weight".into(), numbers(1, 1))), &["unknown o_proj.weight"]);
+    refused(&|l| drop(l.insert("k_proj.weight".into(), numbers(30, 32))), &["k_proj.weight has 30 rows", "pairs of 6"]);
+    refused(&|l| drop(l.insert("subln.weight".into(), numbers(1, 6))), &["subln.weight has 6"]);
+    refused(&|l| drop(l.insert("lambda_q1".into(), numbers(1, 0))), &["lambda_q1"]);
+}
+
 #[test]
 fn what_hugging_face_does_not_compute_is_not_saved() {
     let folder = tempfile::tempdir().unwrap();
-    for (variant, part) in [("gated-delta", "gated_delta"), ("hybrid", "several mixers"), ("differential-v2", "V1")] {
+    for (variant, part) in
+        [("gated-delta", "gated_delta"), ("hybrid", "zero-centred"), ("differential-v2", "V1"), ("looped", "looped")]
+    {
         let config = zoo::preset(variant, "nano").unwrap();
         let model = config.init(0, &Device::flex()).unwrap();
         let message = pretrained::save(&folder.path().join(variant), &config, &model).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
         assert!(!folder.path().join(variant).exists());
     }
+}
+
+#[test]
+fn only_the_gates_of_the_release_are_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = SoftmaxConfig { kv_heads: Some(1), ..SoftmaxConfig::new(2) };
+    let mut saved = Vec::new();
+    for row in tables::gated_attention(&baseline, 16).unwrap() {
+        let config = ModelConfig::new(16, 24, 1, vec![row.mixer]);
+        let model = config.init(0, &Device::flex()).unwrap();
+        match pretrained::save(&folder.path().join(row.name), &config, &model) {
+            Ok(()) => saved.push(row.name),
+            Err(error) => assert!(error.to_string().contains("elementwise or headwise"), "{}: {error}", row.name),
+        }
+    }
+    saved.retain(|name| name.starts_with('G'));
+    assert_eq!(saved, ["G1 elementwise", "G1 headwise"]);
 }
 
 #[test]
@@ -144,11 +284,15 @@ fn missing_unknown_and_misshapen_tensors_are_one_error() {
     weights.insert("model.layers.0.self_attn.rotor".into(), TensorData::new(vec![1f32], [1]));
     weights.insert("model.norm.weight".into(), TensorData::new(vec![1f32; 3], [3]));
     copy.write("model.safetensors", &weights);
-    copy.refused(&["missing blocks.1.feed_forward.up_proj.weight", "rotor", "norm.weight has shape"]);
+    copy.refused(&[
+        "missing model.layers.1.mlp.up_proj.weight",
+        "unknown model.layers.0.self_attn.rotor",
+        "norm.weight has shape",
+    ]);
     let mut weights = Copy::of("gated_headwise").weights();
     weights.insert("model.layers.0.self_attn.q_proj.weight".into(), TensorData::new(vec![0f32; 320], [10, 32]));
     copy.write("model.safetensors", &weights);
-    copy.refused(&["model.layers.0.self_attn.q_proj.weight has 10 rows, expected 52"]);
+    copy.refused(&["model.layers.0.self_attn.q_proj.weight has shape [10, 32], expected [52, 32]"]);
 }
 
 #[test]
@@ -169,8 +313,8 @@ fn every_unsupported_option_is_listed() {
 
 #[test]
 fn sizes_that_no_file_backs_are_refused_before_memory_is_taken() {
-    for (key, value) in [("hidden_size", "1048576"), ("vocab_size", "1000000"), ("num_hidden_layers", "4000")] {
-        Copy::of("llama").set(key, value).refused(&["config.json describes", "parameters"]);
+    for (key, value) in [("hidden_size", "262144"), ("vocab_size", "1000000"), ("num_hidden_layers", "4000")] {
+        Copy::of("llama").set(key, value).refused(&["config.json describes"]);
     }
     for value in ["0", "-4", "4294967296", "1e300", "null"] {
         Copy::of("llama").set("num_attention_heads", value).refused(&["num_attention_heads"]);

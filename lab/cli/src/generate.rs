@@ -1,6 +1,6 @@
 //! `cargo lab generate`: what a checkpoint writes.
 
-use crate::logits;
+use crate::model;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use datasets::Tokenizer;
@@ -71,8 +71,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Returns how many tokens were written.
 fn write(arguments: &Arguments, device: &Device, out: &mut impl Write) -> Result<usize> {
-    let dir = logits::folder(&arguments.checkpoint)?;
-    let (config, model) = logits::load(&dir, device)?;
+    let dir = model::folder(&arguments.checkpoint)?;
+    let (config, model) = model::load(&dir, device)?;
     // Of the two kinds of prompts, clap lets through exactly one.
     let tokenizer = match arguments.ids[..] {
         [] => Some(tokenizer(&dir, config.vocab_size)?),

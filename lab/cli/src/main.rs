@@ -12,6 +12,7 @@ mod export;
 mod generate;
 mod inspect;
 mod logits;
+mod model;
 mod notebook;
 mod parameters;
 mod probe;

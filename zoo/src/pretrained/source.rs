@@ -1,6 +1,7 @@
 //! Where a checkpoint comes from: a folder, or a model on the Hugging Face Hub.
 
 use super::{is_pretrained, load};
+use crate::checkpoint::read_text;
 use crate::{Decoder, ModelConfig, ZooError, checkpoint};
 use burn::tensor::Device;
 use hub::{Entry, HubError, Kind, Repository};
@@ -69,8 +70,7 @@ pub fn stop_ids(dir: &Path) -> Result<Vec<i32>, ZooError> {
             continue;
         }
         let problem = |problem: String| ZooError::Checkpoint { path: path.clone(), problem };
-        let json = std::fs::read_to_string(&path).map_err(|e| problem(e.to_string()))?;
-        let fields: Value = serde_json::from_str(&json).map_err(|e| problem(e.to_string()))?;
+        let fields: Value = serde_json::from_str(&read_text(&path)?).map_err(|e| problem(e.to_string()))?;
         let ids = match &fields["eos_token_id"] {
             Value::Null => continue,
             Value::Array(ids) => ids.as_slice(),
@@ -182,8 +182,8 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>, Problem> {
         weight_map: BTreeMap<String, String>,
     }
     let path = dir.join(INDEX);
-    let problem = |e: &dyn std::fmt::Display| Problem(format!("{}: {e}", path.display()));
-    let json = std::fs::read_to_string(&path).map_err(|e| problem(&e))?;
-    let Index { weight_map } = serde_json::from_str(&json).map_err(|e| problem(&e))?;
+    let json = read_text(&path).map_err(|e| Problem(e.to_string()))?;
+    let index = serde_json::from_str(&json).map_err(|e| Problem(format!("{}: {e}", path.display())));
+    let Index { weight_map } = index?;
     Ok(weight_map.into_values().collect())
 }
