@@ -136,6 +136,15 @@ pub enum DatasetError {
         found: String,
     },
 
+    /// A `tokenizer.json` that is none, or that cannot express a text.
+    #[error("`{path}`, the tokenizer: {problem}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+
     /// A parameter of a task or corpus that cannot work.
     #[error("{dataset}: {parameter} = {value}, expected {expected}")]
     Parameter {

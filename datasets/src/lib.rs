@@ -8,6 +8,8 @@
 //!
 //! [`Babi`] has another shape: stories, questions and answers rather than rows of next tokens.
 //!
+//! A [`Tokenizer`] turns text into ids and back.
+//!
 //! A dataset knows nothing of models. It answers one question, "what is batch number `step`?", and
 //! the answer depends on the seed and the step alone, so two models compared under one seed see
 //! the same data in the same order, and a resumed run continues where it stopped.
@@ -28,6 +30,7 @@ pub mod corpus;
 mod error;
 mod random;
 pub mod tasks;
+mod tokenizer;
 
 pub use batch::{Batch, Dataset, accuracy};
 pub use config::DatasetConfig;
@@ -37,3 +40,4 @@ pub use tasks::{
     Babi, BabiBatch, BabiExample, BabiLine, BabiStory, BabiTask, BabiVocabulary, Mqar, MqarConfig, Needle,
     NeedleConfig, parse_babi, read_babi,
 };
+pub use tokenizer::{TextStream, Tokenizer};

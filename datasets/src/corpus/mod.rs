@@ -22,7 +22,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::random::{Purpose, stable_hash, stream};
-use crate::{Batch, Dataset, DatasetError};
+use crate::{Batch, Dataset, DatasetError, Tokenizer};
 use split::{Document, Split};
 use windows::{spread, windows};
 
@@ -170,19 +170,7 @@ impl Dataset for Corpus {
     }
 
     fn decode(&self, ids: &[i32]) -> String {
-        let mut text = String::new();
-        let mut bytes = Vec::new();
-        for &id in ids {
-            match u8::try_from(id) {
-                Ok(byte) => bytes.push(byte),
-                Err(_) => {
-                    text += &String::from_utf8_lossy(&bytes);
-                    text += &format!("<{id}>");
-                    bytes.clear();
-                }
-            }
-        }
-        text + &String::from_utf8_lossy(&bytes)
+        Tokenizer::bytes().decode(ids).expect("any bytes are a text")
     }
 
     fn check(&self, time: usize) -> Result<(), DatasetError> {

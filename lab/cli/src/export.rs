@@ -9,7 +9,8 @@ use zoo::pretrained;
 /// Write a checkpoint or a run as Hugging Face's transformers reads it.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and safetensors, or a run, whose last checkpoint is taken
+    /// A folder with config.json and safetensors, a run, whose last checkpoint is taken, or a model on the Hub:
+    /// OWNER/NAME[/FOLDER][@REVISION]
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
     /// A new folder; gets config.json and model.safetensors

@@ -9,13 +9,14 @@ use zoo::{ModelConfig, pretrained};
 /// Show a checkpoint's mixers, parameters, shapes and bytes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and safetensors, ours or Hugging Face's, or a run, whose last checkpoint is taken
+    /// A folder with config.json and safetensors, ours or Hugging Face's, a run, whose last checkpoint is taken,
+    /// or a model on the Hub: OWNER/NAME[/FOLDER][@REVISION]
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    print!("{}", report(&crate::model::folder(&arguments.checkpoint)).context("cannot describe the checkpoint")?);
+    print!("{}", report(&crate::model::folder(&arguments.checkpoint)?).context("cannot describe the checkpoint")?);
     Ok(())
 }
 

@@ -11,7 +11,8 @@ use zoo::{Decoder, Record, Tap, checkpoint, tap};
 /// Write the logits of a checkpoint for given token ids.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A folder with config.json and safetensors, ours or Hugging Face's, or a run, whose last checkpoint is taken
+    /// A folder with config.json and safetensors, ours or Hugging Face's, a run, whose last checkpoint is taken,
+    /// or a model on the Hub: OWNER/NAME[/FOLDER][@REVISION]
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
     /// A safetensors file with an int64 tensor `ids` [batch, time]

@@ -2,13 +2,14 @@
 //!
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
-//! - `train`, `compare`, `probe`, `logits`, `inspect`, `export`: thin calls of the library
+//! - `train`, `compare`, `probe`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
 //! - `doctor`: what this machine and this build can do
 
 mod compare;
 mod doctor;
 mod environment;
 mod export;
+mod generate;
 mod inspect;
 mod logits;
 mod model;
@@ -38,6 +39,7 @@ enum Command {
     Compare(compare::Arguments),
     Probe(probe::Arguments),
     Doctor(doctor::Arguments),
+    Generate(generate::Arguments),
     Logits(logits::Arguments),
     Inspect(inspect::Arguments),
     Export(export::Arguments),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

@@ -1,6 +1,7 @@
 //! Where a checkpoint comes from: a folder, or a model on the Hugging Face Hub.
 
 use super::{is_pretrained, load};
+use crate::checkpoint::read_text;
 use crate::{Decoder, ModelConfig, ZooError, checkpoint};
 use burn::tensor::Device;
 use hub::{Entry, HubError, Kind, Repository};
@@ -28,7 +29,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`locate`], [`load`] and [`checkpoint::load`].
-    pub fn from_pretrained(name: impl AsRef<str>, device: &Device) -> Result<(ModelConfig, Self), ZooError> {
+    pub fn from_pretrained(name: impl AsRef<Path>, device: &Device) -> Result<(ModelConfig, Self), ZooError> {
         let dir = locate(name)?;
         if is_pretrained(&dir) { load(&dir, device) } else { checkpoint::load(&dir, device) }
     }
@@ -40,13 +41,17 @@ impl Decoder {
 ///
 /// # Errors
 /// What the name could have meant and why it is not that: no such folder, nor a model on the Hub.
-pub fn locate(name: impl AsRef<str>) -> Result<PathBuf, ZooError> {
-    let name = name.as_ref();
-    if Path::new(name).is_dir() {
-        return Ok(name.into());
+pub fn locate(name: impl AsRef<Path>) -> Result<PathBuf, ZooError> {
+    let path = name.as_ref();
+    if path.is_dir() {
+        return Ok(path.into());
     }
-    let explain = |problem: String| ZooError::Source { name: name.into(), problem };
-    let model = HubModel::parse(name).ok_or_else(|| {
+    let name = path.to_string_lossy();
+    let explain = |problem: String| ZooError::Source { name: name.to_string(), problem };
+    if path.exists() {
+        return Err(explain(format!("it is a file, and a checkpoint is the folder with {CONFIG} and safetensors")));
+    }
+    let model = HubModel::parse(&name).ok_or_else(|| {
         explain(
             "nor a name on the Hub, which would be owner/name or owner/name/folder, with or without @revision".into(),
         )
@@ -65,8 +70,7 @@ pub fn stop_ids(dir: &Path) -> Result<Vec<i32>, ZooError> {
             continue;
         }
         let problem = |problem: String| ZooError::Checkpoint { path: path.clone(), problem };
-        let json = std::fs::read_to_string(&path).map_err(|e| problem(e.to_string()))?;
-        let fields: Value = serde_json::from_str(&json).map_err(|e| problem(e.to_string()))?;
+        let fields: Value = serde_json::from_str(&read_text(&path)?).map_err(|e| problem(e.to_string()))?;
         let ids = match &fields["eos_token_id"] {
             Value::Null => continue,
             Value::Array(ids) => ids.as_slice(),
@@ -178,8 +182,8 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>, Problem> {
         weight_map: BTreeMap<String, String>,
     }
     let path = dir.join(INDEX);
-    let problem = |e: &dyn std::fmt::Display| Problem(format!("{}: {e}", path.display()));
-    let json = std::fs::read_to_string(&path).map_err(|e| problem(&e))?;
-    let Index { weight_map } = serde_json::from_str(&json).map_err(|e| problem(&e))?;
+    let json = read_text(&path).map_err(|e| Problem(e.to_string()))?;
+    let index = serde_json::from_str(&json).map_err(|e| Problem(format!("{}: {e}", path.display())));
+    let Index { weight_map } = index?;
     Ok(weight_map.into_values().collect())
 }

@@ -88,11 +88,13 @@ fn a_folder_is_loaded_as_it_is() {
     for (name, bytes) in llama(1) {
         std::fs::write(dir.path().join(name), bytes).unwrap();
     }
-    assert_loads(&locate(dir.path().to_str().unwrap()).unwrap());
+    assert_loads(&locate(dir.path()).unwrap());
+    let message = locate(dir.path().join(CONFIG)).unwrap_err().to_string();
+    assert!(message.contains("config.json` is no folder") && message.contains("it is a file"), "{message}");
     let ours = tempfile::tempdir().unwrap();
     let config = preset("hybrid", "nano").unwrap();
     checkpoint::save(ours.path(), &config, &config.init(0, &Device::flex()).unwrap()).unwrap();
-    let (read, _) = Decoder::from_pretrained(ours.path().to_str().unwrap(), &Device::flex()).unwrap();
+    let (read, _) = Decoder::from_pretrained(ours.path(), &Device::flex()).unwrap();
     assert_eq!(read, config);
 }
 
