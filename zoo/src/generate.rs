@@ -1,6 +1,7 @@
 //! Text from a decoder, token by token, for any mixer and prompts of any lengths.
 //!
-//! All sequences start at position 0 and are stepped together. While a sequence's prompt lasts, its
+//! All sequences start at position 0 and are stepped together: first over the length of the shortest
+//! prompt at once, then token by token. While a sequence's prompt lasts, its
 //! next token is the prompt's; after that it is the one drawn from its own logits; when it has ended,
 //! it is fed anything and its answer is not looked at. So the rows of a batch are always at the same
 //! position, no padding stands before anyone's text, no mask is needed, and a mixer needs to know
@@ -76,28 +77,8 @@ impl<M: Mixer> Decoder<M> {
     /// No prompt or an empty one, a token or stop token outside the vocabulary, no token to write, a
     /// sampling that cannot be: the value, and what could be.
     pub fn stream(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<Generation<M>, ZooError> {
-        positive("max_new_tokens", config.max_new_tokens)?;
-        if prompts.is_empty() {
-            return Err(ZooError::Invalid { name: "prompts", value: "none".into(), expected: "at least one".into() });
-        }
-        let vocab_size = self.vocab_size();
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
-        if let Some(id) = config.stop.iter().find(|id| !known(id)) {
-            let expected = format!("a token of the vocabulary 0..{vocab_size}");
-            return Err(ZooError::Invalid { name: "a stop token", value: id.to_string(), expected });
-        }
+        self.check_prompts(prompts, config)?;
         let sequence = |(number, prompt): (usize, &Vec<i32>)| {
-            if prompt.is_empty() {
-                let value = format!("none in prompt {number}");
-                return Err(ZooError::Invalid {
-                    name: "the tokens of a prompt",
-                    value,
-                    expected: "at least one".into(),
-                });
-            }
-            if let Some(position) = prompt.iter().position(|id| !known(id)) {
-                return Err(ZooError::Token { id: prompt[position].into(), position, vocab_size });
-            }
             let sampler = Sampler::new(config.sampling.clone(), config.seed.wrapping_add(number as u64))?;
             Ok(Sequence { tokens: prompt.clone(), prompt: prompt.len(), sampler, ended: false })
         };
@@ -111,6 +92,29 @@ impl<M: Mixer> Decoder<M> {
             config: config.clone(),
             ready: VecDeque::new(),
         })
+    }
+
+    /// What [`Self::stream`] refuses, but for the sampling.
+    pub(crate) fn check_prompts(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<(), ZooError> {
+        positive("max_new_tokens", config.max_new_tokens)?;
+        let invalid = |name, value: String, expected: String| Err(ZooError::Invalid { name, value, expected });
+        if prompts.is_empty() {
+            return invalid("prompts", "none".into(), "at least one".into());
+        }
+        let vocab_size = self.vocab_size();
+        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
+        if let Some(id) = config.stop.iter().find(|id| !known(id)) {
+            return invalid("a stop token", id.to_string(), format!("a token of the vocabulary 0..{vocab_size}"));
+        }
+        for (number, prompt) in prompts.iter().enumerate() {
+            if prompt.is_empty() {
+                return invalid("the tokens of a prompt", format!("none in prompt {number}"), "at least one".into());
+            }
+            if let Some(position) = prompt.iter().position(|id| !known(id)) {
+                return Err(ZooError::Token { id: prompt[position].into(), position, vocab_size });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -144,11 +148,18 @@ impl<M: Mixer> Generation<M> {
 
     /// One more position for every sequence.
     fn advance(&mut self) -> Result<(), ZooError> {
+        let time = match self.position {
+            0 => self.sequences.iter().map(|s| s.prompt).min().expect("at least one prompt"),
+            _ => 1,
+        };
         // A sequence that has ended repeats its last token.
-        let fed = |s: &Sequence| s.tokens[self.position.min(s.tokens.len() - 1)];
-        let ids: Vec<i32> = self.sequences.iter().map(fed).collect();
-        let logits = self.model.step(self.model.tokens(&ids, [ids.len(), 1])?, &mut self.cache, &mut Silent);
-        self.position += 1;
+        let fed = |s: &Sequence, position: usize| s.tokens[position.min(s.tokens.len() - 1)];
+        let positions = self.position..self.position + time;
+        let ids: Vec<i32> =
+            self.sequences.iter().flat_map(|s| positions.clone().map(move |position| fed(s, position))).collect();
+        let ids = self.model.tokens(&ids, [self.sequences.len(), time])?;
+        let logits = self.model.step(ids, &mut self.cache, &mut Silent).narrow(1, time - 1, 1);
+        self.position += time;
         let position = self.position;
         let writes = |s: &Sequence| !s.ended && position >= s.prompt;
         if !self.sequences.iter().any(writes) {

@@ -27,6 +27,7 @@ pub mod presets;
 pub mod pretrained;
 pub mod quantise;
 mod sampler;
+mod speculative;
 pub mod tables;
 pub mod tap;
 
@@ -50,4 +51,5 @@ pub use position::{Position, Rope, RopeLayout, RopeScaling};
 pub use presets::preset;
 pub use quantise::{Axis, CacheCodec, CacheFormat, CacheSamples, Codebooks, ProductFormat, UniformFormat};
 pub use sampler::{Sampler, Sampling};
+pub use speculative::Speculation;
 pub use tap::{Patch, Record, Silent, Tap, Value};

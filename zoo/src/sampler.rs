@@ -153,20 +153,35 @@ impl Sampler {
     /// As [`Sampling::probabilities`].
     pub fn pick(&mut self, logits: &[f32]) -> Result<i32, ZooError> {
         let kept = self.sampling.kept(logits)?;
-        let id = match kept[..] {
-            [(only, _)] if self.sampling.temperature.is_none() => only,
-            _ => {
-                let mut left: f64 = self.rng.random();
-                let drawn = kept.iter().find(|(_, probability)| {
-                    left -= probability;
-                    left < 0.0
-                });
-                // What rounding leaves over falls to the last token that can be drawn.
-                drawn.or_else(|| kept.iter().rfind(|(_, p)| *p > 0.0)).map_or(0, |(id, _)| *id)
-            }
-        };
-        Ok(i32::try_from(id).expect("a vocabulary of fewer than 2³¹ tokens"))
+        Ok(match kept[..] {
+            [(only, _)] if self.sampling.temperature.is_none() => token(only),
+            _ => self.draw_from(&kept),
+        })
     }
+
+    /// A token by its probabilities `[vocab_size]`.
+    pub(crate) fn draw(&mut self, probabilities: &[f64]) -> i32 {
+        self.draw_from(&probabilities.iter().copied().enumerate().collect::<Vec<_>>())
+    }
+
+    fn draw_from(&mut self, kept: &[(usize, f64)]) -> i32 {
+        let mut left = self.uniform();
+        let drawn = kept.iter().find(|(_, probability)| {
+            left -= probability;
+            left < 0.0
+        });
+        // What rounding leaves over falls to the last token that can be drawn.
+        token(drawn.or_else(|| kept.iter().rfind(|(_, p)| *p > 0.0)).map_or(0, |(id, _)| *id))
+    }
+
+    /// A number in [0, 1).
+    pub(crate) fn uniform(&mut self) -> f64 {
+        self.rng.random()
+    }
+}
+
+fn token(id: usize) -> i32 {
+    i32::try_from(id).expect("a vocabulary of fewer than 2³¹ tokens")
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ fn described(dir: &Path, theirs: &Shapes) -> Result<(&'static Family, ModelConfi
 
 /// Buffers that old files carry and every implementation computes, and a second copy of a tied matrix.
 fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<String, T>) {
-    theirs.retain(|name, _| !name.ends_with("rotary_emb.inv_freq") && !(config.tied && name == "lm_head.weight"));
+    let idle = |name: &str| name.ends_with("rotary_emb.inv_freq") || config.tied && name == "lm_head.weight";
+    theirs.retain(|name, _| !idle(name));
 }
 
 /// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the

@@ -1,6 +1,6 @@
 //! Llama 2 and 3.
 
-use super::{Family, PLAIN, attention, attention_fields, attention_places, is_plain, model};
+use super::{Family, as_they_are, attention, attention_fields, attention_places, is_plain, model, nothing};
 use crate::MixerConfig;
 use crate::pretrained::layout::Place;
 
@@ -24,6 +24,6 @@ pub(super) const LLAMA: Family = Family {
         }
         _ => unreachable!("made by `read` or seen by `computes`"),
     },
-    implied: PLAIN.0,
-    fold: PLAIN.1,
+    implied: nothing,
+    fold: as_they_are,
 };

@@ -167,8 +167,13 @@ impl Family {
     }
 }
 
-/// What all but one family need not: nothing implied, nothing folded.
-const PLAIN: (fn(&ModelConfig) -> Tensors, fn(&ModelConfig, &mut Tensors)) = (|_| Tensors::new(), |_, _| {});
+/// `implied` of families that have a tensor for everything.
+fn nothing(_: &ModelConfig) -> Tensors {
+    Tensors::new()
+}
+
+/// `fold` of families that express everything.
+fn as_they_are(_: &ModelConfig, _: &mut Tensors) {}
 
 /// The sizes that every family has, around a pattern of mixers.
 fn model(fields: &mut Fields, eps: f64, pattern: Vec<MixerConfig>) -> Option<ModelConfig> {

@@ -1,6 +1,8 @@
 //! Qwen3, and the gated Qwen3 of `QwQZh/gated_attention`: the same `model_type` with a flag.
 
-use super::{Family, PLAIN, attention, attention_fields, attention_places, is_plain, llama, model, published_gate};
+use super::{
+    Family, as_they_are, attention, attention_fields, attention_places, is_plain, llama, model, nothing, published_gate,
+};
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
 use crate::{Gate, GatedConfig, MixerConfig, ModelConfig};
@@ -23,8 +25,8 @@ pub(super) const QWEN3: Family = Family {
         MixerConfig::Gated(gated) => gated_places(gated, d_model),
         _ => (llama::LLAMA.mixer)(mixer, d_model),
     },
-    implied: PLAIN.0,
-    fold: PLAIN.1,
+    implied: nothing,
+    fold: as_they_are,
 };
 
 fn read(fields: &mut Fields) -> Option<ModelConfig> {

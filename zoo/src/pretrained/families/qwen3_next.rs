@@ -1,6 +1,6 @@
 //! Qwen3-Next: Gated DeltaNet and gated attention, experts, multi-token prediction.
 
-use super::{Family, PLAIN, attention, attention_fields, attention_places, model, published_gate};
+use super::{Family, as_they_are, attention, attention_fields, attention_places, model, nothing, published_gate};
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
 use crate::{ExpertsConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig};
@@ -26,8 +26,8 @@ pub(super) const QWEN3_NEXT: Family = Family {
         MixerConfig::GatedDelta(delta) => delta_places(delta, d_model),
         _ => unreachable!("made by `read` or seen by `computes`"),
     },
-    implied: PLAIN.0,
-    fold: PLAIN.1,
+    implied: nothing,
+    fold: as_they_are,
 };
 
 /// The only ε that the delta rule's norms have here.
