@@ -187,6 +187,7 @@ impl Reader<'_> {
                     original: need("original_max_position_embeddings"),
                     beta_fast: number("beta_fast").unwrap_or(32.0),
                     beta_slow: number("beta_slow").unwrap_or(1.0),
+                    truncate: get("truncate").and_then(Value::as_bool).unwrap_or(true),
                 })
             }
             Some(other) => {

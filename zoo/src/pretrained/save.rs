@@ -108,9 +108,9 @@ fn rope(position: &Position) -> Result<Value, String> {
             "rope_type": "llama3", "rope_theta": theta, "factor": factor, "low_freq_factor": low_freq_factor,
             "high_freq_factor": high_freq_factor, "original_max_position_embeddings": original as u64,
         }),
-        Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow }) => json!({
+        Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate }) => json!({
             "rope_type": "yarn", "rope_theta": theta, "factor": factor, "beta_fast": beta_fast,
-            "beta_slow": beta_slow, "original_max_position_embeddings": original as u64,
+            "beta_slow": beta_slow, "truncate": truncate, "original_max_position_embeddings": original as u64,
         }),
     })
 }

@@ -48,7 +48,7 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         change(&mut config);
         MixerConfig::Nsa(config)
     };
-    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
+    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5, truncate: true };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
     vec![
@@ -60,7 +60,7 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("ALiBi", MixerConfig::Softmax(softmax(2, false, Position::Alibi {}))),
         ("window, soft cap", with(&|c| (c.window, c.softcap) = (Some(3), Some(0.5)))),
         ("window as long as the text, ALiBi", with(&|c| (c.window, c.position) = (Some(11), Position::Alibi {}))),
-        ("sink logit", with(&|c| c.sink = Some(Sink::Logit {}))),
+        ("sink logit, biases", with(&|c| (c.sink, c.bias) = (Some(Sink::Logit {}), true))),
         ("softmax off by one, window", with(&|c| (c.sink, c.window) = (Some(Sink::OffByOne {}), Some(4)))),
         ("key bias", with(&|c| c.sink = Some(Sink::KeyBias {}))),
         ("sigmoid", with(&|c| c.sink = Some(Sink::Sigmoid {}))),
