@@ -7,6 +7,8 @@
 mod common;
 #[path = "parity/compare.rs"]
 mod compare;
+#[path = "parity/fla.rs"]
+mod fla;
 #[path = "parity/layers.rs"]
 mod layers;
 
@@ -50,7 +52,7 @@ fn compare_models(family: &str, model: &Decoder, expected_gradients: &Tensors) {
 
 #[test]
 fn checkpoints_of_hugging_face_give_the_originals_numbers() {
-    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama"] {
+    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama", "qwen3_next"] {
         let (_, model) = pretrained::load(&folder(family), &Device::flex().autodiff()).unwrap();
         let expected = pretrained::translate(&folder(family), reference_gradients(family)).unwrap();
         compare_models(family, &model, &expected);

@@ -24,7 +24,7 @@ fn cost(preset_name: &str) -> (usize, usize, usize) {
     // The first tokens fill windows that then stay as they are.
     let growth = bytes[11] - bytes[10];
     let parameters = config.parameters() - config.parameters_beside_mixers();
-    (parameters / config.layers, growth / config.layers, (bytes[11] - 12 * growth) / config.layers)
+    (parameters / config.layers, growth / cache.len(), (bytes[11] - 12 * growth) / cache.len())
 }
 
 fn table() -> String {

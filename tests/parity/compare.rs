@@ -57,6 +57,7 @@ pub fn assert_close(what: &str, found: &TensorData, expected: &TensorData, toler
 }
 
 /// Rows of one of their tensors: `count` from row `from` of each of `groups` equal groups.
+#[derive(Clone)]
 pub struct Rows {
     theirs: String,
     groups: usize,
@@ -79,6 +80,12 @@ pub type Layout = Vec<(String, Vec<Rows>)>;
 /// Those of our tensors that are theirs under another name or the same one.
 pub fn renamed(names: &[(&str, &str)]) -> Layout {
     names.iter().map(|(ours, theirs)| (ours.to_string(), vec![all(theirs)])).collect()
+}
+
+/// The same layout below two prefixes.
+pub fn below(ours: &str, theirs: &str, layout: Layout) -> Layout {
+    let part = |rows: Rows| Rows { theirs: format!("{theirs}{}", rows.theirs), ..rows };
+    layout.into_iter().map(|(name, parts)| (format!("{ours}{name}"), parts.into_iter().map(part).collect())).collect()
 }
 
 /// The four projections of softmax attention, below `prefix` of ours.

@@ -2,6 +2,7 @@
 
 use crate::common::{self, gradients_by_name};
 use crate::compare::*;
+use crate::fla;
 use attention::prelude::*;
 use burn::tensor::DType;
 use zoo::checkpoint;
@@ -21,13 +22,13 @@ const LAYERS: [(&str, Meaning); 21] = [
     ("mamba2", mamba2),
     ("lightning_minimax", |fields| lightning(fields, LightningDecays::Geometric)),
     ("lightning", |fields| lightning(fields, LightningDecays::Linear)),
-    ("deltanet", deltanet),
-    ("gdn2", gdn2),
-    ("gla", gla),
-    ("retnet", retnet),
-    ("linear_attention", linear_attention),
-    ("forgetting", forgetting),
-    ("nsa", nsa),
+    ("deltanet", fla::deltanet),
+    ("gdn2", fla::gdn2),
+    ("gla", fla::gla),
+    ("retnet", fla::retnet),
+    ("linear_attention", fla::linear_attention),
+    ("forgetting", fla::forgetting),
+    ("nsa", fla::nsa),
     ("off_by_one", |fields| softmax(fields, Sink::OffByOne {}, &[])),
     ("key_bias", |fields| softmax(fields, Sink::KeyBias {}, &[("sink", "key_bias")])),
     ("sigmoid", |fields| softmax(fields, Sink::Sigmoid {}, &[])),
@@ -231,138 +232,6 @@ fn lightning(fields: &Fields, decays: LightningDecays) -> (MixerConfig, Layout) 
         layout.push((format!("{name}_proj.weight"), vec![rows("qkv_proj.weight", heads, i * d, d)]));
     }
     (MixerConfig::Lightning(config), layout)
-}
-
-/// Channels of a key and of a value, where they are shares of the width of the model.
-fn shares(fields: &Fields) -> (Option<usize>, Option<usize>) {
-    let share = |ratio| fields.size("hidden_size") as f64 * fields.number(ratio) / fields.size("num_heads") as f64;
-    (Some(share("expand_k") as usize), Some(share("expand_v") as usize))
-}
-
-fn deltanet(fields: &Fields) -> (MixerConfig, Layout) {
-    let (key_dim, value_dim) = shares(fields);
-    let config = DeltaNetConfig {
-        key_dim,
-        value_dim,
-        conv: fields.size("conv_size"),
-        allow_negative_eigenvalues: fields.flag("allow_neg_eigval"),
-        norm_eps: fields.number("norm_eps"),
-        chunk: 8,
-        ..DeltaNetConfig::new(fields.size("num_heads"))
-    };
-    let mut layout = projections("");
-    layout.push(convolutions());
-    layout.extend(renamed(&[("b_proj.weight", "b_proj.weight"), ("norm.weight", "o_norm.weight")]));
-    (MixerConfig::DeltaNet(config), layout)
-}
-
-/// flash-linear-attention has three convolutions in a row where we have one.
-pub fn convolutions() -> (String, Vec<Rows>) {
-    ("conv".into(), ["q", "k", "v"].map(|name| all(&format!("{name}_conv1d.weight"))).into())
-}
-
-fn gdn2(fields: &Fields) -> (MixerConfig, Layout) {
-    let head_dim = fields.size("head_dim");
-    let config = GatedDelta2Config {
-        key_dim: Some(head_dim),
-        value_dim: Some((head_dim as f64 * fields.number("expand_v")).round() as usize),
-        conv: fields.size("conv_size"),
-        allow_negative_eigenvalues: fields.flag("allow_neg_eigval"),
-        norm_eps: fields.number("norm_eps"),
-        chunk: 8,
-        ..GatedDelta2Config::new(fields.size("num_heads"))
-    };
-    let mut layout = kda_layout();
-    layout.extend(renamed(&[("w_proj.weight", "w_proj.weight")]));
-    (MixerConfig::GatedDelta2(config), layout)
-}
-
-/// KDA's tensors, which Gated DeltaNet-2 has too.
-pub fn kda_layout() -> Layout {
-    let mut layout = projections("");
-    layout.push(convolutions());
-    layout.extend(renamed(&[
-        ("b_proj.weight", "b_proj.weight"),
-        ("f_a_proj.weight", "f_proj.0.weight"),
-        ("f_b_proj.weight", "f_proj.1.weight"),
-        ("a_log", "A_log"),
-        ("dt_bias", "dt_bias"),
-        ("g_a_proj.weight", "g_proj.0.weight"),
-        ("g_b_proj.weight", "g_proj.1.weight"),
-        ("g_bias", "g_proj.1.bias"),
-        ("norm.weight", "o_norm.weight"),
-    ]));
-    layout
-}
-
-fn gla(fields: &Fields) -> (MixerConfig, Layout) {
-    let (key_dim, value_dim) = shares(fields);
-    let config = GlaConfig {
-        key_dim,
-        value_dim,
-        norm_eps: fields.number("norm_eps"),
-        chunk: 8,
-        ..GlaConfig::new(fields.size("num_heads"))
-    };
-    let mut layout = projections("");
-    layout.extend(renamed(&[
-        ("a_a_proj.weight", "gk_proj.0.weight"),
-        ("a_b_proj.weight", "gk_proj.1.weight"),
-        ("a_bias", "gk_proj.1.bias"),
-        ("g_proj.weight", "g_proj.weight"),
-        ("norm.weight", "g_norm_swish_gate.weight"),
-    ]));
-    (MixerConfig::Gla(config), layout)
-}
-
-fn retnet(fields: &Fields) -> (MixerConfig, Layout) {
-    let (key_dim, value_dim) = shares(fields);
-    let config = RetNetConfig {
-        key_dim,
-        value_dim,
-        norm_eps: fields.number("norm_eps"),
-        chunk: 8,
-        ..RetNetConfig::new(fields.size("num_heads"))
-    };
-    let mut layout = projections("");
-    layout.extend(renamed(&[("g_proj.weight", "g_proj.weight"), ("norm.weight", "g_norm_swish_gate.weight")]));
-    (MixerConfig::RetNet(config), layout)
-}
-
-fn linear_attention(fields: &Fields) -> (MixerConfig, Layout) {
-    let config = LinearAttentionConfig {
-        normalised: fields.flag("norm_feature_map"),
-        chunk: 8,
-        ..LinearAttentionConfig::new(fields.size("num_heads"))
-    };
-    (MixerConfig::LinearAttention(config), projections(""))
-}
-
-fn forgetting(fields: &Fields) -> (MixerConfig, Layout) {
-    let config = ForgettingConfig {
-        kv_heads: Some(fields.size("num_kv_heads")),
-        qk_norm: fields.flag("qk_norm"),
-        ..ForgettingConfig::new(fields.size("num_heads"))
-    };
-    let mut layout = projections("attention.");
-    layout.extend(renamed(&[("forget_proj.weight", "f_proj.weight"), ("forget_bias", "f_proj.bias")]));
-    (MixerConfig::Forgetting(config), layout)
-}
-
-fn nsa(fields: &Fields) -> (MixerConfig, Layout) {
-    let config = NsaConfig {
-        kv_heads: Some(fields.size("num_kv_heads")),
-        head_dim: Some(fields.size("head_dim")),
-        qk_norm: false,
-        position: Position::rope(fields.number("rope_theta")),
-        block: fields.size("block_size"),
-        selected: fields.size("block_counts"),
-        window: fields.size("window_size"),
-        ..NsaConfig::new(fields.size("num_heads"))
-    };
-    let mut layout = projections("attention.");
-    layout.extend(renamed(&[("gate_proj.weight", "g_proj.weight")]));
-    (MixerConfig::Nsa(config), layout)
 }
 
 /// Llama's attention: heads, key heads, channels and rotation.

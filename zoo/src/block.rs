@@ -1,7 +1,7 @@
 //! One layer: mix tokens, then work on each.
 
 use crate::tap::Scope;
-use crate::{Cache, Init, Mixer, RmsNorm, SwiGlu, Tap};
+use crate::{Cache, FeedForward, Init, Mixer, ModelConfig, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -11,16 +11,17 @@ pub struct Block<M: Mixer> {
     pub mixer_norm: RmsNorm,
     pub mixer: M,
     pub feed_forward_norm: RmsNorm,
-    pub feed_forward: SwiGlu,
+    pub feed_forward: FeedForward,
 }
 
 impl<M: Mixer> Block<M> {
-    pub fn new(mixer: M, d_model: usize, d_ff: usize, eps: f64, init: &mut Init) -> Self {
+    /// Block `layer` of the model, around its mixer.
+    pub fn new(mixer: M, config: &ModelConfig, layer: usize, init: &mut Init) -> Self {
         Self {
-            mixer_norm: RmsNorm::new(d_model, eps, init),
+            mixer_norm: config.norm(init),
             mixer,
-            feed_forward_norm: RmsNorm::new(d_model, eps, init),
-            feed_forward: SwiGlu::new(d_model, d_ff, init),
+            feed_forward_norm: config.norm(init),
+            feed_forward: FeedForward::new(config, layer, init),
         }
     }
 
@@ -37,7 +38,8 @@ impl<M: Mixer> Block<M> {
             }
         };
         let x = x + mixed;
-        let worked = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
+        let normed = self.feed_forward_norm.forward(x.clone());
+        let worked = self.feed_forward.forward(normed, &mut Scope::new(tap, "feed_forward"));
         tap.at("out", x + worked)
     }
 }

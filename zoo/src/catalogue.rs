@@ -28,7 +28,7 @@ const fn entry(
 pub const CATALOGUE: &[Entry] = &[
     entry("baseline", "softmax attention: MHA, GQA, MQA, QK-norm; RoPE, ALiBi or none; window, soft cap, sinks",
         "mixers/softmax.rs", "Vaswani et al. 2017", "Llama, Qwen3"),
-    entry("gated", "a sigmoid gate on every channel of the heads' outputs (G1)",
+    entry("gated", "a sigmoid gate on every channel of the heads' outputs (G1; by config any form in the paper's tables)",
         "mixers/gated.rs", "Qiu et al. 2025, arXiv 2505.06708", "gated Qwen3"),
     entry("gated-headwise", "the same with one gate a head",
         "mixers/gated.rs", "Qiu et al. 2025, arXiv 2505.06708", "gated Qwen3"),
@@ -70,6 +70,10 @@ pub const CATALOGUE: &[Entry] = &[
         "mixers/linear/gated_delta2.rs", "flash-linear-attention 2026", "–"),
     entry("hybrid", "three Gated DeltaNet to one gated attention",
         "presets.rs", "Qwen3-Next 2025", "–"),
+    entry("qwen3-next", "the same in full: zero-centred norms, partial RoPE, experts and a shared one, multi-token prediction",
+        "experts.rs", "Qwen3-Next 2025", "Qwen3-Next"),
+    entry("looped", "one block run over and over; injection of the input and adaptive halting as options",
+        "looped.rs", "Dehghani et al. 2018, arXiv 1807.03819", "–"),
 ];
 
 /// The names of the catalogue.

@@ -1,7 +1,7 @@
 //! What a model is made of, as JSON.
 
 use crate::error::{ZooError, positive, positive_number};
-use crate::{Decoder, MixerConfig};
+use crate::{Decoder, ExpertsConfig, Init, LoopConfig, MixerConfig, RmsNorm};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +22,26 @@ pub struct ModelConfig {
     pub tied: bool,
     #[serde(default = "eps")]
     pub norm_eps: f64,
+    /// Whether norms of the residual stream multiply by `1 + w`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_centred: bool,
     /// Standard deviation of initial weights.
     #[serde(default = "std")]
     pub init_std: f64,
     /// Whether projections into the residual stream start smaller by `1/√(2·layers)`.
     #[serde(default = "yes")]
     pub scaled_residuals: bool,
+    /// Experts in the feed-forward networks' place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsConfig>,
+    /// Blocks that run several times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looped: Option<LoopConfig>,
+    /// The mixer of a block that predicts the token after the next ([`MultiTokenPrediction`]).
+    ///
+    /// [`MultiTokenPrediction`]: crate::MultiTokenPrediction
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtp: Option<MixerConfig>,
 }
 
 fn yes() -> bool {
@@ -51,8 +65,12 @@ impl ModelConfig {
             pattern,
             tied: true,
             norm_eps: eps(),
+            zero_centred: false,
             init_std: std(),
             scaled_residuals: true,
+            experts: None,
+            looped: None,
+            mtp: None,
         }
     }
 
@@ -74,7 +92,7 @@ impl ModelConfig {
             let expected = "a list of at least one mixer".into();
             return Err(ZooError::Invalid { name: "pattern", value: "[]".into(), expected });
         }
-        self.pattern.iter().try_for_each(|mixer| mixer.validate(self.d_model))
+        self.pattern.iter().chain(&self.mtp).try_for_each(|mixer| mixer.validate(self.d_model))
     }
 
     /// All but the mixers.
@@ -84,7 +102,26 @@ impl ModelConfig {
         positive("d_ff", self.d_ff)?;
         positive("layers", self.layers)?;
         positive_number("norm_eps", self.norm_eps)?;
-        positive_number("init_std", self.init_std)
+        positive_number("init_std", self.init_std)?;
+        if let Some(experts) = &self.experts {
+            experts.validate()?;
+            if let Some(layer) = experts.dense.iter().find(|layer| **layer >= self.layers) {
+                let expected = format!("blocks 0 to {}", self.layers - 1);
+                return Err(ZooError::Invalid { name: "experts.dense", value: layer.to_string(), expected });
+            }
+        }
+        self.looped.as_ref().map_or(Ok(()), |looped| looped.validate(self.layers))
+    }
+
+    /// A norm of the residual stream.
+    pub(crate) fn norm(&self, init: &mut Init) -> RmsNorm {
+        let new = if self.zero_centred { RmsNorm::zero_centred } else { RmsNorm::new };
+        new(self.d_model, self.norm_eps, init)
+    }
+
+    /// The experts of block `layer`, where it has some.
+    pub fn experts_of(&self, layer: usize) -> Option<&ExpertsConfig> {
+        self.experts.as_ref().filter(|experts| !experts.dense.contains(&layer))
     }
 
     /// The mixer of block `layer`.
@@ -95,31 +132,51 @@ impl ModelConfig {
     /// The model, its weights drawn from `seed`.
     pub fn init(&self, seed: u64, device: &Device) -> Result<Decoder, ZooError> {
         self.validate()?;
-        Decoder::with_mixers(self, seed, device, |layer, init| self.mixer(layer).init(self.d_model, layer, init))
+        let mixer = |layer| if layer == self.layers { self.mtp.as_ref() } else { None }.unwrap_or(self.mixer(layer));
+        Decoder::with_mixers(self, seed, device, |layer, init| mixer(layer).init(self.d_model, layer, init))
     }
 
     /// How many parameters the model has.
     pub fn parameters(&self) -> usize {
-        let mixers: usize = (0..self.layers).map(|l| self.mixer(l).parameters(self.d_model)).sum();
-        mixers + self.parameters_beside_mixers()
+        let mixers = (0..self.layers).map(|layer| self.mixer(layer)).chain(&self.mtp);
+        mixers.map(|mixer| mixer.parameters(self.d_model)).sum::<usize>() + self.parameters_beside_mixers()
     }
 
     /// Parameters of everything but the mixers.
     pub fn parameters_beside_mixers(&self) -> usize {
         let embeddings = self.vocab_size * self.d_model * if self.tied { 1 } else { 2 };
-        let block = 2 * self.d_model + 3 * self.d_model * self.d_ff;
-        embeddings + self.layers * block + self.d_model
+        let network = |layer| match self.experts_of(layer) {
+            Some(experts) => experts.parameters(self.d_model),
+            None => 3 * self.d_model * self.d_ff,
+        };
+        let block = |layer| 2 * self.d_model + network(layer);
+        let mtp = self.mtp.as_ref().map_or(0, |_| block(self.layers) + 2 * self.d_model.pow(2) + 3 * self.d_model);
+        let looped = self.looped.as_ref().map_or(0, |looped| looped.parameters(self.d_model));
+        embeddings + (0..self.layers).map(block).sum::<usize>() + self.d_model + mtp + looped
+    }
+
+    /// The same model with feed-forward networks of width `d_ff`: the dense ones, and the shared expert
+    /// where all blocks have experts.
+    fn with_width(&self, d_ff: usize) -> Self {
+        let mut config = Self { d_ff, ..self.clone() };
+        if (0..self.layers).all(|layer| self.experts_of(layer).is_some())
+            && let Some(shared) = config.experts.as_mut().and_then(|experts| experts.shared.as_mut())
+        {
+            *shared = d_ff;
+        }
+        config
     }
 
     /// The same model with the feed-forward width that brings it closest to `parameters`.
     ///
     /// # Errors
-    /// When the mixers alone are too large, or the width's steps miss the target by over 1 %.
+    /// When the mixers alone are too large, the width's steps miss the target by over 1 %, or all blocks
+    /// have experts and none of them is shared.
     pub fn with_parameters(&self, parameters: usize) -> Result<Self, ZooError> {
-        let step = 3 * self.d_model * self.layers;
-        let fixed = self.parameters() - step * self.d_ff;
-        let d_ff = (parameters.saturating_sub(fixed) as f64 / step as f64).round() as usize;
-        let matched = Self { d_ff, ..self.clone() };
+        let [fixed, step] = [0, 1].map(|d_ff| self.with_width(d_ff).parameters());
+        let step = step - fixed;
+        let d_ff = (parameters.saturating_sub(fixed) as f64 / step.max(1) as f64).round() as usize;
+        let matched = self.with_width(d_ff);
         let got = if d_ff == 0 { fixed } else { matched.parameters() };
         if d_ff == 0 || got.abs_diff(parameters) * 100 > parameters {
             return Err(ZooError::Invalid {

@@ -1,7 +1,7 @@
 //! A stack of blocks between an embedding and an output matrix.
 
 use crate::tap::{Scope, Silent};
-use crate::{AnyMixer, Block, Cache, Init, Mixer, ModelConfig, RmsNorm, Tap, ZooError};
+use crate::{AnyMixer, Block, Cache, Init, Looped, Mixer, ModelConfig, MultiTokenPrediction, RmsNorm, Tap, ZooError};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -14,10 +14,13 @@ pub struct Decoder<M: Mixer = AnyMixer> {
     pub norm: RmsNorm,
     /// `[vocab_size, d_model]`; the embedding when absent.
     pub head: Option<Param<Tensor<2>>>,
+    pub looped: Option<Looped>,
+    pub mtp: Option<MultiTokenPrediction<M>>,
 }
 
 impl<M: Mixer> Decoder<M> {
-    /// A decoder whose mixers `mixer(layer, init)` makes. `config.pattern` is not looked at.
+    /// A decoder whose mixers `mixer(layer, init)` makes, that of the prediction head (`config.mtp`) as
+    /// layer `config.layers`. Which mixers the configuration names is not looked at.
     pub fn with_mixers(
         config: &ModelConfig,
         seed: u64,
@@ -33,11 +36,16 @@ impl<M: Mixer> Decoder<M> {
             blocks: (0..config.layers)
                 .map(|layer| {
                     let mixer = mixer(layer, init);
-                    Block::new(mixer, config.d_model, config.d_ff, config.norm_eps, init)
+                    Block::new(mixer, config, layer, init)
                 })
                 .collect(),
-            norm: RmsNorm::new(config.d_model, config.norm_eps, init),
+            norm: config.norm(init),
             head: (!config.tied).then(|| init.weight([config.vocab_size, config.d_model])),
+            looped: config.looped.as_ref().map(|looped| looped.init(config.layers, config.d_model, init)),
+            mtp: config.mtp.as_ref().map(|_| {
+                let mixer = mixer(config.layers, init);
+                MultiTokenPrediction::new(mixer, config, init)
+            }),
         })
     }
 
@@ -72,34 +80,79 @@ impl<M: Mixer> Decoder<M> {
 
     /// The same while `tap` watches or patches.
     pub fn forward_with(&self, ids: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
-        self.run(ids, None, tap)
+        let hidden = self.hidden(ids, None, tap);
+        tap.at("logits", self.logits(hidden))
     }
 
-    /// An empty cache.
+    /// The same, and what the prediction head makes of it: logits `[batch, time − 1, vocab_size]`,
+    /// row `t` for token `t + 2`. None where there is no such head, or no token after the first.
+    pub fn forward_ahead(&self, ids: Tensor<2, Int>, tap: &mut dyn Tap) -> (Tensor<3>, Option<Tensor<3>>) {
+        let hidden = self.hidden(ids.clone(), None, tap);
+        let ahead = self.mtp.as_ref().filter(|_| ids.dims()[1] > 1).map(|mtp| {
+            let known = ids.dims()[1] - 1;
+            let next = self.embed(ids.narrow(1, 1, known));
+            let ahead = mtp.forward(hidden.clone().narrow(1, 0, known), next, None, &mut Scope::new(tap, "mtp"));
+            self.logits(ahead)
+        });
+        (tap.at("logits", self.logits(hidden)), ahead)
+    }
+
+    /// How many blocks run; looped ones count as often as they do.
+    pub fn depth(&self) -> usize {
+        let layers = self.blocks.len();
+        self.looped.as_ref().map_or(layers, |looped| looped.depth(layers))
+    }
+
+    /// An empty cache for every block that runs.
     pub fn cache(&self) -> Vec<Cache> {
-        vec![Cache::default(); self.blocks.len()]
+        vec![Cache::default(); self.depth()]
     }
 
     /// Logits `[batch, 1, vocab_size]` after one more token `[batch, 1]`.
     pub fn step(&self, ids: Tensor<2, Int>, cache: &mut [Cache], tap: &mut dyn Tap) -> Tensor<3> {
         assert_eq!(ids.dims()[1], 1, "a step takes one token per sequence, got {}", ids.dims()[1]);
-        assert_eq!(cache.len(), self.blocks.len(), "a cache per block, made by `cache()`");
-        self.run(ids, Some(cache), tap)
+        assert_eq!(cache.len(), self.depth(), "a cache per block, made by `cache()`");
+        let hidden = self.hidden(ids, Some(cache), tap);
+        tap.at("logits", self.logits(hidden))
     }
 
-    fn run(&self, ids: Tensor<2, Int>, cache: Option<&mut [Cache]>, tap: &mut dyn Tap) -> Tensor<3> {
+    /// The residual stream after its last norm, `[batch, time, d_model]`.
+    pub(crate) fn hidden(&self, ids: Tensor<2, Int>, cache: Option<&mut [Cache]>, tap: &mut dyn Tap) -> Tensor<3> {
+        let mut x = tap.at("embedding", self.embed(ids));
+        let mut caches = cache.map(|caches| caches.iter_mut());
+        let mut depth = 0;
+        let mut run = |blocks: &[Block<M>], mut x: Tensor<3>, tap: &mut dyn Tap| {
+            for block in blocks {
+                let mut scope = Scope::new(tap, format!("blocks.{depth}"));
+                x = block.forward(x, caches.as_mut().and_then(Iterator::next), &mut scope);
+                depth += 1;
+            }
+            x
+        };
+        x = match &self.looped {
+            None => run(&self.blocks, x, tap),
+            Some(looped) => {
+                x = run(&self.blocks[..looped.first], x, tap);
+                let group = &self.blocks[looped.first..=looped.last];
+                x = looped.run(x, tap, |x, tap| run(group, x, tap));
+                run(&self.blocks[looped.last + 1..], x, tap)
+            }
+        };
+        self.norm.forward(x)
+    }
+
+    /// `[batch, time]` → `[batch, time, d_model]`.
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, time] = ids.dims();
         let [_, d_model] = self.embedding.dims();
-        let embedded = self.embedding.val().select(0, ids.reshape([batch * time]));
-        let mut x = tap.at("embedding", embedded.reshape([batch, time, d_model]));
-        let mut caches = cache.map(|c| c.iter_mut());
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let mut scope = Scope::new(tap, format!("blocks.{layer}"));
-            x = block.forward(x, caches.as_mut().and_then(Iterator::next), &mut scope);
-        }
+        self.embedding.val().select(0, ids.reshape([batch * time])).reshape([batch, time, d_model])
+    }
+
+    /// `[batch, time, d_model]` → `[batch, time, vocab_size]`.
+    pub(crate) fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, time, d_model] = hidden.dims();
         let matrix = self.head.as_ref().unwrap_or(&self.embedding).val();
-        let x = self.norm.forward(x).reshape([batch * time, d_model]);
-        let logits = x.matmul(matrix.transpose()).reshape([batch, time, self.vocab_size()]);
-        tap.at("logits", logits)
+        let logits = hidden.reshape([batch * time, d_model]).matmul(matrix.transpose());
+        logits.reshape([batch, time, self.vocab_size()])
     }
 }

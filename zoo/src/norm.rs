@@ -5,21 +5,32 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 /// `y = x / √(mean(x²) + ε) · w`, over the last axis; `w` starts at 1.
+///
+/// Zero-centred (Gemma, Qwen3-Next), it multiplies by `1 + w` and `w` starts at 0: the same function,
+/// but weight decay pulls the factor to 1 instead of to 0.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
     pub weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
+    #[module(skip)]
+    zero_centred: bool,
 }
 
 impl RmsNorm {
     pub fn new(size: usize, eps: f64, init: &mut Init) -> Self {
-        Self { weight: init.constant([size], 1.0), eps }
+        Self { weight: init.constant([size], 1.0), eps, zero_centred: false }
+    }
+
+    pub fn zero_centred(size: usize, eps: f64, init: &mut Init) -> Self {
+        Self { weight: init.constant([size], 0.0), eps, zero_centred: true }
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let scale = (x.clone().square().mean_dim(D - 1) + self.eps).sqrt().recip();
-        x * scale * self.weight.val().unsqueeze()
+        let weight = self.weight.val();
+        let weight = if self.zero_centred { weight + 1.0 } else { weight };
+        x * scale * weight.unsqueeze()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Variants and sizes by name.
 
 use crate::{
-    DeltaNetConfig, DifferentialConfig, DifferentialVersion, ForgettingConfig, Gate, GatedConfig, GatedDelta2Config,
-    GatedDeltaConfig, GlaConfig, KdaConfig, LatentConfig, LightningConfig, LinearAttentionConfig, Mamba2Config,
-    MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, NsaConfig, RetNetConfig, SoftmaxConfig,
-    ZooError,
+    DeltaNetConfig, DifferentialConfig, DifferentialVersion, ExpertsConfig, ForgettingConfig, Gate, GatedConfig,
+    GatedDelta2Config, GatedDeltaConfig, GlaConfig, KdaConfig, LatentConfig, LightningConfig, LinearAttentionConfig,
+    LoopConfig, Mamba2Config, MixerConfig, MobaConfig, ModelConfig, MultiTokenConfig, NexusConfig, NsaConfig, Position,
+    RetNetConfig, SoftmaxConfig, ZooError,
 };
 
 pub use crate::catalogue::VARIANTS;
@@ -27,11 +27,27 @@ pub fn preset(variant: &str, size: &str) -> Result<ModelConfig, ZooError> {
     let Some(&(_, d_model, layers, heads)) = SIZES.iter().find(|(name, ..)| *name == size) else {
         return Err(ZooError::Unknown { what: "size", name: size.into(), valid: sizes().map(String::from).collect() });
     };
-    let pattern = pattern(variant, heads)?;
     // 8/3 · d_model to a multiple of 8, the usual width of SwiGLU.
     let d_ff = (8 * d_model / 3).div_ceil(8) * 8;
     let baseline = ModelConfig::new(d_model, d_ff, layers, vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))]);
-    ModelConfig { pattern, ..baseline.clone() }.with_parameters(baseline.parameters())
+    self::variant(variant, heads, baseline.clone())?.with_parameters(baseline.parameters())
+}
+
+/// `base` with the mixers of a variant whose baseline has `heads` heads, and with what else it is
+/// made of.
+pub fn variant(name: &str, heads: usize, base: ModelConfig) -> Result<ModelConfig, ZooError> {
+    let base = ModelConfig { pattern: pattern(name, heads)?, ..base };
+    Ok(match name {
+        // The depth stays, the weights are those of one block.
+        "looped" => ModelConfig { layers: 1, looped: Some(LoopConfig::new(base.layers)), ..base },
+        "qwen3-next" => {
+            // Narrow experts leave room for the block that predicts ahead.
+            let experts = ExpertsConfig::new(4, base.d_model.div_ceil(8));
+            let mtp = base.pattern.last().cloned();
+            ModelConfig { zero_centred: true, tied: false, experts: Some(experts), mtp, ..base }
+        }
+        _ => base,
+    })
 }
 
 /// The layer pattern of a variant whose baseline has `heads` heads.
@@ -39,7 +55,7 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
     let gated = |gate| MixerConfig::Gated(GatedConfig { gate, ..GatedConfig::new(heads) });
     let delta = MixerConfig::GatedDelta(GatedDeltaConfig::new(heads));
     Ok(match variant {
-        "baseline" => vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))],
+        "baseline" | "looped" => vec![MixerConfig::Softmax(SoftmaxConfig::new(heads))],
         "gated" => vec![gated(Gate::Elementwise)],
         "gated-headwise" => vec![gated(Gate::Headwise)],
         // Half the heads, each with two patterns: the paper's rule at equal head_dim.
@@ -58,6 +74,12 @@ pub fn pattern(variant: &str, heads: usize) -> Result<Vec<MixerConfig>, ZooError
         "kda" => vec![MixerConfig::Kda(KdaConfig::new(heads))],
         "gated-delta-2" => vec![MixerConfig::GatedDelta2(GatedDelta2Config::new(heads))],
         "hybrid" => vec![delta.clone(), delta.clone(), delta, gated(Gate::Elementwise)],
+        "qwen3-next" => {
+            let mut full = GatedConfig::new(heads);
+            full.attention.zero_centred = true;
+            full.attention.position = Position::partial_rope(10_000.0, 0.25);
+            vec![delta.clone(), delta.clone(), delta, MixerConfig::Gated(full)]
+        }
         "forgetting" => vec![MixerConfig::Forgetting(ForgettingConfig::new(heads))],
         "talking-heads" => vec![MixerConfig::MultiToken(MultiTokenConfig::talking_heads(heads))],
         "multi-token" => vec![MixerConfig::MultiToken(MultiTokenConfig::new(heads))],

@@ -32,7 +32,12 @@ pub const NAMES: &[(&str, &str)] = &[
         "[batch, heads (MoBA) or kv_heads (NSA), time, complete blocks]: ones at chosen earlier blocks",
     ),
     ("blocks.N.mixer.branches", "[batch, time, heads, 3]: NSA's gates of the compressed, selected and window branch"),
-    ("blocks.N.mixer.gate", "[batch, time, heads, head_dim or 1]: output gate, after its activation"),
+    (
+        "blocks.N.mixer.gate",
+        "[batch, time, heads, head_dim or 1]: gate, after its activation; kv_heads on keys and values, one head of \
+         d_model channels on the mixer's output, one head where heads share it, [1, 1, heads, head_dim] where no token \
+         changes it",
+    ),
     ("blocks.N.mixer.forget", "[batch, heads, time]: forgetting attention's gate, in (0, 1)"),
     ("blocks.N.mixer.lambda", "[1] (DIFF V1) or [batch, time, heads] (V2): weight of the second softmax"),
     ("blocks.N.mixer.beta", "[batch, heads, time]: write strength of the delta rule"),
@@ -45,7 +50,14 @@ pub const NAMES: &[(&str, &str)] = &[
     ("blocks.N.mixer.write", "[batch, heads, time, value_dim]: how much of a value is written (GDN-2)"),
     ("blocks.N.mixer.state", "[batch, heads, key_dim, value_dim]: state after the last token"),
     ("blocks.N.mixer.out", "[batch, time, d_model]: what the mixer adds to the residual stream"),
-    ("blocks.N.out", "[batch, time, d_model]: the residual stream after the block"),
+    ("blocks.N.feed_forward.router", "[batch, time, experts]: every expert's share, before the choice"),
+    (
+        "blocks.N.out",
+        "[batch, time, d_model]: the residual stream after the block; looped blocks count as often as they run",
+    ),
+    ("halting", "[batch, time, loops]: weight of every loop's state, in looped models that halt"),
+    ("ponder", "[batch, time]: loops run by the token, and its last weight"),
+    ("mtp.X", "what a block offers as `blocks.N.X`, for the block that predicts the token after the next"),
     ("logits", "[batch, time, vocab_size]"),
     ("hops.N.pattern", "[batch, memory]: weights of a memory network's sentences, the newest first"),
     ("hops.N.out", "[batch, d_model]: the query of a memory network after the hop"),

@@ -51,7 +51,7 @@ impl Row for Activation {
 /// A token outside the vocabulary.
 pub fn largest_activation<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<Activation>, LabError> {
     let mut places = vec!["embedding".to_string()];
-    places.extend((0..model.blocks.len()).map(|layer| format!("blocks.{layer}.out")));
+    places.extend((0..model.depth()).map(|layer| format!("blocks.{layer}.out")));
     let globs: Vec<&str> = places.iter().map(String::as_str).collect();
     let mut sizes: Vec<Vec<f32>> = vec![Vec::new(); places.len()];
     let mut largest = vec![(0f32, 0, 0); places.len()];

@@ -10,17 +10,18 @@ use zoo::{Decoder, Mixer};
 
 const BINS: usize = 40;
 
-/// The gate scores of one layer over all tokens, heads and channels.
+/// The gate scores of one layer over all tokens, heads and channels, wherever the gate stands. A score
+/// that heads share counts once, one that tokens share once a batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GateScores {
     pub layer: usize,
     pub mean: f64,
     pub minimum: f64,
     pub maximum: f64,
-    /// Share of scores of size below 0.1: closed gates.
+    /// Share of scores of size below 0.1: closed gates, or gates that add next to nothing.
     pub closed: f64,
     /// Edges of the histogram's bins, one more than there are bins: 0 to 1 for sigmoid gates,
-    /// minimum to maximum where scores leave that range (the SiLU gate of the delta rule).
+    /// minimum to maximum where scores leave that range (SiLU gates, bare projections).
     pub edges: Vec<f64>,
     pub counts: Vec<u64>,
 }

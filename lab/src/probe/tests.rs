@@ -5,15 +5,15 @@ use crate::Frame;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use datasets::{Needle, NeedleConfig};
-use zoo::{Init, ModelConfig, Tap};
+use zoo::{Init, ModelConfig, SoftmaxConfig, Tap};
 
 fn device() -> Device {
     Device::flex()
 }
 
 fn model(variant: &str) -> Decoder {
-    let config =
-        ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, zoo::presets::pattern(variant, 2).unwrap()) };
+    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, Vec::new()) };
+    let config = zoo::presets::variant(variant, 2, config).unwrap();
     config.init(3, &device()).unwrap()
 }
 
@@ -159,6 +159,26 @@ fn gates_of_zero_weight_are_half_open_and_land_in_one_bin() {
     for layer in &scores {
         assert_eq!((layer.mean, layer.closed, layer.counts[20]), (0.5, 0.0, 2 * 8 * 16));
         assert!(close(layer.bars().iter().map(|bar| bar.1).sum(), 1.0));
+    }
+}
+
+#[test]
+fn gates_of_every_kind_are_counted_one_by_one() {
+    let baseline = SoftmaxConfig { kv_heads: Some(1), ..SoftmaxConfig::new(2) };
+    for row in zoo::tables::gated_attention(&baseline, 16).unwrap() {
+        let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, vec![row.mixer]) };
+        let scores = gate_scores(&config.init(3, &device()).unwrap(), &[batch(2, 8)]).unwrap();
+        // 2 rows of 8 tokens; two heads, one key head, 8 channels each.
+        let expected = match row.name {
+            name if name.starts_with("G5") => Some(2 * 8 * 16),
+            "G1 input-independent" => Some(16),
+            name if name.ends_with("headwise") => Some(2 * 8 * if name.starts_with("G1") { 2 } else { 1 }),
+            "G1 head-shared" | "G2 head-shared" | "G2 elementwise" | "G3 elementwise" => Some(2 * 8 * 8),
+            name if name.starts_with('G') => Some(2 * 8 * 16),
+            _ => None,
+        };
+        let counted: Vec<u64> = scores.iter().map(|layer| layer.counts.iter().sum()).collect();
+        assert_eq!(counted, expected.map_or(vec![], |count| vec![count; 2]), "{}", row.name);
     }
 }
 

@@ -42,6 +42,15 @@ pub struct TrainConfig {
     /// The largest gradient norm over all parameters together; larger gradients are scaled to it.
     #[serde(default = "default::clip")]
     pub clip: f64,
+    /// Weight of the loss of the token after the next, for models that predict it.
+    #[serde(default = "default::mtp_weight")]
+    pub mtp_weight: f64,
+    /// Weight of the balance of the routers, for models with experts.
+    #[serde(default = "default::balance_weight")]
+    pub balance_weight: f64,
+    /// Weight of the mean number of loops, for looped models that halt.
+    #[serde(default = "default::ponder_weight")]
+    pub ponder_weight: f64,
     /// Steps between evaluations; the last step is always evaluated. 0: only the last.
     #[serde(default = "default::eval_every")]
     pub eval_every: usize,
@@ -85,6 +94,18 @@ mod default {
     pub fn clip() -> f64 {
         1.0
     }
+    /// DeepSeek-V3's, at first.
+    pub fn mtp_weight() -> f64 {
+        0.3
+    }
+    /// Qwen3-Next's.
+    pub fn balance_weight() -> f64 {
+        0.001
+    }
+    /// That of the universal transformer's published code.
+    pub fn ponder_weight() -> f64 {
+        0.01
+    }
     pub fn eval_every() -> usize {
         50
     }
@@ -109,6 +130,9 @@ impl TrainConfig {
             weight_decay: default::weight_decay(),
             betas: default::betas(),
             clip: default::clip(),
+            mtp_weight: default::mtp_weight(),
+            balance_weight: default::balance_weight(),
+            ponder_weight: default::ponder_weight(),
             eval_every: default::eval_every(),
             eval_batches: default::eval_batches(),
             checkpoint_every: 0,
@@ -161,8 +185,16 @@ impl TrainConfig {
                 &format!("0 to learning_rate = {}", self.learning_rate),
             );
         }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return invalid("weight_decay", self.weight_decay, "0 or a positive number");
+        let weights = [
+            ("weight_decay", self.weight_decay),
+            ("mtp_weight", self.mtp_weight),
+            ("balance_weight", self.balance_weight),
+            ("ponder_weight", self.ponder_weight),
+        ];
+        for (name, value) in weights {
+            if !(value >= 0.0 && value.is_finite()) {
+                return invalid(name, value, "0 or a positive number");
+            }
         }
         for beta in self.betas {
             if !(0.0..1.0).contains(&beta) {

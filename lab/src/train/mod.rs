@@ -11,6 +11,7 @@ mod evaluate;
 mod files;
 mod history;
 mod loss;
+mod objective;
 mod optimizer;
 mod progress;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use files::{checkpoints, run_config};
 pub use history::{History, HistoryRow, bits};
 pub use loss::cross_entropy;
+use objective::objective;
 pub use optimizer::{AdamW, gradient_squares};
 pub use trainer::{Run, Trainer};
 

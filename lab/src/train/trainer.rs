@@ -5,7 +5,7 @@ use super::files::RunFiles;
 use super::history::bits;
 use super::progress::Progress;
 use super::{
-    AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, cross_entropy, gradient_squares, run_config,
+    AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, gradient_squares, objective, run_config,
 };
 use crate::LabError;
 use burn::module::Module;
@@ -179,25 +179,24 @@ impl<M: Mixer> Trainer<M> {
         let TrainConfig { seed, batch, time, clip, .. } = self.config;
         let data = self.dataset.train(seed, step, batch, time);
         let model = self.model();
-        let ids = model.tokens(&data.ids, [data.batch, data.time])?;
-        let targets = model.tokens(&data.targets, [data.batch, data.time])?;
-        let loss = cross_entropy(model.forward(ids), targets, &data.mask);
-        let mut gradients = GradientsParams::from_grads(loss.backward(), model);
+        let (loss, whole) = objective(model, &self.config, &data)?;
+        let mut gradients = GradientsParams::from_grads(whole.backward(), model);
         let (names, squares, untrained) = gradient_squares(model, &gradients);
         let squares = squares.expect("a decoder's embedding has a gradient");
 
-        let read = Transaction::default().register(loss.inner()).register(squares).execute();
+        let read = Transaction::default().register(loss.inner()).register(whole.inner()).register(squares).execute();
         let mut read = read.into_iter().map(|data| data.iter::<f64>().collect::<Vec<_>>());
-        let (loss, squares) = (read.next().expect("the loss")[0], read.next().expect("the squares"));
+        let [loss, whole] = [(); 2].map(|()| read.next().expect("a loss")[0]);
+        let squares = read.next().expect("the squares");
         let gradient_norm = squares.iter().sum::<f64>().sqrt();
-        if !loss.is_finite() || !gradient_norm.is_finite() {
+        if !whole.is_finite() || !gradient_norm.is_finite() {
             let bad = |(name, square): (&String, &f64)| (!square.is_finite()).then(|| name.clone());
             let weights = zoo::checkpoint::tensors(model).into_iter();
             let broken = weights.filter(|(_, data)| data.iter::<f64>().any(|x| !x.is_finite()));
             return Err(LabError::NotFinite {
                 run: self.config.name.clone(),
                 step: step + 1,
-                loss,
+                loss: whole,
                 gradient_norm,
                 last_loss: self.history.rows.last().map(|row| row.train_loss),
                 weights: broken.map(|(name, _)| name).collect(),

@@ -14,7 +14,7 @@ mod softmax;
 
 pub use differential::{Differential, DifferentialConfig, DifferentialVersion, Lambda, LayerLambda, lambda_init};
 pub use forgetting::{Forgetting, ForgettingConfig};
-pub use gated::{Gate, Gated, GatedConfig};
+pub use gated::{Gate, GateActivation, GateCombine, GatePosition, Gated, GatedConfig};
 pub use latent::{Latent, LatentConfig};
 pub use linear::*;
 pub use moba::{Moba, MobaConfig};

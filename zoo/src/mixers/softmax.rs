@@ -41,6 +41,9 @@ pub struct SoftmaxConfig {
     /// ε of that norm.
     #[serde(default = "eps")]
     pub norm_eps: f64,
+    /// Whether that norm multiplies by `1 + w`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_centred: bool,
     #[serde(default)]
     pub position: Position,
     /// How many keys a query sees, its own included; all when absent.
@@ -71,6 +74,7 @@ impl SoftmaxConfig {
             head_dim: None,
             qk_norm: true,
             norm_eps: eps(),
+            zero_centred: false,
             position: Position::default(),
             window: None,
             softcap: None,
@@ -108,14 +112,15 @@ impl SoftmaxConfig {
 
     pub fn init(&self, d_model: usize, init: &mut Init) -> Softmax {
         let (d, heads, kv_heads) = (self.head_dim(d_model), self.heads, self.kv_heads());
+        let norm = if self.zero_centred { RmsNorm::zero_centred } else { RmsNorm::new };
         let biased = |linear: Linear, init: &mut Init| if self.bias { linear.biased(init) } else { linear };
         Softmax {
             q_proj: biased(Linear::new(d_model, heads * d, init), init),
             k_proj: biased(Linear::new(d_model, kv_heads * d, init), init),
             v_proj: biased(Linear::new(d_model, kv_heads * d, init), init),
             o_proj: biased(Linear::residual(heads * d, d_model, init), init),
-            q_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
-            k_norm: self.qk_norm.then(|| RmsNorm::new(d, self.norm_eps, init)),
+            q_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
+            k_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
             sink: self.sink.and_then(|sink| sink.init(&self.sink_shape(d_model), init)),
             config: self.clone(),
         }
@@ -145,14 +150,23 @@ pub struct Softmax {
 }
 
 impl Softmax {
-    /// Queries `[batch, heads, time, d]`, keys and values `[batch, kv_heads, time, d]`, normed and
-    /// rotated, of tokens the first of which stands at position `start`.
-    pub(crate) fn project(&self, x: Tensor<3>, start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        let SoftmaxConfig { heads, position, .. } = self.config;
-        let kv_heads = self.config.kv_heads();
+    /// Queries `[batch, heads, time, d]`, keys and values `[batch, kv_heads, time, d]`, normed and not
+    /// yet rotated.
+    pub(crate) fn inputs(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
+        let (heads, kv_heads) = (self.config.heads, self.config.kv_heads());
         let q = normed(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
         let k = normed(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
         let v = split_heads(self.v_proj.forward(x), kv_heads);
+        [q, k, v]
+    }
+
+    /// The same, rotated, of tokens the first of which stands at position `start`.
+    pub(crate) fn project(&self, x: Tensor<3>, start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        self.rotated(self.inputs(x), start, tap)
+    }
+
+    fn rotated(&self, [q, k, v]: [Tensor<4>; 3], start: usize, tap: &mut dyn Tap) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let position = self.config.position;
         let q = tap.at("q", position.rotate(q, start));
         let k = tap.at("k", position.rotate(k, start));
         let v = tap.at("v", v);
@@ -174,9 +188,21 @@ impl Softmax {
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
+        self.attend_from(self.inputs(x), more, cache, tap)
+    }
+
+    /// The same from [`inputs`](Self::inputs) that may have been changed; keys and values are cached
+    /// as they come.
+    pub(crate) fn attend_from(
+        &self,
+        inputs: [Tensor<4>; 3],
+        more: impl FnOnce(&Tensor<4>, &Tensor<4>, &mut dyn Tap) -> Option<Tensor<4>>,
+        cache: Option<&mut Cache>,
+        tap: &mut dyn Tap,
+    ) -> Tensor<4> {
         let SoftmaxConfig { heads, position, window, softcap, sink, .. } = self.config;
         let start = cache.as_ref().map_or(0, |c| c.position());
-        let (q, mut k, mut v) = self.project(x, start, tap);
+        let (q, mut k, mut v) = self.rotated(inputs, start, tap);
         if let Some(cache) = cache {
             // What no later query will see is not kept.
             k = cache.append_last("k", k, 2, window);

@@ -6,19 +6,19 @@
 //! | `qwen3` | the same with QK-norm | Qwen3 |
 //! | `qwen3` with an output-gate flag | [`Gated`](crate::Gated) | `QwQZh/gated_attention` |
 //! | `diffllama` | [`Differential`](crate::Differential) V1 | DiffLlama |
+//! | `qwen3_next` | [`GatedDelta`](crate::GatedDelta) and [`Gated`](crate::Gated), experts, prediction head | Qwen3-Next |
 //!
 //! Nothing is skipped in silence: an option that would change the result and is not known here, a
 //! missing or unknown tensor and a wrong shape are one error that lists them all.
 
-mod config;
 mod families;
-mod rows;
-mod save;
+mod fields;
+mod layout;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
 use burn::tensor::{Device, TensorData};
-use config::HfConfig;
+use families::Family;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -29,20 +29,29 @@ use std::path::Path;
 /// # Errors
 /// Names the file and everything that is wrong with it.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
-    let hf = config(dir)?;
-    let model_config = hf.model_config();
-    model_config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
-    let mut ours = families::rename(&hf, read(dir)?).map_err(|e| problem(dir, e))?;
-    ours.extend(families::implied(&hf));
-    check(&model_config, &ours).map_err(|e| problem(dir, e))?;
-    let model = checkpoint::apply(model_config.init(0, device)?, &ours, dir)?;
-    Ok((model_config, model))
+    let theirs = read(dir)?;
+    let (family, config) = config(dir, &theirs)?;
+    config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
+    check(&config, &theirs).map_err(|e| problem(dir, e))?;
+    let model = config.init(0, device)?;
+    let mut ours = ours(family, &config, &model, theirs).map_err(|e| problem(dir, e))?;
+    ours.extend(family.implied(&config));
+    let model = checkpoint::apply(model, &ours, dir)?;
+    Ok((config, model))
 }
 
 /// What must hold before a model is made: a few lines of JSON must not ask for more memory than the
 /// file's tensors take, and weights are finite numbers.
 fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
     let held: usize = tensors.values().map(|data| data.num_elements()).sum();
+    // Every block has tensors of its own, and every expert in it.
+    let networks = config.layers * config.experts.as_ref().map_or(1, |experts| experts.experts);
+    if networks > tensors.len() * 2 {
+        return Err(format!(
+            "config.json describes {networks} feed-forward networks, there are {} tensors",
+            tensors.len()
+        ));
+    }
     let described = config.parameters();
     if described / 2 > held {
         return Err(format!("config.json describes {described} parameters, the tensors hold {held}"));
@@ -62,11 +71,13 @@ fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
 /// # Errors
 /// What no class of Hugging Face computes; a file that cannot be written, with its name.
 pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
-    let json = save::config(config).map_err(|e| problem(dir, e))?;
-    let tensors = save::tensors(config, &checkpoint::tensors(model)).map_err(|e| problem(dir, e))?;
+    let (family, json) = families::write(config).map_err(|e| problem(dir, e))?;
+    let mut ours = checkpoint::tensors(model);
+    family.fold(config, &mut ours);
+    let theirs = layout::to_theirs(&family.places(config), &ours);
     std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    checkpoint::write(&dir.join("model.safetensors"), &tensors, metadata)?;
+    checkpoint::write(&dir.join("model.safetensors"), &theirs, metadata)?;
     checkpoint::write_atomically(&dir.join("config.json"), format!("{json:#}\n").as_bytes())
 }
 
@@ -76,13 +87,26 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
 /// # Errors
 /// As [`load`].
 pub fn translate(dir: &Path, tensors: Tensors) -> Result<Tensors, ZooError> {
-    families::rename(&config(dir)?, tensors).map_err(|e| problem(dir, e))
+    let (family, config) = config(dir, &tensors)?;
+    ours(family, &config, &config.init(0, &Device::flex())?, tensors).map_err(|e| problem(dir, e))
 }
 
-fn config(dir: &Path) -> Result<HfConfig, ZooError> {
+fn config(dir: &Path, tensors: &Tensors) -> Result<(&'static Family, ModelConfig), ZooError> {
     let path = dir.join("config.json");
     let json = std::fs::read_to_string(&path).map_err(|e| problem(&path, e.to_string()))?;
-    HfConfig::parse(&json).map_err(|e| problem(&path, e))
+    families::read(&json, tensors).map_err(|e| problem(&path, e))
+}
+
+/// Their tensors under our names.
+fn ours(family: &Family, config: &ModelConfig, model: &Decoder, mut theirs: Tensors) -> Result<Tensors, String> {
+    // Buffers that old files carry and every implementation computes.
+    theirs.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+    if config.tied {
+        theirs.remove("lm_head.weight");
+    }
+    let shape = |(name, data): (String, TensorData)| (name, data.shape().to_vec());
+    let shapes = checkpoint::tensors(model).into_iter().map(shape).collect();
+    layout::to_ours(&family.places(config), theirs, &shapes)
 }
 
 /// Whether a directory's `config.json` is one of Hugging Face's.

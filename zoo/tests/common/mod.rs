@@ -5,6 +5,7 @@ pub mod compare;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use std::path::Path;
 use zoo::checkpoint::{Place, Tensors};
 use zoo::*;
 
@@ -22,7 +23,11 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         position,
         ..SoftmaxConfig::new(4)
     };
-    let gated = |gate, kv_heads| GatedConfig { gate, attention: softmax(kv_heads, true, rope(0.5)) };
+    let gated = |kv_heads, change: &dyn Fn(&mut GatedConfig)| {
+        let mut config = GatedConfig::of(softmax(kv_heads, true, rope(0.5)));
+        change(&mut config);
+        MixerConfig::Gated(config)
+    };
     let differential = |version, heads, kv_heads| DifferentialConfig {
         kv_heads: Some(kv_heads),
         head_dim: Some(6),
@@ -51,6 +56,10 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
     let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5, truncate: true };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
+    use Gate::Headwise;
+    use GateActivation::{Identity, NonSparseSigmoid, Silu};
+    use GateCombine::Add;
+    use GatePosition::{Dense, Key, Query, Value};
     vec![
         ("multi-head", MixerConfig::Softmax(softmax(4, true, rope(1.0)))),
         ("grouped-query", MixerConfig::Softmax(softmax(2, true, rope(0.5)))),
@@ -66,8 +75,21 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("sigmoid", with(&|c| c.sink = Some(Sink::Sigmoid {}))),
         ("biased first token", with(&|c| c.sink = Some(Sink::FirstToken { bias: 2.0 }))),
         ("biased first token, window", with(&|c| (c.sink, c.window) = (Some(Sink::FirstToken { bias: 2.0 }), Some(4)))),
-        ("gated elementwise", MixerConfig::Gated(gated(Gate::Elementwise, 4))),
-        ("gated headwise, grouped", MixerConfig::Gated(gated(Gate::Headwise, 2))),
+        ("gated elementwise", gated(4, &|_| ())),
+        ("gated headwise, grouped", gated(2, &|c| c.gate = Headwise)),
+        ("gated, shared, never closed", gated(4, &|c| (c.shared, c.activation) = (true, NonSparseSigmoid))),
+        ("gated headwise, a sum", gated(2, &|c| (c.gate, c.combine, c.activation) = (Headwise, Add, Identity))),
+        ("gated values, shared", gated(2, &|c| (c.position, c.shared) = (Value, true))),
+        ("gated values, headwise, SiLU", gated(2, &|c| (c.position, c.gate, c.activation) = (Value, Headwise, Silu))),
+        ("gated keys, a sum", gated(2, &|c| (c.position, c.combine, c.activation) = (Key, Add, Silu))),
+        ("gated keys, headwise", gated(2, &|c| (c.position, c.gate) = (Key, Headwise))),
+        ("gated queries", gated(2, &|c| c.position = Query)),
+        ("gated queries, headwise, shared", gated(4, &|c| (c.position, c.gate, c.shared) = (Query, Headwise, true))),
+        ("gated branch", gated(2, &|c| c.position = Dense)),
+        ("gated branch, a sum", gated(2, &|c| (c.position, c.combine) = (Dense, Add))),
+        ("gate without input", gated(2, &|c| c.gate = Gate::InputIndependent)),
+        ("normed heads", gated(2, &|c| c.gate = Gate::HeadNorm)),
+        ("SiLU of the heads", gated(2, &|c| c.gate = Gate::Silu)),
         ("differential V1", MixerConfig::Differential(differential(V1, 2, 2))),
         ("differential V1, grouped", MixerConfig::Differential(differential(V1, 4, 2))),
         ("differential V2", MixerConfig::Differential(differential(V2, 2, 2))),
@@ -226,8 +248,8 @@ pub fn build(config: &MixerConfig, device: &Device) -> AnyMixer {
     let mut init = Init::new(7, 0.3, 0.3, 2, device);
     let mixer = config.init(D_MODEL, 1, &mut init);
     match config {
-        // What starts as the identity would hide every mistake in it.
-        MixerConfig::MultiToken(_) => shaken(double(mixer)),
+        // What starts as the identity, or alike in all heads, would hide every mistake in it.
+        MixerConfig::MultiToken(_) | MixerConfig::Gated(_) => shaken(double(mixer)),
         _ => double(mixer),
     }
 }
@@ -288,6 +310,39 @@ pub fn gradients_by_name<M: Module>(module: &M, gradients: &Gradients) -> Tensor
     let mut visitor = Visitor { place: Place::default(), gradients, found: Tensors::new() };
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// Compares the gradient of every parameter with finite differences of `loss`.
+pub fn assert_gradients<M: Module>(name: &str, module: &M, gradients: &Gradients, loss: impl Fn(&M) -> f64) {
+    let values = checkpoint::tensors(module);
+    let gradients = gradients_by_name(module, gradients);
+    assert_eq!(gradients.len(), values.len(), "{name}: a parameter without gradient");
+    for (parameter, gradient) in &gradients {
+        assert_gradient(&format!("{name}: {parameter}"), &values[parameter], gradient, &|data| {
+            let mut moved = values.clone();
+            moved.insert(parameter.clone(), data);
+            loss(&checkpoint::apply(module.clone(), &moved, Path::new("perturbed")).unwrap())
+        });
+    }
+}
+
+/// Compares a gradient with finite differences of the loss `at` the values `data`: at its largest
+/// entry and two others.
+pub fn assert_gradient(what: &str, data: &TensorData, gradient: &TensorData, at: &dyn Fn(TensorData) -> f64) {
+    let gradient: Vec<f64> = gradient.clone().try_into_vec().unwrap();
+    let numbers: Vec<f64> = data.clone().try_into_vec().unwrap();
+    let largest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
+    for i in [largest, 0, gradient.len() / 2] {
+        let shifted = |by: f64| {
+            let mut moved = numbers.clone();
+            moved[i] += by;
+            at(TensorData::new(moved, data.shape().clone()))
+        };
+        const H: f64 = 1e-5;
+        let difference = (shifted(H) - shifted(-H)) / (2.0 * H);
+        let error = (difference - gradient[i]).abs() / (1e-3 + difference.abs());
+        assert!(error < 1e-5, "{what}[{i}] is {} but the finite difference {difference}", gradient[i]);
+    }
 }
 
 /// Reproducible numbers in (−1, 1).

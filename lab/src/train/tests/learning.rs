@@ -42,9 +42,9 @@ fn every_family_learns_to_recall_well_above_chance() {
 #[test]
 fn a_gradient_reaches_every_parameter_of_every_variant() {
     for variant in zoo::presets::VARIANTS {
-        let pattern = zoo::presets::pattern(variant, 2).unwrap();
         let config = small(variant, 2);
-        let config = TrainConfig { model: ModelConfig { layers: 2, pattern, ..config.model }, eval_every: 0, ..config };
+        let model = zoo::presets::variant(variant, 2, ModelConfig { layers: 2, ..config.model }).unwrap();
+        let config = TrainConfig { model, eval_every: 0, ..config };
         let mut trainer = trainer(&config);
         trainer.run().unwrap_or_else(|error| panic!("{variant}: {error}"));
         assert_eq!(trainer.untrained(), [""; 0], "{variant}");

@@ -1,0 +1,62 @@
+//! What a step minimises: the cross-entropy, and what some parts of a model ask for beside it.
+
+use super::{TrainConfig, cross_entropy};
+use burn::tensor::Tensor;
+use datasets::Batch;
+use zoo::{Decoder, Mixer, Tap, Value, ZooError, load_balance};
+
+/// The cross-entropy of the next token, and the whole objective, both `[1]`:
+///
+/// ```text
+/// L = CE + mtp_weight · CE of the token after the next + balance_weight · balance of the routers
+///        + ponder_weight · mean ponder
+/// ```
+/// with the terms for which the model has parts.
+pub(super) fn objective<M: Mixer>(
+    model: &Decoder<M>,
+    config: &TrainConfig,
+    data: &Batch,
+) -> Result<(Tensor<1>, Tensor<1>), ZooError> {
+    let [batch, time] = [data.batch, data.time];
+    let ids = model.tokens(&data.ids, [batch, time])?;
+    let targets = model.tokens(&data.targets, [batch, time])?;
+    let mut parts = Parts::default();
+    let (logits, ahead) = model.forward_ahead(ids, &mut parts);
+    let loss = cross_entropy(logits, targets.clone(), &data.mask);
+    let mut whole = loss.clone();
+    if let Some(ahead) = ahead {
+        // Row t predicts the target of t + 1.
+        let mask: Vec<f32> = data.mask.chunks(time).flat_map(|row| row[1..].to_vec()).collect();
+        if mask.iter().any(|&weight| weight != 0.0) {
+            whole = whole + cross_entropy(ahead, targets.narrow(1, 1, time - 1), &mask) * config.mtp_weight;
+        }
+    }
+    let per_token = config.model.experts.as_ref().map_or(1, |experts| experts.per_token);
+    if let Some(balance) = load_balance(&parts.routers, per_token) {
+        whole = whole + balance * config.balance_weight;
+    }
+    if let Some(ponder) = parts.ponder {
+        whole = whole + ponder.mean() * config.ponder_weight;
+    }
+    Ok((loss, whole))
+}
+
+/// Keeps, with their gradients, the values that the objective needs.
+#[derive(Default)]
+struct Parts {
+    routers: Vec<Tensor<3>>,
+    ponder: Option<Tensor<2>>,
+}
+
+impl Tap for Parts {
+    fn wants(&self, name: &str) -> bool {
+        name.ends_with(".router") || name == "ponder"
+    }
+    fn visit(&mut self, name: &str, value: Value) -> Value {
+        match name {
+            "ponder" => self.ponder = Some(value.clone().tensor()),
+            _ => self.routers.push(value.clone().tensor()),
+        }
+        value
+    }
+}

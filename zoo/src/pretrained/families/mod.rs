@@ -1,0 +1,250 @@
+//! The families of checkpoints: one file each.
+
+mod diffllama;
+mod llama;
+mod qwen3;
+mod qwen3_next;
+
+use super::fields::{Fields, rope_parameters};
+use super::layout::Place;
+use crate::checkpoint::Tensors;
+use crate::{Gate, GatedConfig, MixerConfig, ModelConfig, SoftmaxConfig};
+use serde_json::{Map, Value, json};
+
+/// How the models of a `model_type` are described and where their tensors are.
+pub(super) struct Family {
+    pub model_type: &'static str,
+    /// The class of Hugging Face, without `ForCausalLM`.
+    class: &'static str,
+    /// A configuration from the fields; none where something is wrong beyond use.
+    read: fn(&mut Fields) -> Option<ModelConfig>,
+    /// Whether the class computes the model, but for options that `write` refuses.
+    computes: fn(&ModelConfig) -> bool,
+    /// The fields of the family beside those of all.
+    write: fn(&ModelConfig) -> Result<Value, String>,
+    /// The tensors of a block's mixer, below the block and below `mixer`.
+    mixer: fn(&MixerConfig, usize) -> Vec<Place>,
+    /// What they compute without a tensor for it and we keep in one.
+    implied: fn(&ModelConfig) -> Tensors,
+    /// Brings our tensors to a form that theirs can express.
+    fold: fn(&ModelConfig, &mut Tensors),
+}
+
+const FAMILIES: [&Family; 4] = [&llama::LLAMA, &qwen3::QWEN3, &diffllama::DIFFLLAMA, &qwen3_next::QWEN3_NEXT];
+
+/// What a checkpoint holds, by its `config.json` and its tensors.
+///
+/// # Errors
+/// Every key that is missing, malformed or asks for what is not supported.
+pub(super) fn read(json: &str, tensors: &Tensors) -> Result<(&'static Family, ModelConfig), String> {
+    let fields: Map<String, Value> = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut reader = Fields { fields: &fields, tensors, problems: Vec::new() };
+    let model_type = reader.text("model_type").unwrap_or_default();
+    let Some(family) = FAMILIES.into_iter().find(|family| family.model_type == model_type) else {
+        return Err(format!("model_type is `{model_type}`; supported: {}", supported()));
+    };
+    match reader.text("hidden_act") {
+        None | Some("silu" | "swish") => {}
+        Some(other) => {
+            let problem = format!("hidden_act is `{other}`; supported: silu");
+            reader.problem(problem);
+        }
+    }
+    match (family.read)(&mut reader) {
+        Some(config) if reader.problems.is_empty() => Ok((family, config)),
+        _ => Err(reader.problems.join("; ")),
+    }
+}
+
+/// The family whose class computes a model, and its `config.json` for transformers 5.
+///
+/// # Errors
+/// What no class of Hugging Face computes.
+pub(super) fn write(config: &ModelConfig) -> Result<(&'static Family, Value), String> {
+    let Some(family) = FAMILIES.into_iter().find(|family| (family.computes)(config)) else {
+        let kind = |mixer| serde_json::to_value(mixer).map(|value| value["type"].to_string()).unwrap_or_default();
+        let kinds: Vec<String> = config.pattern.iter().map(kind).collect();
+        return Err(format!(
+            "no supported class of Hugging Face computes blocks of {}; supported: {} (differential attention as V1)",
+            kinds.join(", "),
+            supported()
+        ));
+    };
+    if config.looped.is_some() {
+        return Err("looped blocks are in none of the supported classes".into());
+    }
+    let mut fields = json!({
+        "model_type": family.model_type,
+        "architectures": [format!("{}ForCausalLM", family.class)],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.layers,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied,
+        "initializer_range": config.init_std,
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "use_cache": true,
+        "dtype": "float32",
+    });
+    let Value::Object(own) = (family.write)(config)? else { unreachable!("made by json!") };
+    fields.as_object_mut().expect("made by json!").extend(own);
+    Ok((family, fields))
+}
+
+fn supported() -> String {
+    FAMILIES.map(|family| family.model_type).join(", ")
+}
+
+impl Family {
+    /// Where every tensor of the model is.
+    pub fn places(&self, config: &ModelConfig) -> Vec<Place> {
+        let mut places = vec![
+            Place::same("model.embed_tokens.weight", "embedding"),
+            Place::same("model.norm.weight", "norm.weight"),
+        ];
+        if !config.tied {
+            places.push(Place::same("lm_head.weight", "head"));
+        }
+        for layer in 0..config.layers {
+            let block = self.block(config, layer, config.mixer(layer));
+            let below = |place: Place| place.below(&format!("model.layers.{layer}"), &format!("blocks.{layer}"));
+            places.extend(block.into_iter().map(below));
+        }
+        if let Some(mixer) = &config.mtp {
+            for (theirs, ours) in [
+                ("fc", "proj"),
+                ("pre_fc_norm_embedding", "embedding_norm"),
+                ("pre_fc_norm_hidden", "hidden_norm"),
+                ("norm", "norm"),
+            ] {
+                places.push(Place::same(format!("mtp.{theirs}.weight"), format!("mtp.{ours}.weight")));
+            }
+            let block = self.block(config, config.layers, mixer);
+            places.extend(block.into_iter().map(|place| place.below("mtp.layers.0", "mtp.block")));
+        }
+        places
+    }
+
+    fn block(&self, config: &ModelConfig, layer: usize, mixer: &MixerConfig) -> Vec<Place> {
+        let mut places = vec![
+            Place::same("input_layernorm.weight", "mixer_norm.weight"),
+            Place::same("post_attention_layernorm.weight", "feed_forward_norm.weight"),
+        ];
+        // Each of ours stands below `mixer`, theirs below a name of the mixer's kind.
+        places.extend((self.mixer)(mixer, config.d_model));
+        let mut network = |theirs: &str, ours: &str| {
+            for part in ["gate_proj", "up_proj", "down_proj"] {
+                places.push(Place::same(format!("{theirs}.{part}.weight"), format!("{ours}.{part}.weight")));
+            }
+        };
+        match config.experts_of(layer) {
+            None => network("mlp", "feed_forward"),
+            Some(experts) => {
+                for e in 0..experts.experts {
+                    network(&format!("mlp.experts.{e}"), &format!("feed_forward.experts.{e}"));
+                }
+                if experts.shared.is_some() {
+                    network("mlp.shared_expert", "feed_forward.shared");
+                    places.push(Place::same("mlp.shared_expert_gate.weight", "feed_forward.shared_gate.weight"));
+                }
+                places.push(Place::same("mlp.gate.weight", "feed_forward.router.weight"));
+            }
+        }
+        places
+    }
+
+    pub fn implied(&self, config: &ModelConfig) -> Tensors {
+        (self.implied)(config)
+    }
+
+    pub fn fold(&self, config: &ModelConfig, ours: &mut Tensors) {
+        (self.fold)(config, ours);
+    }
+}
+
+/// What all but one family need not: nothing implied, nothing folded.
+const PLAIN: (fn(&ModelConfig) -> Tensors, fn(&ModelConfig, &mut Tensors)) = (|_| Tensors::new(), |_, _| {});
+
+/// The sizes that every family has, around a pattern of mixers.
+fn model(fields: &mut Fields, eps: f64, pattern: Vec<MixerConfig>) -> Option<ModelConfig> {
+    let [vocab_size, d_model, d_ff, layers] =
+        ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"].map(|name| fields.size(name));
+    Some(ModelConfig {
+        vocab_size: vocab_size?,
+        tied: fields.flag("tie_word_embeddings", false),
+        norm_eps: fields.number("rms_norm_eps").unwrap_or(eps),
+        ..ModelConfig::new(d_model?, d_ff?, layers?, pattern)
+    })
+}
+
+/// The attention of the fields, without QK-norm. `head_dim` is the family's own where the field is
+/// missing, `d_model / heads` without one.
+fn attention(fields: &mut Fields, eps: f64, head_dim: Option<usize>, fraction: f64) -> Option<SoftmaxConfig> {
+    let (heads, d_model) = (fields.size("num_attention_heads"), fields.size("hidden_size"));
+    let heads = heads?;
+    let kv_heads = fields.size_or("num_key_value_heads", heads);
+    if !heads.is_multiple_of(kv_heads) {
+        fields.problem(format!("num_attention_heads {heads} and num_key_value_heads {kv_heads} do not fit"));
+    }
+    let head_dim = fields.size_or("head_dim", head_dim.unwrap_or(d_model? / heads));
+    Some(SoftmaxConfig {
+        kv_heads: Some(kv_heads),
+        head_dim: Some(head_dim),
+        qk_norm: false,
+        norm_eps: fields.number("rms_norm_eps").unwrap_or(eps),
+        position: fields.position(fraction)?,
+        ..SoftmaxConfig::new(heads)
+    })
+}
+
+/// The fields of an attention.
+fn attention_fields(config: &ModelConfig, softmax: &SoftmaxConfig, partial: bool) -> Result<Value, String> {
+    if softmax.window.is_some() || softmax.softcap.is_some() || softmax.sink.is_some() || softmax.bias {
+        return Err("a window, a soft cap, a sink or a bias is in none of the supported classes".into());
+    }
+    if softmax.qk_norm {
+        equal_eps(config.norm_eps, softmax.norm_eps)?;
+    }
+    Ok(json!({
+        "num_attention_heads": softmax.heads,
+        "num_key_value_heads": softmax.kv_heads(),
+        "head_dim": softmax.head_dim(config.d_model),
+        "rope_parameters": rope_parameters(&softmax.position, partial)?,
+    }))
+}
+
+/// Only the gate that multiplies the heads' outputs by a sigmoid of the input was published in
+/// checkpoints.
+fn published_gate(gated: &GatedConfig, gates: &[Gate]) -> Result<(), String> {
+    if gates.contains(&gated.gate)
+        && *gated == (GatedConfig { gate: gated.gate, ..GatedConfig::of(gated.attention.clone()) })
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "of all gates the supported class has those that multiply each head's output by a sigmoid of the input, {}",
+        gates.iter().map(|gate| format!("{gate:?}").to_lowercase()).collect::<Vec<_>>().join(" or ")
+    ))
+}
+
+fn equal_eps(block: f64, head: f64) -> Result<(), String> {
+    if block == head {
+        return Ok(());
+    }
+    Err(format!("Hugging Face has one ε for all norms; here the blocks have {block:e} and the heads {head:e}"))
+}
+
+/// Whether the stack is Llama's: dense networks, norms that multiply by `w`, one kind of mixer.
+fn is_plain(config: &ModelConfig) -> bool {
+    config.experts.is_none() && config.mtp.is_none() && !config.zero_centred && config.pattern.len() == 1
+}
+
+/// The tensors of an attention but for `q_proj`, and where its norms are.
+fn attention_places(softmax: &SoftmaxConfig, ours: &str) -> Vec<Place> {
+    let norms = if softmax.qk_norm { &["q_norm", "k_norm"][..] } else { &[] };
+    let names = ["k_proj", "v_proj", "o_proj"].iter().chain(norms);
+    names.map(|name| Place::same(format!("self_attn.{name}.weight"), format!("{ours}.{name}.weight"))).collect()
+}
