@@ -279,6 +279,34 @@ class MobaAttention(LlamaLike):
         return scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value
 
 
+class NexusAttention(LlamaAttention):
+    """Nexus (arXiv 2512.03377) in the two readings of `zoo/src/mixers/nexus.rs`, neither confirmed: before the
+    last attention, `order - 1` more give the input that queries and keys are projected from
+    (`inner_values`), or the next queries by attention among queries and the next keys among keys.
+
+    Traps: all are causal; values and weights are the same throughout; only the last is rotated.
+    """
+
+    def forward(self, hidden_states, position_embeddings, **_):
+        def project(projection, x):
+            return heads(projection(x), projection.out_features // self.head_dim)
+
+        value, source = project(self.v_proj, hidden_states), hidden_states
+        inner = range(self.config.order - 1)
+        for _ in inner if self.config.inner_values else ():
+            query, key = project(self.q_proj, source), project(self.k_proj, source)
+            source = attend(query, key, value).transpose(1, 2).flatten(2)
+        query, key = project(self.q_proj, source), project(self.k_proj, source)
+        for _ in () if self.config.inner_values else inner:
+            query, key = attend(query, query, query), attend(key, key, key)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        return self.o_proj(attend(query, key, value).transpose(1, 2).flatten(2)), None
+
+
+class NexusConfig(LlamaConfig):
+    model_type = "nexus"
+
+
 class MultiTokenConfig(LlamaConfig):
     model_type = "multi_token"
 

@@ -194,6 +194,16 @@ pub fn linear_attention(fields: &Fields) -> (MixerConfig, Layout) {
     (MixerConfig::LinearAttention(config), projections(""))
 }
 
+pub fn taylor(fields: &Fields) -> (MixerConfig, Layout) {
+    let config = LinearAttentionConfig {
+        key_dim: Some(fields.size("feature_dim")),
+        feature_map: FeatureMap::Taylor,
+        chunk: 8,
+        ..LinearAttentionConfig::new(fields.size("num_heads"))
+    };
+    (MixerConfig::LinearAttention(config), projections(""))
+}
+
 pub fn forgetting(fields: &Fields) -> (MixerConfig, Layout) {
     let config = ForgettingConfig {
         kv_heads: Some(fields.size("num_kv_heads")),

@@ -1,5 +1,6 @@
-"""The families that are single layers, each in its own file's names. As in `families.py`, a function's
-doc says where the definition comes from and what about it is easily missed."""
+"""The families that are single layers of transformers, or of `derived.py` in its Llama; those of
+flash-linear-attention are in `fla_layers.py`. Tensors bear the layer's own names. As in `families.py`,
+a function's doc says where the definition comes from and what about it is easily missed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +12,31 @@ from derived import (
     MobaConfig,
     MultiTokenAttention,
     MultiTokenConfig,
+    NexusAttention,
+    NexusConfig,
     OffByOneAttention,
     SigmoidAttention,
     TalkingHeadsAttention,
 )
 from families import family, qwen3_next_config, rope, sizes
-from fla.layers import GatedDeltaNet2, LinearAttention
-from fla.models import (
-    DeltaNetConfig,
-    ForgettingTransformerConfig,
-    GLAConfig,
-    LinearAttentionConfig,
-    NSAConfig,
-    RetNetConfig,
-)
 from torch import nn
 from transformers import (
-    AutoModel,
     DeepseekV3Config,
+    Gemma2Config,
     GptOssConfig,
     LlamaConfig,
     Mamba2Config,
     MiniMaxConfig,
+    MptConfig,
     PreTrainedConfig,
 )
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
+from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention, Gemma2RotaryEmbedding
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
+from transformers.models.mpt.modeling_mpt import MptAttention, build_mpt_alibi_tensor
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 
@@ -70,19 +67,9 @@ def attention(config, kind, rotary=LlamaRotaryEmbedding, layer=0, window=None):
     return build
 
 
-def fla_layer(config):
-    """The layer that flash-linear-attention's own model of this configuration has."""
-
-    def build():
-        module = AutoModel.from_config(config).layers[0].attn
-        return Layer(config, module, lambda x: module(x)[0])
-
-    return build
-
-
-def fla_sizes(**others):
-    common = dict(vocab_size=8, hidden_size=24, intermediate_size=8, num_hidden_layers=1, num_heads=2, norm_eps=1e-6)
-    return common | others
+def llama_sizes(**others):
+    small = dict(hidden_size=24, head_dim=6, num_hidden_layers=2, rope_parameters=rope(1e4))
+    return sizes(**small | others)
 
 
 @family(seed=9)
@@ -134,6 +121,39 @@ def gpt_oss_sliding():
 def gpt_oss_full():
     """gpt-oss, the attention of odd layers: as `gpt_oss_sliding`, and every query sees all its past."""
     return attention(gpt_oss_config(), GptOssAttention, GptOssRotaryEmbedding, layer=1)
+
+
+@family(seed=32)
+def gemma2():
+    """Gemma 2, the attention of even layers (from 0): `transformers` Gemma2Attention.
+
+    Traps: the soft cap comes after the scale and before the mask; the scale is that of
+    `query_pre_attn_scalar`, here as everywhere but in the largest model `head_dim`.
+    """
+    capped = dict(query_pre_attn_scalar=6, attn_logit_softcapping=1.5, sliding_window=5)
+    config = Gemma2Config(**llama_sizes(), **capped)
+    return attention(config, Gemma2Attention, Gemma2RotaryEmbedding, window=config.sliding_window)
+
+
+@family(seed=33)
+def alibi():
+    """ALiBi (arXiv 2108.12409): `transformers` MptAttention.
+
+    Traps: six heads, so that slopes are those of 4 heads and then every second one of 8; slopes are
+    not scaled with the scores; `Wqkv` has rows [q, k, v].
+    """
+    config = MptConfig(d_model=24, n_heads=6, n_layers=1)
+
+    def build():
+        module = MptAttention(config, 0)
+
+        def run(x):
+            future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            return module(x, build_mpt_alibi_tensor(config.n_heads, x.shape[1]), attention_mask=future)[0]
+
+        return Layer(config, module, run)
+
+    return build
 
 
 @family(seed=14)
@@ -218,112 +238,6 @@ def lightning():
     return minimax(Lightning)
 
 
-@family(seed=18)
-def deltanet():
-    """DeltaNet (arXiv 2406.06484): `fla.layers.DeltaNet`, beta up to 2.
-
-    Traps: SiLU and convolution on q, k and v, then q and k of unit length; no gate of the output.
-    """
-    return fla_layer(DeltaNetConfig(**fla_sizes(expand_k=0.5, allow_neg_eigval=True)))
-
-
-class GatedDeltaNet2Config(PreTrainedConfig):
-    """The package has no model of this layer, so these are the options of `GatedDeltaNet2` itself."""
-
-    model_type = "gdn2"
-
-
-@family(seed=19)
-def gdn2():
-    """Gated DeltaNet-2: `fla.layers.GatedDeltaNet2`.
-
-    Traps: what is erased (`b_proj`, per key channel) and written (`w_proj`, per value channel) are
-    gates of full rank; decay and output gate are those of KDA.
-    """
-
-    options = dict(head_dim=6, expand_v=4 / 3, conv_size=4, allow_neg_eigval=True)
-    config = GatedDeltaNet2Config(**fla_sizes(**options))
-
-    def build():
-        others = dict(hidden_size=config.hidden_size, num_heads=config.num_heads, norm_eps=config.norm_eps)
-        module = GatedDeltaNet2(**options, **others)
-        return Layer(config, module, lambda x: module(x)[0])
-
-    return build
-
-
-@family(seed=20)
-def gla():
-    """Gated linear attention (arXiv 2312.06635): `fla.layers.GatedLinearAttention`.
-
-    Traps: the decay is the sixteenth root of a sigmoid, of a projection of rank 16 with a bias; keys
-    are half as wide as values; no convolution; the query is scaled.
-    """
-    return fla_layer(GLAConfig(**fla_sizes()))
-
-
-@family(seed=21)
-def retnet():
-    """Retention (arXiv 2307.08621): `fla.layers.MultiScaleRetention`.
-
-    Traps: RoPE in the half-split layout, where the paper has xPos; values are twice as wide as keys;
-    the decay of head h is `1 - 2^(-5 - h)`; norm per head with a weight, then the SiLU gate.
-    """
-    return fla_layer(RetNetConfig(**fla_sizes()))
-
-
-@family(seed=22)
-def linear_attention():
-    """Linear attention (arXiv 2006.16236): `fla.layers.LinearAttention` with the paper's `elu + 1` and its
-    normaliser, and without the output norm that the package adds.
-
-    Trap: the sum of weights is over the scaled query here and not in the paper, which an output that
-    is divided by it cannot tell; the epsilon in it is 1e-10, in the paper's code 1e-6.
-    """
-    config = LinearAttentionConfig(**fla_sizes(feature_map="elu", norm_feature_map=True))
-
-    def build():
-        module = LinearAttention(
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            feature_map=config.feature_map,
-            do_feature_map_norm=config.norm_feature_map,
-            output_norm="identity",
-        )
-        return Layer(config, module, lambda x: module(x)[0])
-
-    return build
-
-
-@family(seed=23)
-def forgetting():
-    """Forgetting attention (arXiv 2503.02130): `fla.layers.ForgettingAttention`, without QK-norm (the
-    package's has a weight for every head).
-
-    Traps: the gate's projection has a bias; no RoPE; a key's own gate does not touch it.
-    """
-    return fla_layer(ForgettingTransformerConfig(**fla_sizes(num_heads=4, num_kv_heads=2)))
-
-
-@family(seed=24)
-def nsa():
-    """Native sparse attention (arXiv 2502.11089): `fla.layers.NativeSparseAttention`, whose compression is
-    the mean of a block; see `plain.nsa`.
-
-    Traps: a block is compressed for a query once its last key is not after it; the first block, the
-    query's own and the one before are always chosen and count; the rest by the mean of their
-    compressed weights over the heads of a key head; gates are [compressed, selected, window] for each
-    head, each a sigmoid.
-    """
-    sparse = dict(head_dim=6, block_size=2, block_counts=4, window_size=3)
-    return fla_layer(NSAConfig(**fla_sizes(num_heads=4, num_kv_heads=2, **sparse)))
-
-
-def llama_sizes(**others):
-    small = dict(hidden_size=24, head_dim=6, num_hidden_layers=2, rope_parameters=rope(1e4))
-    return sizes(**small | others)
-
-
 @family(seed=25)
 def off_by_one():
     """Softmax off by one (Miller 2023), derived: see `OffByOneAttention`."""
@@ -375,3 +289,19 @@ def moba():
     everything; its choice of blocks is this one.
     """
     return attention(MobaConfig(**llama_sizes(), moba_chunk_size=3, moba_topk=3), MobaAttention)
+
+
+def nexus_config(**others):
+    return NexusConfig(**llama_sizes(), order=3, **others)
+
+
+@family(seed=35)
+def nexus():
+    """Nexus over values, derived: see `NexusAttention`."""
+    return attention(nexus_config(inner_values=True), NexusAttention)
+
+
+@family(seed=36)
+def nexus_queries_and_keys():
+    """Nexus over queries and keys, derived: see `NexusAttention`."""
+    return attention(nexus_config(inner_values=False), NexusAttention)

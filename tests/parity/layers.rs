@@ -14,10 +14,12 @@ type Meaning = fn(&Fields) -> (MixerConfig, Layout);
 const BLOCKS: [(&str, usize, usize); 3] =
     [("lightning", 1, 4), ("lightning_minimax", 1, 4), ("multi_token_depth", 1, 2)];
 
-const LAYERS: [(&str, Meaning); 21] = [
+const LAYERS: [(&str, Meaning); 26] = [
     ("qwen3_next_delta", qwen3_next_delta),
     ("gpt_oss_sliding", |fields| gpt_oss(fields, Some(fields.size("sliding_window")))),
     ("gpt_oss_full", |fields| gpt_oss(fields, None)),
+    ("gemma2", gemma2),
+    ("alibi", alibi),
     ("latent", latent),
     ("mamba2", mamba2),
     ("lightning_minimax", |fields| lightning(fields, LightningDecays::Geometric)),
@@ -27,6 +29,7 @@ const LAYERS: [(&str, Meaning); 21] = [
     ("gla", fla::gla),
     ("retnet", fla::retnet),
     ("linear_attention", fla::linear_attention),
+    ("taylor", fla::taylor),
     ("forgetting", fla::forgetting),
     ("nsa", fla::nsa),
     ("off_by_one", |fields| softmax(fields, Sink::OffByOne {}, &[])),
@@ -36,6 +39,8 @@ const LAYERS: [(&str, Meaning); 21] = [
     ("multi_token", multi_token),
     ("multi_token_depth", multi_token),
     ("moba", moba),
+    ("nexus", |fields| nexus(fields, NexusInner::Values)),
+    ("nexus_queries_and_keys", |fields| nexus(fields, NexusInner::QueriesAndKeys)),
 ];
 
 #[test]
@@ -154,6 +159,23 @@ fn gpt_oss(fields: &Fields, window: Option<usize>) -> (MixerConfig, Layout) {
         ["q_proj.bias", "k_proj.bias", "v_proj.bias", "o_proj.bias"].map(|name| (name.into(), vec![all(name)])),
     );
     layout.extend(renamed(&[("sink", "sinks")]));
+    (MixerConfig::Softmax(config), layout)
+}
+
+fn gemma2(fields: &Fields) -> (MixerConfig, Layout) {
+    let softcap = Some(fields.number("attn_logit_softcapping"));
+    let config = SoftmaxConfig { window: Some(fields.size("sliding_window")), softcap, ..llama(fields) };
+    (MixerConfig::Softmax(config), projections(""))
+}
+
+fn alibi(fields: &Fields) -> (MixerConfig, Layout) {
+    let position = Position::Alibi {};
+    let config = SoftmaxConfig { qk_norm: false, position, ..SoftmaxConfig::new(fields.size("n_heads")) };
+    let d_model = fields.size("d_model");
+    let mut layout = renamed(&[("o_proj.weight", "out_proj.weight")]);
+    for (i, name) in ["q", "k", "v"].into_iter().enumerate() {
+        layout.push((format!("{name}_proj.weight"), vec![rows("Wqkv.weight", 1, i * d_model, d_model)]));
+    }
     (MixerConfig::Softmax(config), layout)
 }
 
@@ -294,4 +316,16 @@ fn moba(fields: &Fields) -> (MixerConfig, Layout) {
     let (block, top_k) = (fields.size("moba_chunk_size"), fields.size("moba_topk"));
     let config = MobaConfig { heads, kv_heads, head_dim, qk_norm, position, block, top_k };
     (MixerConfig::Moba(config), projections("attention."))
+}
+
+const QKV: [(&str, &str); 3] =
+    [("q_proj.weight", "q_proj.weight"), ("k_proj.weight", "k_proj.weight"), ("v_proj.weight", "v_proj.weight")];
+
+fn nexus(fields: &Fields, inner: NexusInner) -> (MixerConfig, Layout) {
+    let SoftmaxConfig { heads, kv_heads, head_dim, qk_norm, position, .. } = llama(fields);
+    let order = fields.size("order");
+    let config = NexusConfig { kv_heads, head_dim, qk_norm, position, order, inner, ..NexusConfig::new(heads) };
+    let mut layout = renamed(&[("o_proj.weight", "o_proj.weight")]);
+    layout.extend(below("outer.", "", renamed(&QKV)));
+    (MixerConfig::Nexus(config), layout)
 }

@@ -4,8 +4,8 @@
     python make.py qwen3 llama  writes only these
     python make.py --check      recomputes everything, names what differs by more than 1e-6, and fails
 
-A family is one function, of `families.py` where it is a whole model and of `layers.py` where it is one
-layer: it says where its definition comes from and returns a tiny one. What then happens is the same
+A family is one function, of `families.py` where it is a whole model, of `layers.py` or `fla_layers.py`
+where it is one layer: it says where its definition comes from and returns a tiny one. What then happens is the same
 for all:
 
 1. its parameters are drawn in f32 from the family's own seed (`draw`),
@@ -26,6 +26,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: sums in one order
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a hub
 
+import fla_layers  # noqa: F401 -- registers its families
 import numpy as np
 import torch
 from families import FAMILIES

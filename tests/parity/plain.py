@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 warnings.filterwarnings("ignore", message="Triton is not supported on current platform")
+warnings.filterwarnings("ignore", message="torch.utils.checkpoint: the use_reentrant parameter")
 warnings.filterwarnings("ignore", message="Flash Attention is not installed", category=ImportWarning)
 
 # Where fla is installed transformers takes its kernels, so the modules that have a choice come first.

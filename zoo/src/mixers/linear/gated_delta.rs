@@ -12,6 +12,8 @@
 //!
 //! Parameters: `2·D·Hk·dk + 3·D·H·dv + 2·D·H + K·(2·Hk·dk + H·dv) + 2·H + dv`.
 //!
+//! β may reach 2 ([`GatedDeltaConfig::allow_negative_eigenvalues`], see [`DeltaNet`](super::DeltaNet)).
+//!
 //! Initial decay as in flash-linear-attention, `A ~ U(1, 16)` and `dt` log-uniform in [0.001, 0.1]:
 //! half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
 
