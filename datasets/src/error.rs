@@ -105,35 +105,9 @@ pub enum DatasetError {
         message: String,
     },
 
-    /// The Hub did not answer and its cache has no complete copy.
-    #[error(
-        "cannot reach {endpoint} for dataset `{name}`: {reason}. It is not in the cache \
-         `{cache}`. With a network, run again; behind a mirror, set HF_ENDPOINT; with a copy on \
-         disk, use it as a path corpus; HF_HUB_OFFLINE=1 uses the cache without asking"
-    )]
-    Offline {
-        /// `owner/name`.
-        name: String,
-        /// Base URL asked.
-        endpoint: String,
-        /// Why there was no answer.
-        reason: String,
-        /// The cache that was searched.
-        cache: PathBuf,
-    },
-
-    /// The Hub answered, and not with the dataset.
-    #[error("{endpoint} did not give dataset `{name}` (revision `{revision}`): {message}")]
-    Hub {
-        /// `owner/name`.
-        name: String,
-        /// Base URL asked.
-        endpoint: String,
-        /// Branch, tag or commit.
-        revision: String,
-        /// The answer and what to do about it.
-        message: String,
-    },
+    /// The Hub did not answer, or not with the dataset.
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
 
     /// The dataset has no file this crate reads.
     #[error(

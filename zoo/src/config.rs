@@ -44,6 +44,9 @@ pub struct ModelConfig {
     pub mtp: Option<MixerConfig>,
 }
 
+/// A thousand times those of the largest models.
+const MOST_PARAMETERS: u128 = 1 << 50;
+
 fn yes() -> bool {
     true
 }
@@ -92,7 +95,22 @@ impl ModelConfig {
             let expected = "a list of at least one mixer".into();
             return Err(ZooError::Invalid { name: "pattern", value: "[]".into(), expected });
         }
-        self.pattern.iter().chain(&self.mtp).try_for_each(|mixer| mixer.validate(self.d_model))
+        self.pattern.iter().chain(&self.mtp).try_for_each(|mixer| mixer.validate(self.d_model))?;
+        // Each size may be large, but not all of them at once: the counts below must not overflow.
+        let blocks = (0..self.layers).map(|layer| self.mixer(layer)).chain(&self.mtp).enumerate();
+        let width = |layer| match self.experts_of(layer) {
+            Some(experts) => experts.experts as u128 * (experts.d_ff + 1) as u128 + experts.shared.unwrap_or(0) as u128,
+            None => self.d_ff as u128,
+        };
+        let count = |(layer, mixer): (usize, &MixerConfig)| {
+            mixer.parameters(self.d_model) as u128 + 3 * self.d_model as u128 * (width(layer) + 1)
+        };
+        let parameters: u128 = blocks.map(count).sum();
+        if parameters > MOST_PARAMETERS {
+            let (value, expected) = (parameters.to_string(), format!("at most {MOST_PARAMETERS}"));
+            return Err(ZooError::Invalid { name: "parameters", value, expected });
+        }
+        Ok(())
     }
 
     /// All but the mixers.

@@ -18,6 +18,8 @@ pub enum ZooError {
     Json(#[from] serde_json::Error),
     #[error("{}: {problem}", path.display())]
     Checkpoint { path: PathBuf, problem: String },
+    #[error("`{name}` is no folder that exists; {problem}")]
+    Source { name: String, problem: String },
 }
 
 pub(crate) fn divisible(what: &'static str, size: usize, by: &'static str, count: usize) -> Result<usize, ZooError> {
@@ -27,11 +29,16 @@ pub(crate) fn divisible(what: &'static str, size: usize, by: &'static str, count
     Ok(size / count)
 }
 
+/// Larger than any size of a model, and small enough that no parameter count overflows.
+const MOST: usize = 1 << 20;
+
 pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, ZooError> {
-    if value == 0 {
-        return Err(ZooError::Invalid { name, value: "0".into(), expected: "at least 1".into() });
-    }
-    Ok(value)
+    let expected = match value {
+        0 => "at least 1".into(),
+        1..=MOST => return Ok(value),
+        _ => format!("at most {MOST}"),
+    };
+    Err(ZooError::Invalid { name, value: value.to_string(), expected })
 }
 
 pub(crate) fn positive_number(name: &'static str, value: f64) -> Result<(), ZooError> {

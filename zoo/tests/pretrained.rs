@@ -1,11 +1,14 @@
 //! Checkpoints of Hugging Face: shards, and what is wrong with a directory. That the numbers are
 //! right is shown in `tests/parity.rs`.
 
+mod common;
+
 use burn::tensor::{Device, TensorData};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use zoo::checkpoint::{self, Tensors};
-use zoo::{ModelConfig, SoftmaxConfig, pretrained, tables};
+use zoo::pretrained::{self, unilm};
+use zoo::*;
 
 /// A copy of a small checkpoint, to be broken.
 struct Copy(tempfile::TempDir);
@@ -138,6 +141,108 @@ fn a_weight_of_the_differential_norm_is_folded_into_the_output_matrix() {
     pretrained::save(copy.0.path(), &config, &model).unwrap();
     let error = copy.logits().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(error < 1e-5, "off by {error:e}");
+}
+
+/// The reference of `diff_v1_unilm` turns half-split channels; released weights turn interleaved ones.
+#[test]
+fn a_differential_layer_computes_the_same_in_the_layouts_of_unilm_and_of_hugging_face() {
+    use RopeLayout::{HalfSplit, Interleaved};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/diff_v1_unilm");
+    let read = |name: &str| checkpoint::read(&folder.join(name)).unwrap().0;
+    let (weights, reference) = (read("model.safetensors"), read("reference.safetensors"));
+    let ids: Vec<i32> = reference["ids"].iter::<i32>().collect();
+    let expected: Vec<f64> = reference["logits"].iter::<f64>().collect();
+    // Heads 4, groups 2, channels 6 (config.json beside it).
+    let config = |layout| {
+        let mixer = DifferentialConfig {
+            kv_heads: Some(2),
+            head_dim: Some(6),
+            position: Position::Rope(Rope { theta: 10_000.0, fraction: 1.0, layout, scaling: None }),
+            ..DifferentialConfig::new(DifferentialVersion::V1, 4)
+        };
+        let stack = ModelConfig::new(32, 44, 3, vec![MixerConfig::Differential(mixer)]);
+        ModelConfig { vocab_size: 61, tied: false, ..stack }
+    };
+    let off = |layout, ours: &Tensors| {
+        let model = config(layout).init(0, &Device::flex()).unwrap();
+        let model = common::double(checkpoint::apply(model, ours, Path::new("converted")).unwrap());
+        let logits = model.forward(model.tokens(&ids, [2, 17]).unwrap()).into_data();
+        logits.iter::<f64>().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    // `change` of every attention layer.
+    let each = |tensors: &Tensors, change: &dyn Fn(&Tensors) -> Tensors| {
+        let mut all = tensors.clone();
+        for layer in 0..3 {
+            let prefix = format!("model.layers.{layer}.self_attn.");
+            let mut part = Tensors::new();
+            all.retain(|name, data| match name.strip_prefix(&prefix) {
+                Some(name) => part.insert(name.into(), data.clone()).is_some(),
+                None => true,
+            });
+            all.extend(change(&part).into_iter().map(|(name, data)| (format!("{prefix}{name}"), data)));
+        }
+        all
+    };
+    let source = Path::new("a layer");
+    let theirs = each(&weights, &|layer| unilm::to_hugging_face(layer, HalfSplit, source).unwrap());
+
+    // As DiffLlama's loader reads them.
+    let copy = Copy::of("diffllama");
+    for (key, value) in [("num_attention_heads", "8"), ("num_key_value_heads", "4"), ("head_dim", "6")] {
+        copy.set(key, value);
+    }
+    copy.set("hidden_size", "32").set("num_hidden_layers", "3").set("tie_word_embeddings", "false");
+    let mut ours = pretrained::translate(copy.0.path(), theirs.clone()).unwrap();
+    for layer in 0..3 {
+        let ones = TensorData::new(vec![1f32; 12], [12]);
+        ours.insert(format!("blocks.{layer}.mixer.lambda.norm.weight"), ones);
+    }
+    assert!(off(HalfSplit, &ours) < 5e-6, "off by {:e}", off(HalfSplit, &ours));
+
+    // Back, and in the channels of released weights: unilm's names and rows are ours.
+    for layout in [HalfSplit, Interleaved] {
+        let back = each(&theirs, &|layer| unilm::from_hugging_face(layer, layout, source).unwrap());
+        let rename = |name: &str| {
+            name.replace("model.layers.", "blocks.")
+                .replace("self_attn.lambda_", "mixer.lambda.")
+                .replace("self_attn.subln", "mixer.lambda.norm")
+                .replace("self_attn.out_proj", "mixer.o_proj")
+                .replace("self_attn.", "mixer.")
+                .replace("input_layernorm", "mixer_norm")
+                .replace("post_attention_layernorm", "feed_forward_norm")
+                .replace(".mlp.", ".feed_forward.")
+                .replace("model.embed_tokens.weight", "embedding")
+                .replace("model.norm", "norm")
+                .replace("lm_head.weight", "head")
+        };
+        let ours: Tensors = back.iter().map(|(name, data)| (rename(name), data.clone())).collect();
+        assert!(off(layout, &ours) < 5e-6, "{layout:?}: off by {:e}", off(layout, &ours));
+        // There and back, bit for bit.
+        let again = each(&back, &|layer| unilm::to_hugging_face(layer, layout, source).unwrap());
+        assert!(again.iter().all(|(name, data)| data.as_bytes() == theirs[name].as_bytes()), "{layout:?}");
+    }
+}
+
+#[test]
+fn a_differential_layer_of_another_shape_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/diff_v1_unilm");
+    let weights = checkpoint::read(&folder.join("model.safetensors")).unwrap().0;
+    let strip =
+        |(name, data): (String, TensorData)| Some((name.strip_prefix("model.layers.0.self_attn.")?.into(), data));
+    let layer: Tensors = weights.into_iter().filter_map(strip).collect();
+    let refused = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
+        let mut layer = layer.clone();
+        change(&mut layer);
+        let error = unilm::to_hugging_face(&layer, RopeLayout::Interleaved, Path::new("layer 0")).unwrap_err();
+        let message = error.to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}\nshould say {parts:?}");
+    };
+    let numbers = |count: usize, width: usize| TensorData::new(vec![0f32; count * width], [count, width]);
+    refused(&|l| drop(l.remove("subln.weight")), &["layer 0", "missing subln.weight"]);
+    refused(&|l| drop(l.insert("o_proj.weight".into(), numbers(1, 1))), &["unknown o_proj.weight"]);
+    refused(&|l| drop(l.insert("k_proj.weight".into(), numbers(30, 32))), &["k_proj.weight has 30 rows", "pairs of 6"]);
+    refused(&|l| drop(l.insert("subln.weight".into(), numbers(1, 6))), &["subln.weight has 6"]);
+    refused(&|l| drop(l.insert("lambda_q1".into(), numbers(1, 0))), &["lambda_q1"]);
 }
 
 #[test]

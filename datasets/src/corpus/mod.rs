@@ -12,9 +12,9 @@ mod tables;
 mod windows;
 mod workspace;
 
+pub use self::hub::HubConfig;
 pub use dependencies::DependenciesConfig;
 pub use files::PathConfig;
-pub use hub::HubConfig;
 
 use std::path::PathBuf;
 
@@ -91,8 +91,8 @@ impl Corpus {
     /// A text dataset of the Hugging Face Hub by name: see [`HubConfig`].
     ///
     /// # Errors
-    /// [`DatasetError::Offline`], [`DatasetError::Hub`], [`DatasetError::NoText`],
-    /// [`DatasetError::TooLarge`], and those of [`Corpus::path`] for the files.
+    /// [`DatasetError::Hub`], [`DatasetError::NoText`], [`DatasetError::TooLarge`], and those of
+    /// [`Corpus::path`] for the files.
     pub fn hub(name: impl Into<String>) -> Result<Self, DatasetError> {
         hub::open(&HubConfig::new(name))
     }

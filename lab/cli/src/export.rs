@@ -27,7 +27,7 @@ fn write(checkpoint: &Path, out: &Path) -> Result<()> {
     if out.join("config.json").exists() || out.join("model.safetensors").exists() {
         bail!("{} holds a checkpoint already; nothing was changed", out.display());
     }
-    let (config, model) = crate::logits::load(checkpoint, &Device::flex())?;
+    let (config, model) = crate::model::load(checkpoint, &Device::flex())?;
     pretrained::save(out, &config, &model).context("cannot export the checkpoint")
 }
 

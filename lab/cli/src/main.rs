@@ -11,6 +11,7 @@ mod environment;
 mod export;
 mod inspect;
 mod logits;
+mod model;
 mod notebook;
 mod parameters;
 mod probe;

@@ -199,7 +199,7 @@ impl MapMixing {
     fn validate(&self, heads: usize) -> Result<(), ZooError> {
         if let Some(MapKernel { queries, keys }) = self.kernel {
             positive("queries of a kernel", queries)?;
-            if keys.is_multiple_of(2) {
+            if positive("keys of a kernel", keys)?.is_multiple_of(2) {
                 let (value, expected) = (keys.to_string(), "an odd number".into());
                 return Err(ZooError::Invalid { name: "keys of a kernel", value, expected });
             }

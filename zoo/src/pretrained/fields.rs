@@ -1,18 +1,68 @@
 //! The fields of Hugging Face's `config.json`, in the dialects of transformers 4 and 5.
 
-use crate::checkpoint::Tensors;
+use super::layout::Shapes;
 use crate::{Position, Rope, RopeLayout, RopeScaling};
 use serde_json::{Map, Value, json};
+
+/// Fields of the wrong type: `"rope_theta": "500000"` must not be as good as no θ at all. (Sizes are
+/// checked where they are read.)
+fn wrong_types(fields: &Map<String, Value>) -> Vec<String> {
+    type Is = fn(&Value) -> bool;
+    let kinds: [(&str, Is, &[&str]); 5] = [
+        (
+            "true or false",
+            Value::is_boolean,
+            &[
+                "elementwise_attn_output_gate",
+                "headwise_attn_output_gate",
+                "use_qk_norm",
+                "attention_bias",
+                "qkv_bias",
+                "mlp_bias",
+                "use_sliding_window",
+                "tie_word_embeddings",
+                "norm_topk_prob",
+            ],
+        ),
+        (
+            "a number",
+            Value::is_number,
+            &[
+                "rope_theta",
+                "partial_rotary_factor",
+                "factor",
+                "low_freq_factor",
+                "high_freq_factor",
+                "original_max_position_embeddings",
+                "beta_fast",
+                "beta_slow",
+            ],
+        ),
+        ("a text", Value::is_string, &["hidden_act", "rope_type", "type"]),
+        ("a table", Value::is_object, &["rope_parameters", "rope_scaling"]),
+        ("a list", Value::is_array, &["layer_types", "mlp_only_layers"]),
+    ];
+    let nested = ["rope_parameters", "rope_scaling"].into_iter().filter_map(|name| fields.get(name)?.as_object());
+    let all = std::iter::once(fields).chain(nested).flatten();
+    let wrong = all.filter_map(|(name, value)| {
+        let (kind, is, _) = kinds.iter().find(|(_, _, names)| names.contains(&name.as_str()))?;
+        (!value.is_null() && !is(value)).then(|| format!("{name} is {value}, expected {kind}"))
+    });
+    wrong.collect()
+}
 
 /// Reads fields and collects what is wrong with them.
 pub(super) struct Fields<'a> {
     pub fields: &'a Map<String, Value>,
     /// Some parts of a model are known by their tensors alone.
-    pub tensors: &'a Tensors,
+    pub tensors: &'a Shapes,
     pub problems: Vec<String>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    pub fn new(fields: &'a Map<String, Value>, tensors: &'a Shapes) -> Self {
+        Self { fields, tensors, problems: wrong_types(fields) }
+    }
     pub fn problem(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
     }

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Tensors;
 use burn::tensor::TensorData;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// A tensor of theirs: one of ours, or rows of several in the order in which they are stacked.
@@ -57,49 +57,82 @@ impl Place {
     }
 }
 
-/// The shapes of our tensors by name.
+/// Shapes of tensors by name.
 pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Tensors of theirs under our names.
-///
-/// # Errors
-/// All that are missing, unknown or of another shape than the model's.
-pub(super) fn to_ours(places: &[Place], mut theirs: Tensors, model: &Shapes) -> Result<Tensors, String> {
+/// Everything in which the tensors of a checkpoint differ from those that `model` needs: missing,
+/// unknown, of another shape.
+pub(super) fn problems(places: &[Place], theirs: &Shapes, model: &Shapes) -> Vec<String> {
     let mut problems = Vec::new();
-    let mut pieces: BTreeMap<&str, Vec<(usize, TensorData)>> = BTreeMap::new();
     for place in places {
         let name = &place.theirs;
-        let Some(mut data) = theirs.remove(name) else {
-            problems.push(format!("missing {name}"));
-            continue;
-        };
-        let (found, expected) = (data.shape().to_vec(), place.shape(model));
-        if found != expected {
-            problems.push(format!("{name} has shape {found:?}, expected {expected:?}"));
-            continue;
+        let expected = place.shape(model);
+        match theirs.get(name) {
+            None => problems.push(format!("missing {name}")),
+            Some(found) if *found != expected => {
+                problems.push(format!("{name} has shape {found:?}, expected {expected:?}"));
+            }
+            Some(_) => {}
         }
-        if let Some([_, ours]) = &place.shapes {
-            data = shaped(data, ours);
+    }
+    let known: BTreeSet<&String> = places.iter().map(|place| &place.theirs).collect();
+    problems.extend(theirs.keys().filter(|name| !known.contains(name)).map(|name| format!("unknown {name}")));
+    problems
+}
+
+/// For every tensor of ours, from where its rows come, in their order.
+pub(super) struct Sources<'a>(BTreeMap<&'a str, Vec<Source<'a>>>);
+
+struct Source<'a> {
+    place: &'a Place,
+    part: &'a Part,
+    /// The first row of the part in their tensor.
+    start: usize,
+}
+
+impl<'a> Sources<'a> {
+    pub fn of(places: &'a [Place]) -> Self {
+        let mut sources: BTreeMap<&str, Vec<Source>> = BTreeMap::new();
+        for place in places {
+            let mut start = 0;
+            for part in &place.parts {
+                sources.entry(&part.ours).or_default().push(Source { place, part, start });
+                start += part.rows.as_ref().map_or(0, Range::len);
+            }
         }
-        let mut start = 0;
-        for Part { ours, rows } in &place.parts {
-            let (first, piece) = match rows {
-                None => (0, data.clone()),
-                Some(rows) => (rows.start, take(&data, start..start + rows.len())),
+        let first = |source: &Source| source.part.rows.as_ref().map_or(0, |rows| rows.start);
+        sources.values_mut().for_each(|sources| sources.sort_by_key(first));
+        Self(sources)
+    }
+
+    /// The tensors that have sources.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.0.keys().copied()
+    }
+
+    /// A tensor of ours, made of theirs, which `read` gives. None where it has no source.
+    pub fn tensor<E>(
+        &self,
+        ours: &str,
+        mut read: impl FnMut(&str) -> Result<TensorData, E>,
+    ) -> Option<Result<TensorData, E>> {
+        let mut last: Option<(&str, TensorData)> = None; // many parts come from one tensor
+        let piece = |source: &Source<'a>| {
+            let name = source.place.theirs.as_str();
+            let data = match last.take() {
+                Some((same, data)) if same == name => data,
+                _ => read(name)?,
             };
-            start += rows.as_ref().map_or(0, Range::len);
-            pieces.entry(ours).or_default().push((first, piece));
-        }
+            let piece = match (&source.part.rows, &source.place.shapes) {
+                (Some(rows), _) => take(&data, source.start..source.start + rows.len()),
+                (None, Some([_, ours])) => shaped(data.clone(), ours),
+                (None, None) => data.clone(),
+            };
+            last = Some((name, data));
+            Ok(piece)
+        };
+        Some(self.0.get(ours)?.iter().map(piece).collect::<Result<_, E>>().map(join))
     }
-    problems.extend(theirs.keys().map(|name| format!("unknown {name}")));
-    if !problems.is_empty() {
-        return Err(problems.join("; "));
-    }
-    let joined = pieces.into_iter().map(|(ours, mut pieces)| {
-        pieces.sort_by_key(|(first, _)| *first);
-        (ours.to_owned(), join(pieces.into_iter().map(|(_, piece)| piece).collect()))
-    });
-    Ok(joined.collect())
 }
 
 /// Tensors of ours under their names.
@@ -123,9 +156,18 @@ pub(super) fn to_theirs(places: &[Place], ours: &Tensors) -> Tensors {
 fn take(data: &TensorData, rows: Range<usize>) -> TensorData {
     let mut shape = data.shape().to_vec();
     let width: usize = shape[1..].iter().product();
-    let values: Vec<f32> = data.iter::<f32>().skip(rows.start * width).take(rows.len() * width).collect();
+    let numbers = rows.start * width..rows.end * width;
+    let values: Vec<f32> = match data.as_slice::<f32>() {
+        Ok(all) => all[numbers].to_vec(),
+        Err(_) => data.iter::<f32>().skip(numbers.start).take(numbers.len()).collect(),
+    };
     shape[0] = rows.len();
     TensorData::new(values, shape)
+}
+
+/// The rows of a matrix in another order.
+pub(super) fn reordered(data: &TensorData, order: impl Iterator<Item = usize>) -> TensorData {
+    join(order.map(|row| take(data, row..row + 1)).collect())
 }
 
 /// The same numbers in another shape.
@@ -170,19 +212,21 @@ mod tests {
             ("conv".to_string(), TensorData::new(vec![1.0f32, 2.0, 3.0, 4.0], [2, 1, 2])),
         ]
         .into();
-        let ours = to_ours(&places(), theirs.clone(), &shapes()).unwrap();
+        let places = places();
+        let sources = Sources::of(&places);
+        let read = |name: &str| Ok::<_, ()>(theirs[name].clone());
+        let ours: Tensors =
+            sources.names().map(|name| (name.to_string(), sources.tensor(name, read).unwrap().unwrap())).collect();
         assert_eq!(ours["q"], matrix(&[1.0, 2.0, 5.0, 6.0]));
         assert_eq!(ours["g"], matrix(&[3.0, 4.0, 7.0, 8.0]));
         assert_eq!(ours["conv"], matrix(&[1.0, 2.0, 3.0, 4.0]));
-        assert_eq!(to_theirs(&places(), &ours), theirs);
+        assert_eq!(to_theirs(&places, &ours), theirs);
     }
 
     #[test]
-    fn everything_wrong_is_in_one_error() {
-        let theirs: Tensors = [("qg".to_string(), matrix(&[0.0; 4])), ("other".to_string(), matrix(&[0.0; 2]))].into();
-        let error = to_ours(&places(), theirs, &shapes()).unwrap_err();
-        for part in ["qg has shape [2, 2], expected [4, 2]", "missing conv", "unknown other"] {
-            assert!(error.contains(part), "{error}");
-        }
+    fn everything_wrong_is_told_at_once() {
+        let theirs = [("qg", vec![2, 2]), ("other", vec![1])].map(|(name, shape)| (name.to_string(), shape)).into();
+        let told = problems(&places(), &theirs, &shapes());
+        assert_eq!(told, ["qg has shape [2, 2], expected [4, 2]", "missing conv", "unknown other"]);
     }
 }

@@ -14,54 +14,78 @@
 mod families;
 mod fields;
 mod layout;
+mod shards;
+mod source;
+pub mod unilm;
 
 use crate::checkpoint::{self, Tensors};
 use crate::{Decoder, ModelConfig, ZooError};
 use burn::tensor::{Device, TensorData};
 use families::Family;
-use std::collections::BTreeSet;
+use layout::{Shapes, Sources};
+use shards::Shards;
 use std::path::Path;
+
+pub use source::{locate, stop_ids};
 
 /// A decoder from a directory that Hugging Face's `save_pretrained` wrote.
 ///
-/// Weights become f32, whatever they are stored as.
+/// Weights become f32, whatever they are stored as, and are in memory once.
 ///
 /// # Errors
 /// Names the file and everything that is wrong with it.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
-    let theirs = read(dir)?;
-    let (family, config) = config(dir, &theirs)?;
-    config.validate().map_err(|e| problem(&dir.join("config.json"), e.to_string()))?;
-    check(&config, &theirs).map_err(|e| problem(dir, e))?;
-    let model = config.init(0, device)?;
-    let mut ours = ours(family, &config, &model, theirs).map_err(|e| problem(dir, e))?;
-    ours.extend(family.implied(&config));
-    let model = checkpoint::apply(model, &ours, dir)?;
-    Ok((config, model))
-}
-
-/// What must hold before a model is made: a few lines of JSON must not ask for more memory than the
-/// file's tensors take, and weights are finite numbers.
-fn check(config: &ModelConfig, tensors: &Tensors) -> Result<(), String> {
-    let held: usize = tensors.values().map(|data| data.num_elements()).sum();
+    let shards = Shards::open(dir)?;
+    let mut theirs = shards.shapes();
+    let (family, config) = described(dir, &theirs)?;
+    let held = theirs.values().map(|shape| shape.iter().product::<usize>()).sum();
     // Every block has tensors of its own, and every expert in it.
     let networks = config.layers * config.experts.as_ref().map_or(1, |experts| experts.experts);
-    if networks > tensors.len() * 2 {
-        return Err(format!(
-            "config.json describes {networks} feed-forward networks, there are {} tensors",
-            tensors.len()
-        ));
+    if networks > 2 * theirs.len() {
+        let count = theirs.len();
+        let what = format!("config.json describes {networks} feed-forward networks, there are {count} tensors");
+        return Err(problem(dir, what));
     }
-    let described = config.parameters();
-    if described / 2 > held {
-        return Err(format!("config.json describes {described} parameters, the tensors hold {held}"));
+    checkpoint::backed(&config, held).map_err(|e| problem(dir, e))?;
+
+    let model = config.init(0, device)?;
+    let (places, shapes) = (family.places(&config), checkpoint::shapes(&model));
+    ignore(&config, &mut theirs);
+    let problems = layout::problems(&places, &theirs, &shapes);
+    if !problems.is_empty() {
+        return Err(problem(dir, problems.join("; ")));
     }
-    let bad = |data: &TensorData| !data.dtype().is_float() || data.iter::<f64>().any(|x| !x.is_finite());
-    let names: Vec<&str> = tensors.iter().filter(|(_, data)| bad(data)).map(|(name, _)| name.as_str()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(format!("not of finite floating-point numbers: {}", names.join(", ")))
+    let (sources, implied) = (Sources::of(&places), family.implied(&config));
+    let read = |name: &str| {
+        let data = shards.tensor(name)?;
+        let finite = checkpoint::finite(&data);
+        if finite { Ok(data) } else { Err(problem(dir, format!("{name} is {}", checkpoint::NOT_FINITE))) }
+    };
+    let ours = |name: &str| sources.tensor(name, read).unwrap_or_else(|| Ok(implied[name].clone()));
+    let names = sources.names().chain(implied.keys().map(String::as_str));
+    let shapes = names.map(|name| (name.to_owned(), shapes[name].clone())).collect();
+    Ok((config, checkpoint::fill(model, shapes, ours, dir)?))
+}
+
+/// What the `config.json` of such a directory describes. Of the weights, only the headers are read.
+///
+/// # Errors
+/// As [`load`].
+pub fn model_config(dir: &Path) -> Result<ModelConfig, ZooError> {
+    Ok(described(dir, &Shards::open(dir)?.shapes())?.1)
+}
+
+/// The same with its family; `theirs` are the tensors beside it.
+fn described(dir: &Path, theirs: &Shapes) -> Result<(&'static Family, ModelConfig), ZooError> {
+    let path = dir.join("config.json");
+    let (family, config) = families::read(&checkpoint::read_text(&path)?, theirs).map_err(|e| problem(&path, e))?;
+    config.validate().map_err(|e| problem(&path, e.to_string()))?;
+    Ok((family, config))
+}
+
+/// Buffers that old files carry and every implementation computes, and a second copy of a tied matrix.
+fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<String, T>) {
+    theirs.retain(|name, _| !name.ends_with("rotary_emb.inv_freq") && !(config.tied && name == "lm_head.weight"));
 }
 
 /// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the
@@ -86,65 +110,22 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
 ///
 /// # Errors
 /// As [`load`].
-pub fn translate(dir: &Path, tensors: Tensors) -> Result<Tensors, ZooError> {
-    let (family, config) = config(dir, &tensors)?;
-    ours(family, &config, &config.init(0, &Device::flex())?, tensors).map_err(|e| problem(dir, e))
-}
-
-fn config(dir: &Path, tensors: &Tensors) -> Result<(&'static Family, ModelConfig), ZooError> {
-    let path = dir.join("config.json");
-    let json = std::fs::read_to_string(&path).map_err(|e| problem(&path, e.to_string()))?;
-    families::read(&json, tensors).map_err(|e| problem(&path, e))
-}
-
-/// Their tensors under our names.
-fn ours(family: &Family, config: &ModelConfig, model: &Decoder, mut theirs: Tensors) -> Result<Tensors, String> {
-    // Buffers that old files carry and every implementation computes.
-    theirs.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
-    if config.tied {
-        theirs.remove("lm_head.weight");
-    }
-    let shape = |(name, data): (String, TensorData)| (name, data.shape().to_vec());
-    let shapes = checkpoint::tensors(model).into_iter().map(shape).collect();
-    layout::to_ours(&family.places(config), theirs, &shapes)
+pub fn translate(dir: &Path, mut tensors: Tensors) -> Result<Tensors, ZooError> {
+    let shape = |(name, data): (&String, &TensorData)| (name.clone(), data.shape().to_vec());
+    let theirs: Shapes = tensors.iter().map(shape).collect();
+    let (family, config) = described(dir, &theirs)?;
+    ignore(&config, &mut tensors);
+    let places = family.places(&config);
+    let sources = Sources::of(&places);
+    let read = |name: &str| tensors.get(name).cloned().ok_or_else(|| problem(dir, format!("missing {name}")));
+    let ours = |name: &str| Ok((name.to_owned(), sources.tensor(name, read).expect("a name of its own")?));
+    sources.names().map(ours).collect()
 }
 
 /// Whether a directory's `config.json` is one of Hugging Face's.
 pub fn is_pretrained(dir: &Path) -> bool {
-    let json = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    let json = checkpoint::read_text(&dir.join("config.json")).unwrap_or_default();
     serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|config| config.get("model_type").is_some())
-}
-
-/// Every tensor of `model.safetensors`, or of the shards that its index names.
-fn read(dir: &Path) -> Result<Tensors, ZooError> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(checkpoint::read(&dir.join("model.safetensors"))?.0);
-    }
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let json = std::fs::read_to_string(&index).map_err(|e| problem(&index, e.to_string()))?;
-    let Index { weight_map } = serde_json::from_str(&json).map_err(|e| problem(&index, e.to_string()))?;
-    let shards: BTreeSet<&String> = weight_map.values().collect();
-    let mut tensors = Tensors::new();
-    for shard in shards {
-        // A shard lies beside its index and nowhere else.
-        if Path::new(shard).components().count() != 1 || shard.contains(['/', '\\']) || shard == ".." {
-            return Err(problem(&index, format!("`{shard}` is no file name")));
-        }
-        for (name, data) in checkpoint::read(&dir.join(shard))?.0 {
-            if weight_map.get(&name) == Some(shard) {
-                tensors.insert(name, data);
-            }
-        }
-    }
-    let absent: Vec<&str> = weight_map.keys().filter(|name| !tensors.contains_key(*name)).map(String::as_str).collect();
-    if !absent.is_empty() {
-        return Err(problem(&index, format!("not in the shards it names: {}", absent.join(", "))));
-    }
-    Ok(tensors)
 }
 
 fn problem(path: &Path, problem: String) -> ZooError {

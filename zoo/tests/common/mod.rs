@@ -95,6 +95,7 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("differential V2", MixerConfig::Differential(differential(V2, 2, 2))),
         ("differential V2, grouped", MixerConfig::Differential(differential(V2, 4, 2))),
         ("gated delta", MixerConfig::GatedDelta(GatedDeltaConfig { chunk: 4, ..GatedDeltaConfig::new(3) })),
+        ("gated delta, one tap", MixerConfig::GatedDelta(GatedDeltaConfig { conv: 1, ..GatedDeltaConfig::new(3) })),
         (
             "gated delta, shared keys, wide values",
             MixerConfig::GatedDelta(GatedDeltaConfig {
@@ -273,18 +274,23 @@ pub fn shaken<M: Module>(module: M) -> M {
 
 /// The same module in f64.
 pub fn double<M: Module>(module: M) -> M {
-    struct Double;
-    impl ModuleMapper for Double {
+    cast(module, DType::F64)
+}
+
+/// The same module with its parameters in another precision.
+pub fn cast<M: Module>(module: M, dtype: DType) -> M {
+    struct Cast(DType);
+    impl ModuleMapper for Cast {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             param.map(|t| {
                 let device = t.device();
                 let tracked = t.is_require_grad();
-                let data = t.into_data().convert_dtype(DType::F64);
-                Tensor::from_data(data, (&device, DType::F64)).set_require_grad(tracked)
+                let data = t.into_data().convert_dtype(self.0);
+                Tensor::from_data(data, (&device, self.0)).set_require_grad(tracked)
             })
         }
     }
-    module.map(&mut Double)
+    module.map(&mut Cast(dtype))
 }
 
 /// The gradient of every parameter that has one, by the parameter's name.

@@ -12,13 +12,3 @@ pub(super) fn fits(left: &mut u64, size: u64) -> bool {
     *left = rest.unwrap_or(*left);
     rest.is_some()
 }
-
-/// A glob pattern that matches this path and no other.
-pub(super) fn literal(path: &str) -> String {
-    path.chars()
-        .map(|c| match c {
-            '*' | '?' | '[' | ']' | '{' | '}' => format!("[{c}]"),
-            c => c.to_string(),
-        })
-        .collect()
-}

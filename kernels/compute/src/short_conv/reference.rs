@@ -13,7 +13,8 @@ pub fn short_conv(
         "expected [batch, time, {weight_channels}], got [{batch}, {time}, {channels}]"
     );
     let past = past.unwrap_or_else(|| Tensor::zeros([batch, taps - 1, channels], (&x.device(), x.dtype())));
-    let padded = Tensor::cat(vec![past, x], 1);
+    // One tap sees the current token alone: its past is empty and stays so.
+    let padded = if taps == 1 { x } else { Tensor::cat(vec![past.clone(), x], 1) };
     let y = (0..taps)
         .map(|tap| padded.clone().narrow(1, tap, time) * weight.clone().narrow(1, tap, 1).reshape([1, 1, channels]))
         .reduce(|sum, term| sum + term)
@@ -22,5 +23,6 @@ pub fn short_conv(
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     };
-    (silu(y), padded.narrow(1, time, taps - 1))
+    let past = if taps == 1 { past } else { padded.narrow(1, time, taps - 1) };
+    (silu(y), past)
 }

@@ -58,7 +58,9 @@ fn project_and_convolve<const N: usize>(
     let widths = parts.each_ref().map(|part| part.dims()[2]);
     let past = cache.as_ref().and_then(|cache| cache.get("conv"));
     let (out, past) = short_conv(Tensor::cat(parts.into(), 2), conv.val(), bias.map(Param::val), past);
-    if let Some(cache) = cache {
+    if let Some(cache) = cache
+        && conv.dims()[1] > 1
+    {
         cache.set("conv", past);
     }
     out.split_with_sizes(widths.to_vec(), 2).try_into().expect("as many parts as projections")

@@ -68,7 +68,7 @@ pub(super) const DIFFLLAMA: Family = Family {
         for layer in 0..config.layers {
             let weight: Vec<f32> = ours.remove(&norm(layer)).expect("a norm per block").iter::<f32>().collect();
             let matrix = ours.get_mut(&format!("blocks.{layer}.mixer.o_proj.weight")).expect("a matrix per block");
-            fold(matrix, &weight);
+            *matrix = scaled_columns(matrix, &weight);
         }
     },
 };
@@ -84,8 +84,8 @@ fn norm(layer: usize) -> String {
     format!("blocks.{layer}.mixer.lambda.norm.weight")
 }
 
-/// Scales the columns of a matrix, the weights repeated for every head.
-fn fold(matrix: &mut TensorData, weight: &[f32]) {
+/// A matrix with its columns scaled, the weights repeated for every head.
+pub(in crate::pretrained) fn scaled_columns(matrix: &TensorData, weight: &[f32]) -> TensorData {
     let scaled: Vec<f32> = matrix.iter::<f32>().enumerate().map(|(i, w)| w * weight[i % weight.len()]).collect();
-    *matrix = TensorData::new(scaled, matrix.shape().clone());
+    TensorData::new(scaled, matrix.shape().clone())
 }

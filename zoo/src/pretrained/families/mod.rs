@@ -5,8 +5,10 @@ mod llama;
 mod qwen3;
 mod qwen3_next;
 
+pub(super) use diffllama::scaled_columns;
+
 use super::fields::{Fields, rope_parameters};
-use super::layout::Place;
+use super::layout::{Place, Shapes};
 use crate::checkpoint::Tensors;
 use crate::{Gate, GatedConfig, MixerConfig, ModelConfig, SoftmaxConfig};
 use serde_json::{Map, Value, json};
@@ -36,9 +38,9 @@ const FAMILIES: [&Family; 4] = [&llama::LLAMA, &qwen3::QWEN3, &diffllama::DIFFLL
 ///
 /// # Errors
 /// Every key that is missing, malformed or asks for what is not supported.
-pub(super) fn read(json: &str, tensors: &Tensors) -> Result<(&'static Family, ModelConfig), String> {
+pub(super) fn read(json: &str, tensors: &Shapes) -> Result<(&'static Family, ModelConfig), String> {
     let fields: Map<String, Value> = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let mut reader = Fields { fields: &fields, tensors, problems: Vec::new() };
+    let mut reader = Fields::new(&fields, tensors);
     let model_type = reader.text("model_type").unwrap_or_default();
     let Some(family) = FAMILIES.into_iter().find(|family| family.model_type == model_type) else {
         return Err(format!("model_type is `{model_type}`; supported: {}", supported()));

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::corpus::megabytes;
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 /// When the download was last heard of.
 pub(super) struct Watch {
@@ -69,7 +67,7 @@ impl ProgressHandler for Bar {
                 if self.started.swap(true, Ordering::Relaxed) {
                     return;
                 }
-                let size = megabytes(*total_bytes as usize);
+                let size = DecimalBytes(*total_bytes);
                 let message = format!("{}: {total_files} files, {size} to fetch", self.label);
                 // Nothing to fetch is not worth a line.
                 if self.bar.is_hidden() && *total_bytes > 0 {

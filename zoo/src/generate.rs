@@ -1,0 +1,192 @@
+//! Text from a decoder, token by token, for any mixer and prompts of any lengths.
+//!
+//! All sequences start at position 0 and are stepped together. While a sequence's prompt lasts, its
+//! next token is the prompt's; after that it is the one drawn from its own logits; when it has ended,
+//! it is fed anything and its answer is not looked at. So the rows of a batch are always at the same
+//! position, no padding stands before anyone's text, no mask is needed, and a mixer needs to know
+//! nothing of all this: a state of constant size and a growing cache decode side by side.
+
+use crate::error::positive;
+use crate::{AnyMixer, Cache, Decoder, Mixer, Sampler, Sampling, Silent, ZooError};
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// How much is written, and how each token is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateConfig {
+    /// New tokens per sequence at most.
+    pub max_new_tokens: usize,
+    /// Default: greedy.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Sequence number `i` draws from the seed `seed + i`, so that it is the same alone and in a batch.
+    #[serde(default)]
+    pub seed: u64,
+    /// Tokens that end a sequence; they are not part of what is returned. Default: none.
+    #[serde(default)]
+    pub stop: Vec<i32>,
+}
+
+impl GenerateConfig {
+    /// Greedy, and until `max_new_tokens`.
+    pub fn new(max_new_tokens: usize) -> Self {
+        Self { max_new_tokens, sampling: Sampling::greedy(), seed: 0, stop: Vec::new() }
+    }
+}
+
+/// A token as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// Whose it is: the prompt's number.
+    pub sequence: usize,
+    pub id: i32,
+}
+
+impl<M: Mixer> Decoder<M> {
+    /// What follows each prompt: its new tokens alone.
+    ///
+    /// ```
+    /// use zoo::{GenerateConfig, Sampling, preset};
+    ///
+    /// let model = preset("hybrid", "nano")?.init(0, &burn::tensor::Device::flex())?;
+    /// let prompts = [b"to be".map(i32::from).to_vec(), b"or not to".map(i32::from).to_vec()];
+    /// let sampling = Sampling::temperature(0.8).top_p(0.95);
+    /// let texts = model.generate(&prompts, &GenerateConfig { sampling, ..GenerateConfig::new(8) })?;
+    /// assert_eq!((texts[0].len(), texts[1].len()), (8, 8));
+    /// # Ok::<(), zoo::ZooError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::stream`]; logits that have no distribution.
+    pub fn generate(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<Vec<Vec<i32>>, ZooError> {
+        let mut texts = vec![Vec::new(); prompts.len()];
+        for token in self.stream(prompts, config)? {
+            let NewToken { sequence, id } = token?;
+            texts[sequence].push(id);
+        }
+        Ok(texts)
+    }
+
+    /// The same tokens one at a time, as they come: in the order of positions, and at one position in
+    /// the order of prompts.
+    ///
+    /// # Errors
+    /// No prompt or an empty one, a token or stop token outside the vocabulary, no token to write, a
+    /// sampling that cannot be: the value, and what could be.
+    pub fn stream(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<Generation<M>, ZooError> {
+        positive("max_new_tokens", config.max_new_tokens)?;
+        if prompts.is_empty() {
+            return Err(ZooError::Invalid { name: "prompts", value: "none".into(), expected: "at least one".into() });
+        }
+        let vocab_size = self.vocab_size();
+        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
+        if let Some(id) = config.stop.iter().find(|id| !known(id)) {
+            let expected = format!("a token of the vocabulary 0..{vocab_size}");
+            return Err(ZooError::Invalid { name: "a stop token", value: id.to_string(), expected });
+        }
+        let sequence = |(number, prompt): (usize, &Vec<i32>)| {
+            if prompt.is_empty() {
+                let value = format!("none in prompt {number}");
+                return Err(ZooError::Invalid {
+                    name: "the tokens of a prompt",
+                    value,
+                    expected: "at least one".into(),
+                });
+            }
+            if let Some(position) = prompt.iter().position(|id| !known(id)) {
+                return Err(ZooError::Token { id: prompt[position].into(), position, vocab_size });
+            }
+            let sampler = Sampler::new(config.sampling.clone(), config.seed.wrapping_add(number as u64))?;
+            Ok(Sequence { tokens: prompt.clone(), prompt: prompt.len(), sampler, ended: false })
+        };
+        let sequences = prompts.iter().enumerate().map(sequence).collect::<Result<_, _>>()?;
+        Ok(Generation {
+            // Nothing is to be differentiated, and a graph would keep every step alive.
+            model: self.valid(),
+            cache: self.cache(),
+            position: 0,
+            sequences,
+            config: config.clone(),
+            ready: VecDeque::new(),
+        })
+    }
+}
+
+/// Tokens being written: an iterator over [`NewToken`].
+#[derive(Debug)]
+pub struct Generation<M: Mixer = AnyMixer> {
+    model: Decoder<M>,
+    cache: Vec<Cache>,
+    /// Tokens that every sequence has been fed.
+    position: usize,
+    sequences: Vec<Sequence>,
+    config: GenerateConfig,
+    ready: VecDeque<NewToken>,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    /// The prompt and what follows it.
+    tokens: Vec<i32>,
+    /// The prompt's length.
+    prompt: usize,
+    sampler: Sampler,
+    ended: bool,
+}
+
+impl<M: Mixer> Generation<M> {
+    /// What the decoder keeps of all sequences.
+    pub fn cache(&self) -> &[Cache] {
+        &self.cache
+    }
+
+    /// One more position for every sequence.
+    fn advance(&mut self) -> Result<(), ZooError> {
+        // A sequence that has ended repeats its last token.
+        let fed = |s: &Sequence| s.tokens[self.position.min(s.tokens.len() - 1)];
+        let ids: Vec<i32> = self.sequences.iter().map(fed).collect();
+        let logits = self.model.step(self.model.tokens(&ids, [ids.len(), 1])?, &mut self.cache, &mut Silent);
+        self.position += 1;
+        let position = self.position;
+        let writes = |s: &Sequence| !s.ended && position >= s.prompt;
+        if !self.sequences.iter().any(writes) {
+            return Ok(()); // prompts alone: nothing is read back from the device
+        }
+        let logits: Vec<f32> = logits.into_data().convert::<f32>().try_to_vec().expect("converted to f32");
+        let rows = logits.chunks_exact(self.model.vocab_size());
+        for (sequence, (s, row)) in self.sequences.iter_mut().zip(rows).enumerate() {
+            if !writes(s) {
+                continue;
+            }
+            let id = s.sampler.pick(row)?;
+            if self.config.stop.contains(&id) {
+                s.ended = true;
+                continue;
+            }
+            s.tokens.push(id);
+            s.ended = s.tokens.len() == s.prompt + self.config.max_new_tokens;
+            self.ready.push_back(NewToken { sequence, id });
+        }
+        Ok(())
+    }
+}
+
+impl<M: Mixer> Iterator for Generation<M> {
+    type Item = Result<NewToken, ZooError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() {
+            if self.sequences.iter().all(|s| s.ended) {
+                return None;
+            }
+            if let Err(error) = self.advance() {
+                self.sequences.iter_mut().for_each(|s| s.ended = true);
+                self.ready.clear();
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
