@@ -22,6 +22,7 @@ fn wrong_types(fields: &Map<String, Value>) -> Vec<String> {
                 "use_sliding_window",
                 "tie_word_embeddings",
                 "norm_topk_prob",
+                "truncate",
             ],
         ),
         (
