@@ -97,8 +97,9 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("gated delta", MixerConfig::GatedDelta(GatedDeltaConfig { chunk: 4, ..GatedDeltaConfig::new(3) })),
         ("gated delta, one tap", MixerConfig::GatedDelta(GatedDeltaConfig { conv: 1, ..GatedDeltaConfig::new(3) })),
         (
-            "gated delta, shared keys, wide values",
+            "gated delta, shared keys, wide values, beta to 2",
             MixerConfig::GatedDelta(GatedDeltaConfig {
+                allow_negative_eigenvalues: true,
                 k_heads: Some(2),
                 key_dim: Some(5),
                 value_dim: Some(7),
@@ -160,6 +161,10 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
             }),
         ),
         ("Lightning", MixerConfig::Lightning(LightningConfig { chunk: 4, ..LightningConfig::new(3) })),
+        (
+            "Lightning as in MiniMax-01",
+            MixerConfig::Lightning(LightningConfig { decays: LightningDecays::Geometric, ..LightningConfig::new(3) }),
+        ),
         ("GDN-2", MixerConfig::GatedDelta2(GatedDelta2Config { chunk: 4, ..GatedDelta2Config::new(3) })),
         (
             "GDN-2, wide values, erase to 2",
