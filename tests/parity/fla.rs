@@ -1,13 +1,13 @@
 //! The layers of flash-linear-attention, and its models of Gated DeltaNet and KDA in its own files.
 
 use crate::compare::*;
+use crate::layers::Meaning;
 use attention::prelude::*;
 use zoo::checkpoint::{self, Tensors};
 
 #[test]
 fn models_of_flash_linear_attention_give_its_numbers() {
-    let meanings: [(&str, fn(&Fields) -> (MixerConfig, Layout)); 2] =
-        [("fla_gated_deltanet", gated_deltanet), ("fla_kda", kda)];
+    let meanings: [(&str, Meaning); 2] = [("fla_gated_deltanet", gated_deltanet), ("fla_kda", kda)];
     for (family, meaning) in meanings {
         let fields = Fields::of(family);
         let (mixer, of_mixer) = meaning(&fields);

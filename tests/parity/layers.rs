@@ -8,7 +8,7 @@ use burn::tensor::DType;
 use zoo::checkpoint;
 
 /// What a family's configuration means here, and how its tensors become ours.
-type Meaning = fn(&Fields) -> (MixerConfig, Layout);
+pub type Meaning = fn(&Fields) -> (MixerConfig, Layout);
 
 /// The block whose layer it is, of how many, where that makes a difference.
 const BLOCKS: [(&str, usize, usize); 3] =
