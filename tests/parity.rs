@@ -5,42 +5,21 @@
 
 #[path = "../zoo/tests/common/mod.rs"]
 mod common;
+#[path = "parity/compare.rs"]
+mod compare;
+#[path = "parity/fla.rs"]
+mod fla;
+#[path = "parity/layers.rs"]
+mod layers;
 
 use attention::prelude::*;
-use burn::tensor::DType;
 use common::gradients_by_name;
-use std::path::{Path, PathBuf};
+use compare::*;
 use zoo::checkpoint::Tensors;
 use zoo::{checkpoint, pretrained};
 
-fn folder(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/data").join(family)
-}
-
-fn reference(family: &str) -> Tensors {
-    checkpoint::read(&folder(family).join("reference.safetensors")).expect("a reference").0
-}
-
-fn values(data: &TensorData) -> Vec<f64> {
-    data.iter::<f64>().collect()
-}
-
-/// The largest difference, as a part of the largest value expected.
-fn relative(what: &str, found: &TensorData, expected: &TensorData) -> f64 {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    let (found, expected) = (values(found), values(expected));
-    let scale = expected.iter().fold(0f64, |most, x| most.max(x.abs()));
-    assert!(scale > 0.0, "{what}: the reference is zero");
-    found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / scale
-}
-
-fn assert_close(what: &str, found: &TensorData, expected: &TensorData, tolerance: f64) {
-    let error = relative(what, found, expected);
-    assert!(error < tolerance, "{what}: off by {error:e}, allowed {tolerance:e}");
-}
-
 /// Compares a decoder with the reference of `family`, whose gradients are here under our names.
-fn compare(family: &str, model: &Decoder, expected_gradients: &Tensors) {
+fn compare_models(family: &str, model: &Decoder, expected_gradients: &Tensors) {
     let reference = reference(family);
     let ids: Vec<i32> = reference["ids"].iter::<i64>().map(|id| id as i32).collect();
     let [batch, time] = reference["ids"].shape().to_vec().try_into().expect("[batch, time]");
@@ -71,18 +50,12 @@ fn compare(family: &str, model: &Decoder, expected_gradients: &Tensors) {
     }
 }
 
-/// The gradients of a reference, without their prefix.
-fn reference_gradients(family: &str) -> Tensors {
-    let named = |(name, data): (String, TensorData)| Some((name.strip_prefix("grad.")?.to_owned(), data));
-    reference(family).into_iter().filter_map(named).collect()
-}
-
 #[test]
 fn checkpoints_of_hugging_face_give_the_originals_numbers() {
     for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama", "qwen3_next"] {
         let (_, model) = pretrained::load(&folder(family), &Device::flex().autodiff()).unwrap();
         let expected = pretrained::translate(&folder(family), reference_gradients(family)).unwrap();
-        compare(family, &model, &expected);
+        compare_models(family, &model, &expected);
     }
 }
 
@@ -133,83 +106,6 @@ fn differential_attention_is_that_of_its_authors() {
         let path = folder(family).join("model.safetensors");
         let model = config.init(0, &Device::flex().autodiff()).unwrap();
         let model = checkpoint::apply(model, &ours(checkpoint::read(&path).unwrap().0), &path).unwrap();
-        compare(family, &model, &ours(reference_gradients(family)));
+        compare_models(family, &model, &ours(reference_gradients(family)));
     }
-}
-
-/// Qwen3-Next's Gated DeltaNet layer alone. Its projections are grouped by key head.
-#[test]
-fn the_gated_delta_layer_is_that_of_qwen3_next() {
-    let (family, k_heads, v_heads, key_dim, value_dim) = ("qwen3_next_delta", 2, 4, 6, 8);
-    let reference = reference(family);
-    let [batch, time, d_model] = reference["x"].shape().to_vec().try_into().expect("[batch, time, d_model]");
-    let config = GatedDeltaConfig {
-        k_heads: Some(k_heads),
-        key_dim: Some(key_dim),
-        value_dim: Some(value_dim),
-        conv: 4,
-        chunk: 8,
-        ..GatedDeltaConfig::new(v_heads)
-    };
-    let values_of = v_heads / k_heads;
-    let ours = |tensors: &Tensors| -> Tensors {
-        let mut all = Tensors::new();
-        let rows = |data: &TensorData, group: usize, from: usize, count: usize| {
-            let values: Vec<f32> = data.iter::<f32>().collect();
-            let width = data.shape()[1];
-            let taken: Vec<f32> = (0..k_heads)
-                .flat_map(|g| values[(g * group + from) * width..(g * group + from + count) * width].to_vec())
-                .collect();
-            TensorData::new(taken, [k_heads * count, width])
-        };
-        let (qk, v) = (key_dim, values_of * value_dim);
-        for (name, from, count) in [("q", 0, qk), ("k", qk, qk), ("v", 2 * qk, v), ("z", 2 * qk + v, v)] {
-            let part = rows(&tensors["in_proj_qkvz.weight"], 2 * qk + 2 * v, from, count);
-            all.insert(format!("{name}_proj.weight"), part);
-        }
-        for (name, from) in [("b", 0), ("a", values_of)] {
-            let part = rows(&tensors["in_proj_ba.weight"], 2 * values_of, from, values_of);
-            all.insert(format!("{name}_proj.weight"), part);
-        }
-        let conv = &tensors["conv1d.weight"];
-        all.insert("conv".into(), TensorData::new(conv.iter::<f32>().collect::<Vec<_>>(), [conv.shape()[0], 4]));
-        for (theirs, name) in [
-            ("A_log", "a_log"),
-            ("dt_bias", "dt_bias"),
-            ("norm.weight", "norm.weight"),
-            ("out_proj.weight", "o_proj.weight"),
-        ] {
-            all.insert(name.into(), tensors[theirs].clone());
-        }
-        all
-    };
-    let path = folder(family).join("model.safetensors");
-    let device = Device::flex().autodiff();
-    let mixer = config.init(d_model, &mut Init::new(0, 0.02, 0.02, 1, &device));
-    let mixer = checkpoint::apply(mixer, &ours(&checkpoint::read(&path).unwrap().0), &path).unwrap();
-    let tensor = |name: &str| Tensor::<3>::from_data(reference[name].clone(), (&device, DType::F32));
-    let x = tensor("x").require_grad();
-    let out = mixer.forward(x.clone(), &mut Silent);
-    assert_close("the layer's output", &out.clone().into_data(), &reference["out"], 2e-5);
-    let steps = {
-        let mut cache = Cache::default();
-        let step = |t| {
-            let y = mixer.step(x.clone().narrow(1, t, 1), &mut cache, &mut Silent);
-            cache.advance(1);
-            y
-        };
-        Tensor::cat((0..time).map(step).collect(), 1)
-    };
-    assert_close("the layer, token by token", &steps.into_data(), &reference["out"], 2e-5);
-    let backward = (out * tensor("w")).sum().backward();
-    assert_close("gradient of x", &x.grad(&backward).unwrap().into_data(), &reference["grad.x"], 1e-4);
-    let found = gradients_by_name(&mixer, &backward);
-    let mut expected = reference_gradients(family);
-    expected.remove("x");
-    let expected = ours(&expected);
-    assert_eq!(found.len(), expected.len());
-    for (name, gradient) in &expected {
-        assert_close(&format!("gradient of {name}"), &found[name], gradient, 1e-4);
-    }
-    assert_eq!(batch, 2);
 }

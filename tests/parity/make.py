@@ -4,8 +4,9 @@
     python make.py qwen3 llama  writes only these
     python make.py --check      recomputes everything, names what differs by more than 1e-6, and fails
 
-A family is one function below: it says where its definition comes from and returns a tiny model.
-What then happens to the model is the same for all:
+A family is one function, of `families.py` where it is a whole model, of `layers.py` or `fla_layers.py`
+where it is one layer: it says where its definition comes from and returns a tiny one. What then happens is the same
+for all:
 
 1. its parameters are drawn in f32 from the family's own seed (`draw`),
 2. `config.json` and `model.safetensors` are what transformers itself saves (`save`),
@@ -25,239 +26,21 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: sums in one order
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a hub
 
+import fla_layers  # noqa: F401 -- registers its families
 import numpy as np
 import torch
-from derived import (
-    DiffV1Config,
-    DiffV1ForCausalLM,
-    DiffV2Config,
-    DiffV2ForCausalLM,
-    GatedQwen3Attention,
-    with_attention,
-)
+from families import FAMILIES
+from layers import Layer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import (
-    DiffLlamaConfig,
-    DiffLlamaForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-)
 from transformers.core_model_loading import revert_weight_conversion
-from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet, Qwen3NextTopKRouter
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextTopKRouter
 from transformers.utils import logging
 
 DATA = Path(__file__).parent / "data"
 BATCH, TIME = 2, 17
 TOLERANCE = 1e-6
-
-# ---------------------------------------------------------------------------------------------
-# The families
-# ---------------------------------------------------------------------------------------------
-
-FAMILIES = {}
-
-
-def family(seed):
-    """Registers a function that returns how to build a model (called twice: in f32, in f64)."""
-
-    def register(recipe):
-        FAMILIES[recipe.__name__] = (recipe, seed)
-        return recipe
-
-    return register
-
-
-def sizes(**others):
-    """What the decoders have in common.
-
-    Heads are wider than `hidden_size / num_attention_heads` (12, not 8), two query heads share a
-    key head, and every size is another number, so that no wrong one fits by chance.
-    """
-    common = dict(
-        vocab_size=61,
-        hidden_size=32,
-        intermediate_size=44,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=12,
-        max_position_embeddings=256,
-        use_cache=False,
-        attn_implementation="eager",
-    )
-    return common | others
-
-
-def rope(theta, **others):
-    """The v5 dialect; v4 files say `rope_theta` and `rope_scaling` at top level."""
-    return {"rope_type": "default", "rope_theta": theta} | others
-
-
-@family(seed=1)
-def llama():
-    """Llama: `transformers.LlamaForCausalLM`. Output matrix of its own, plain RoPE."""
-    config = LlamaConfig(**sizes(rms_norm_eps=1e-5, rope_parameters=rope(1e4)))
-    return lambda: LlamaForCausalLM(config)
-
-
-@family(seed=2)
-def llama3():
-    """Llama 3.x: as `llama`, tied, with RoPE scaling of type `llama3`.
-
-    Trap: three regimes of wavelength. With head_dim 12 and theta 8000 the wavelengths are 6, 28,
-    126, ...; the bounds 64/4 = 16 and 64/1 = 64 keep the first, blend the second, slow the rest.
-    """
-    scaling = dict(
-        rope_type="llama3",
-        factor=8.0,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-        original_max_position_embeddings=64,
-    )
-    config = LlamaConfig(**sizes(rms_norm_eps=1e-5, rope_parameters=rope(8e3, **scaling), tie_word_embeddings=True))
-    return lambda: LlamaForCausalLM(config)
-
-
-@family(seed=3)
-def qwen3():
-    """Qwen3: `transformers.Qwen3ForCausalLM`. Tied.
-
-    Trap: queries and keys are normalised per head, over head_dim, before RoPE.
-    """
-    config = Qwen3Config(**sizes(rms_norm_eps=1e-6, rope_parameters=rope(1e6), tie_word_embeddings=True))
-    return lambda: Qwen3ForCausalLM(config)
-
-
-@family(seed=4)
-def gated_headwise():
-    """Gated attention, one gate per head (Qiu et al. 2025, arXiv 2505.06708). See `gated`."""
-    return gated(headwise=True, tied=False)
-
-
-@family(seed=5)
-def gated_elementwise():
-    """Gated attention, one gate per channel (Qiu et al. 2025, arXiv 2505.06708). See `gated`."""
-    return gated(headwise=False, tied=True)
-
-
-def gated(headwise, tied):
-    """Qwen3 with the gate G1, as in the release QwQZh/gated_attention.
-
-    Its modelling code (qiuzh20/gated_attention, modeling_qwen3.py, class Qwen3Attention) is on no
-    package index, so `GatedQwen3Attention` derives it again from formula and layout. Names, model
-    type and configuration keys are the release's; only the RoPE keys are in the v5 dialect.
-    """
-    config = Qwen3Config(
-        **sizes(rms_norm_eps=1e-6, rope_parameters=rope(2e4), tie_word_embeddings=tied),
-        headwise_attn_output_gate=headwise,
-        elementwise_attn_output_gate=not headwise,
-        use_qk_norm=True,
-        qkv_bias=False,
-    )
-    return lambda: with_attention(Qwen3ForCausalLM(config), GatedQwen3Attention)
-
-
-@family(seed=6)
-def diffllama():
-    """DIFF Transformer V1 as in Hugging Face: `transformers.DiffLlamaForCausalLM`.
-
-    Traps: `num_attention_heads` counts softmax maps (8, that is 4 pairs); map i is paired with map
-    i + 4, not with its neighbour; pair i reads keys and values of groups g and g + 2, g = i // 2;
-    the norm over a pair's output has no weight and takes `rms_norm_eps`; lambda_init counts layers
-    from 0, and four layers make it differ.
-    """
-    heads = dict(num_attention_heads=8, num_key_value_heads=4, head_dim=6, num_hidden_layers=4)
-    config = DiffLlamaConfig(**sizes(rms_norm_eps=1e-5, rope_parameters=rope(1e4), **heads))
-    return lambda: DiffLlamaForCausalLM(config)
-
-
-@family(seed=7)
-def diff_v1_unilm():
-    """DIFF Transformer V1 (Ye et al. 2024, arXiv 2410.05258) as its authors release it: in a Llama
-    block, the attention of microsoft/unilm, Diff-Transformer/multihead_flashdiff_2.py, class
-    MultiheadFlashDiff2, derived again. See `DiffV1Attention` for the traps.
-
-    `num_attention_heads` counts pairs, `num_key_value_heads` groups of two keys and one value.
-    """
-    config = DiffV1Config(**sizes(rms_norm_eps=1e-6, rope_parameters=rope(1e4), head_dim=6), subln_eps=1e-5)
-    return lambda: DiffV1ForCausalLM(config)
-
-
-@family(seed=8)
-def diff_v2():
-    """DIFF Transformer V2 (Microsoft, January 2026): in a Llama block, the attention of
-    microsoft/unilm, Diff-Transformer/Diff-Transformer-V2/multihead_flashdiffv2.py, class
-    MultiheadFlashDiffV2, derived again. See `DiffV2Attention` for the traps.
-
-    `num_attention_heads` counts output heads; there are twice as many query heads.
-    """
-    config = DiffV2Config(**sizes(rms_norm_eps=1e-6, rope_parameters=rope(1e4), tie_word_embeddings=True))
-    return lambda: DiffV2ForCausalLM(config)
-
-
-def qwen3_next_config(**others):
-    """Sizes of the hybrid: values wider than keys, two value heads to a key head."""
-    return Qwen3NextConfig(
-        **sizes(
-            hidden_size=40,
-            rms_norm_eps=1e-6,
-            rope_parameters=rope(1e4, partial_rotary_factor=0.25),
-            head_dim=16,
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=6,
-            linear_value_head_dim=8,
-            linear_conv_kernel_dim=4,
-            num_experts=4,
-            num_experts_per_tok=2,
-            moe_intermediate_size=20,
-            shared_expert_intermediate_size=24,
-            experts_implementation="eager",
-            **others,
-        )
-    )
-
-
-@family(seed=9)
-def qwen3_next_delta():
-    """Gated DeltaNet alone: `transformers` Qwen3NextGatedDeltaNet (Yang et al. 2024, arXiv 2412.06464).
-
-    Tensors bear the layer's own names, without `model.layers.0.linear_attn.`.
-    Traps: `in_proj_qkvz` and `in_proj_ba` are grouped by key head, the convolution's channels are
-    not (all q, all k, all v); z is not convolved; q and k are normalised after the convolution, with
-    1e-6 inside the root; the state decays before it is read; the output norm multiplies by w, not
-    1 + w, and comes before the gate SiLU(z).
-    """
-    config = qwen3_next_config(num_hidden_layers=1, layer_types=["linear_attention"])
-    config.architectures = ["Qwen3NextGatedDeltaNet"]
-
-    def build():
-        layer = Qwen3NextGatedDeltaNet(config, 0)
-        layer.config = config
-        return layer
-
-    return build
-
-
-@family(seed=376)  # chosen of 800: no close call in a router, little rounding in f32
-def qwen3_next():
-    """The hybrid: `transformers.Qwen3NextForCausalLM`, three Gated DeltaNet to one gated attention.
-
-    Traps: block norms, final norm, q_norm and k_norm multiply by 1 + w; the gate shares q_proj,
-    rows [query, gate] per query head (unlike `gated`); RoPE turns the first quarter of a head;
-    every block has 4 experts, of which the router takes 2 and renormalises, and a shared one.
-    Files name each expert's three matrices; transformers 5 fuses them in memory, so gradients are
-    taken apart like the weights. The loss has no router term.
-    """
-    config = qwen3_next_config(num_hidden_layers=4)
-    return lambda: Qwen3NextForCausalLM(config)
-
 
 # ---------------------------------------------------------------------------------------------
 # Weights and files
@@ -268,8 +51,8 @@ def qwen3_next():
 SPREADS = [
     (r"[qk]_norm\.weight$", 1.0),  # else every pattern of a normalised query is nearly flat
     (r"norm\w*\.weight$|subln\.weight$", 0.3),
-    (r"lambda_[qk][12]$", 0.5),
-    (r"A_log$|dt_bias$", 0.7),
+    (r"lambda_[qk][12]$|_kernel$|_mixing$|key_bias$", 0.5),
+    (r"A_log$|dt_bias$|sinks$", 0.7),
     (r"conv1d\.weight$", 0.5),
     (r".", 0.25),
 ]
@@ -287,9 +70,11 @@ def draw(model, rng):
 def save(model, folder):
     """`config.json` and `model.safetensors`, as transformers writes them."""
     with tempfile.TemporaryDirectory() as scratch:
-        if isinstance(model, Qwen3NextGatedDeltaNet):
+        if isinstance(model, Layer):
+            model.config.architectures = [type(model.module).__name__]
             model.config.save_pretrained(scratch)
-            save_file(model.state_dict(), Path(scratch) / "model.safetensors", metadata={"format": "pt"})
+            weights = {name: parameter.detach() for name, parameter in model.module.named_parameters()}
+            save_file(weights, Path(scratch) / "model.safetensors", metadata={"format": "pt"})
         else:
             model.save_pretrained(scratch)
         for name in ("config.json", "model.safetensors"):
@@ -335,8 +120,8 @@ def run_language_model(model, rng):
     """
     ids = torch.from_numpy(rng.integers(0, model.config.vocab_size, (BATCH, TIME)))
     hidden = []
-    for module in [model.model.embed_tokens, *model.model.layers]:
-        module.register_forward_hook(lambda module, args, out: hidden.append(out))
+    for module in [model.get_input_embeddings(), *model.model.layers]:
+        module.register_forward_hook(lambda module, args, out: hidden.append(out[0] if type(out) is tuple else out))
     refuse_close_calls(model)
     logits = model(input_ids=ids).logits
     loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -361,19 +146,25 @@ def refuse_close_calls(model, margin=1e-2):
 
 def run_layer(layer, rng):
     """`out = layer(x)` and the gradients of `sum(out * w)`, for random x and w."""
-    x, w = (torch.from_numpy(rng.normal(size=(BATCH, TIME, layer.hidden_size))).float().double() for _ in "xw")
+    size = (BATCH, TIME, layer.config.hidden_size)
+    # Rounded to f32 by numpy: under `Double` torch would not.
+    x, w = (torch.from_numpy(rng.normal(size=size).astype("float32").astype("float64")) for _ in "xw")
     x.requires_grad_()
-    out = layer(x)
+    out = layer.run(x)
     (out * w).sum().backward()
     return {"x": x, "w": w, "out": out, "grad.x": x.grad}
 
 
 def gradients(model):
     """`grad.<name>` for every tensor of the checkpoint, under the names that files have."""
-    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
-    if not isinstance(model, Qwen3NextGatedDeltaNet):
+    grads = {name: parameter.grad for name, parameter in module_of(model).named_parameters()}
+    if not isinstance(model, Layer):
         grads = revert_weight_conversion(model, grads)
     return {f"grad.{name}": grad for name, grad in grads.items()}
+
+
+def module_of(model):
+    return model.module if isinstance(model, Layer) else model
 
 
 def make(name, folder):
@@ -382,15 +173,16 @@ def make(name, folder):
     recipe, seed = FAMILIES[name]
     rng, build = np.random.default_rng(seed), recipe()
 
-    single = build().eval()
-    draw(single, rng)
+    single = build()
+    draw(module_of(single).eval(), rng)
     save(single, folder)
 
-    weights = {key: value.double() for key, value in single.state_dict().items()}
+    weights = {key: value.double() for key, value in module_of(single).named_parameters()}
     with Double():
-        double = build().eval()
-        double.load_state_dict(weights)
-        run = run_layer if isinstance(double, Qwen3NextGatedDeltaNet) else run_language_model
+        double = build()
+        # Whatever else a module keeps (a tied matrix under its other name, tables) it has made itself.
+        module_of(double).eval().load_state_dict(weights, strict=False)
+        run = run_layer if isinstance(double, Layer) else run_language_model
         reference = run(double, rng) | gradients(double)
 
     checkpoint = load_file(folder / "model.safetensors")

@@ -4,20 +4,27 @@ use crate::Init;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-/// `y = x Wᵀ`, with `W` of shape `[out, in]` as in PyTorch and safetensors, without bias.
+/// `y = x Wᵀ`, with `W` of shape `[out, in]` as in PyTorch and safetensors; plus a bias where one is asked for.
 #[derive(Module, Debug)]
 pub struct Linear {
     pub weight: Param<Tensor<2>>,
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
     pub fn new(d_in: usize, d_out: usize, init: &mut Init) -> Self {
-        Self { weight: init.weight([d_out, d_in]) }
+        Self { weight: init.weight([d_out, d_in]), bias: None }
     }
 
     /// For a projection whose output is added to the residual stream.
     pub fn residual(d_in: usize, d_out: usize, init: &mut Init) -> Self {
-        Self { weight: init.residual([d_out, d_in]) }
+        Self { weight: init.residual([d_out, d_in]), bias: None }
+    }
+
+    /// The same with a bias, which starts at 0.
+    pub fn biased(self, init: &mut Init) -> Self {
+        let [d_out, _] = self.weight.dims();
+        Self { bias: Some(init.constant([d_out], 0.0)), ..self }
     }
 
     /// `[batch, time, in]` → `[batch, time, out]`.
@@ -26,6 +33,10 @@ impl Linear {
         let [d_out, expected] = self.weight.dims();
         assert_eq!(d_in, expected, "expected [batch, time, {expected}], got [{batch}, {time}, {d_in}]");
         // One flat product: a broadcast batch of small ones is slower on every backend.
-        x.reshape([batch * time, d_in]).matmul(self.weight.val().transpose()).reshape([batch, time, d_out])
+        let y = x.reshape([batch * time, d_in]).matmul(self.weight.val().transpose()).reshape([batch, time, d_out]);
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
     }
 }

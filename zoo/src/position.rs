@@ -59,8 +59,20 @@ pub enum RopeScaling {
     Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original: f64 },
     /// YaRN (Peng et al. 2023): channels that turn less than `beta_slow` times within `original`
     /// tokens are stretched by `factor`, those that turn more than `beta_fast` times kept, with a
-    /// ramp between; cosine and sine are multiplied by `0.1 ln(factor) + 1`.
-    Yarn { factor: f64, original: f64, beta_fast: f64, beta_slow: f64 },
+    /// ramp between; cosine and sine are multiplied by `0.1 ln(factor) + 1`. The ramp runs from one
+    /// whole pair of channels to another, unless `truncate` is false (gpt-oss).
+    Yarn {
+        factor: f64,
+        original: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        #[serde(default = "yes")]
+        truncate: bool,
+    },
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for Position {
@@ -130,7 +142,7 @@ impl Rope {
                 }
                 (factor, original)
             }
-            Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow }) => {
+            Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow, .. }) => {
                 positive_number("rope beta_slow", beta_slow)?;
                 if beta_fast <= beta_slow || !beta_fast.is_finite() {
                     return invalid("rope beta_fast", beta_fast, "above beta_slow");
@@ -163,11 +175,12 @@ impl Rope {
                 });
                 (scaled.collect(), 1.0)
             }
-            Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow }) => {
+            Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate }) => {
                 // The pair that turns `turns` times within the original length.
                 let pair = |turns: f64| half as f64 * (original / (turns * TAU)).ln() / self.theta.ln();
-                let low = pair(beta_fast).floor().max(0.0);
-                let high = pair(beta_slow).ceil().min(channels as f64 - 1.0);
+                let (low, high) = (pair(beta_fast), pair(beta_slow));
+                let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(channels as f64 - 1.0));
                 let width = if high > low { high - low } else { 0.001 };
                 let scaled = plain.enumerate().map(|(j, frequency)| {
                     let stretched = ((j as f64 - low) / width).clamp(0.0, 1.0);
@@ -243,7 +256,8 @@ mod tests {
         Position::Rope(Rope { theta: 100.0, fraction: 0.75, layout, scaling })
     }
 
-    const YARN: RopeScaling = RopeScaling::Yarn { factor: 4.0, original: 64.0, beta_fast: 8.0, beta_slow: 1.0 };
+    const YARN: RopeScaling =
+        RopeScaling::Yarn { factor: 4.0, original: 64.0, beta_fast: 8.0, beta_slow: 1.0, truncate: true };
 
     #[test]
     fn scores_depend_on_the_distance_alone() {
@@ -284,7 +298,8 @@ mod tests {
 
     #[test]
     fn yarn_of_factor_one_changes_nothing() {
-        let scaling = Some(RopeScaling::Yarn { factor: 1.0, original: 64.0, beta_fast: 8.0, beta_slow: 1.0 });
+        let scaling =
+            Some(RopeScaling::Yarn { factor: 1.0, original: 64.0, beta_fast: 8.0, beta_slow: 1.0, truncate: true });
         let x = ramp([1, 1, 4, 8]);
         let plain = rope(RopeLayout::HalfSplit, None).rotate(x.clone(), 2);
         assert!(largest(rope(RopeLayout::HalfSplit, scaling).rotate(x, 2) - plain) < 1e-12);
@@ -306,7 +321,8 @@ mod tests {
         assert!(refuse(Rope { theta: -1.0, ..good }).contains("theta"));
         assert!(refuse(Rope { fraction: 1.5, ..good }).contains("between 0 and 1"));
         assert!(refuse(Rope { fraction: 0.19, ..good }).contains("even"));
-        let yarn = |factor, beta_fast| RopeScaling::Yarn { factor, original: 64.0, beta_fast, beta_slow: 1.0 };
+        let yarn =
+            |factor, beta_fast| RopeScaling::Yarn { factor, original: 64.0, beta_fast, beta_slow: 1.0, truncate: true };
         assert!(refuse(Rope { scaling: Some(yarn(0.5, 8.0)), ..good }).contains("factor must be at least 1"));
         assert!(refuse(Rope { scaling: Some(yarn(2.0, 0.5)), ..good }).contains("beta_fast"));
     }

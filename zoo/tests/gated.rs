@@ -23,7 +23,7 @@ fn mixer(config: GatedConfig) -> Gated {
 /// The same with a gate of zero weight.
 fn zero(config: GatedConfig) -> Gated {
     let mut gated = mixer(config);
-    gated.gate_proj = gated.gate_proj.map(|proj| Linear { weight: proj.weight.map(|w| w * 0.0) });
+    gated.gate_proj = gated.gate_proj.map(|proj| Linear { weight: proj.weight.map(|w| w * 0.0), bias: None });
     gated
 }
 

@@ -147,12 +147,12 @@ fn fixed_decays_are_powers_of_the_distance() {
 #[test]
 fn lightning_head_0_never_decays_and_deeper_layers_remember_longer() {
     for layer in 0..4 {
-        let decays = lightning_log_decays(8, layer, 4);
+        let decays = LightningDecays::Linear.log_decays(8, layer, 4);
         assert_eq!(decays[0], 0.0);
         assert!(decays.windows(2).all(|pair| pair[1] < pair[0]));
     }
-    assert_eq!(lightning_log_decays(8, 0, 4)[7], -7.0);
-    assert!(lightning_log_decays(8, 3, 4)[7] > lightning_log_decays(8, 2, 4)[7]);
+    assert_eq!(LightningDecays::Linear.log_decays(8, 0, 4)[7], -7.0);
+    assert!(LightningDecays::Linear.log_decays(8, 3, 4)[7] > LightningDecays::Linear.log_decays(8, 2, 4)[7]);
 }
 
 #[test]

@@ -6,12 +6,14 @@
 //! A = softmax(q kᵀ / √d + causal mask)       out = concat_h(A v) W_oᵀ
 //! ```
 //! Options: any [`Position`]; a window of the last `window` keys; a soft cap
-//! `s ← softcap · tanh(s / softcap)` on the scores (Gemma 2); a [`Sink`] for surplus weight.
+//! `s ← softcap · tanh(s / softcap)` on the scores (Gemma 2); a [`Sink`] for surplus weight; biases on
+//! the four projections (gpt-oss).
 //!
 //! Shapes: `q [batch, heads, time, d]`, `k, v [batch, kv_heads, time, d]`; query head `h` reads
 //! key head `h / (heads / kv_heads)`: `kv_heads = heads` is MHA, `1` is MQA.
 //!
-//! Parameters: `2·D·H·d + 2·D·Hk·d`, `2·d` with QK-norm, and those of the sink.
+//! Parameters: `2·D·H·d + 2·D·Hk·d`, `2·d` with QK-norm, `H·d + 2·Hk·d + D` with biases, and those of the
+//! sink.
 
 use super::sinks::{Sink, SinkShape};
 use super::{check_heads, merge_heads, normed, split_heads};
@@ -52,6 +54,9 @@ pub struct SoftmaxConfig {
     pub softcap: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sink: Option<Sink>,
+    /// Whether the four projections have biases.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias: bool,
 }
 
 fn yes() -> bool {
@@ -75,6 +80,7 @@ impl SoftmaxConfig {
             window: None,
             softcap: None,
             sink: None,
+            bias: false,
         }
     }
 
@@ -97,6 +103,7 @@ impl SoftmaxConfig {
         let d = self.head_dim(d_model);
         2 * d_model * d * (self.heads + self.kv_heads())
             + if self.qk_norm { 2 * d } else { 0 }
+            + if self.bias { (self.heads + 2 * self.kv_heads()) * d + d_model } else { 0 }
             + self.sink.map_or(0, |sink| sink.parameters(&self.sink_shape(d_model)))
     }
 
@@ -107,11 +114,12 @@ impl SoftmaxConfig {
     pub fn init(&self, d_model: usize, init: &mut Init) -> Softmax {
         let (d, heads, kv_heads) = (self.head_dim(d_model), self.heads, self.kv_heads());
         let norm = if self.zero_centred { RmsNorm::zero_centred } else { RmsNorm::new };
+        let biased = |linear: Linear, init: &mut Init| if self.bias { linear.biased(init) } else { linear };
         Softmax {
-            q_proj: Linear::new(d_model, heads * d, init),
-            k_proj: Linear::new(d_model, kv_heads * d, init),
-            v_proj: Linear::new(d_model, kv_heads * d, init),
-            o_proj: Linear::residual(heads * d, d_model, init),
+            q_proj: biased(Linear::new(d_model, heads * d, init), init),
+            k_proj: biased(Linear::new(d_model, kv_heads * d, init), init),
+            v_proj: biased(Linear::new(d_model, kv_heads * d, init), init),
+            o_proj: biased(Linear::residual(heads * d, d_model, init), init),
             q_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
             k_norm: self.qk_norm.then(|| norm(d, self.norm_eps, init)),
             sink: self.sink.and_then(|sink| sink.init(&self.sink_shape(d_model), init)),

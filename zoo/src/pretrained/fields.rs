@@ -22,6 +22,7 @@ fn wrong_types(fields: &Map<String, Value>) -> Vec<String> {
                 "use_sliding_window",
                 "tie_word_embeddings",
                 "norm_topk_prob",
+                "truncate",
             ],
         ),
         (
@@ -157,6 +158,7 @@ impl<'a> Fields<'a> {
                     original: need("original_max_position_embeddings"),
                     beta_fast: number("beta_fast").unwrap_or(32.0),
                     beta_slow: number("beta_slow").unwrap_or(1.0),
+                    truncate: get("truncate").and_then(Value::as_bool).unwrap_or(true),
                 })
             }
             Some(other) => {
@@ -188,9 +190,9 @@ pub(super) fn rope_parameters(position: &Position, partial: bool) -> Result<Valu
             "rope_type": "llama3", "rope_theta": theta, "factor": factor, "low_freq_factor": low_freq_factor,
             "high_freq_factor": high_freq_factor, "original_max_position_embeddings": original as u64,
         }),
-        Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow }) => json!({
+        Some(RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate }) => json!({
             "rope_type": "yarn", "rope_theta": theta, "factor": factor, "beta_fast": beta_fast,
-            "beta_slow": beta_slow, "original_max_position_embeddings": original as u64,
+            "beta_slow": beta_slow, "truncate": truncate, "original_max_position_embeddings": original as u64,
         }),
     };
     if partial {

@@ -53,7 +53,7 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         change(&mut config);
         MixerConfig::Nsa(config)
     };
-    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5 };
+    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, beta_fast: 2.0, beta_slow: 0.5, truncate: true };
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32.0 };
     use DifferentialVersion::{V1, V2};
     use Gate::Headwise;
@@ -69,7 +69,7 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("ALiBi", MixerConfig::Softmax(softmax(2, false, Position::Alibi {}))),
         ("window, soft cap", with(&|c| (c.window, c.softcap) = (Some(3), Some(0.5)))),
         ("window as long as the text, ALiBi", with(&|c| (c.window, c.position) = (Some(11), Position::Alibi {}))),
-        ("sink logit", with(&|c| c.sink = Some(Sink::Logit {}))),
+        ("sink logit, biases", with(&|c| (c.sink, c.bias) = (Some(Sink::Logit {}), true))),
         ("softmax off by one, window", with(&|c| (c.sink, c.window) = (Some(Sink::OffByOne {}), Some(4)))),
         ("key bias", with(&|c| c.sink = Some(Sink::KeyBias {}))),
         ("sigmoid", with(&|c| c.sink = Some(Sink::Sigmoid {}))),
@@ -97,8 +97,9 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
         ("gated delta", MixerConfig::GatedDelta(GatedDeltaConfig { chunk: 4, ..GatedDeltaConfig::new(3) })),
         ("gated delta, one tap", MixerConfig::GatedDelta(GatedDeltaConfig { conv: 1, ..GatedDeltaConfig::new(3) })),
         (
-            "gated delta, shared keys, wide values",
+            "gated delta, shared keys, wide values, beta to 2",
             MixerConfig::GatedDelta(GatedDeltaConfig {
+                allow_negative_eigenvalues: true,
                 k_heads: Some(2),
                 key_dim: Some(5),
                 value_dim: Some(7),
@@ -160,6 +161,10 @@ pub fn mixers() -> Vec<(&'static str, MixerConfig)> {
             }),
         ),
         ("Lightning", MixerConfig::Lightning(LightningConfig { chunk: 4, ..LightningConfig::new(3) })),
+        (
+            "Lightning as in MiniMax-01",
+            MixerConfig::Lightning(LightningConfig { decays: LightningDecays::Geometric, ..LightningConfig::new(3) }),
+        ),
         ("GDN-2", MixerConfig::GatedDelta2(GatedDelta2Config { chunk: 4, ..GatedDelta2Config::new(3) })),
         (
             "GDN-2, wide values, erase to 2",

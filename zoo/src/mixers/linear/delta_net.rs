@@ -16,8 +16,11 @@
 //!
 //! Parameters: `H·(2·D·dk + 2·D·dv + D + K·(2·dk + dv)) + dv`.
 
-use super::{attend, by_head, check_chunk, check_share, default_chunk, default_conv, delta_inputs, initial_conv};
-use crate::error::{ZooError, positive};
+use super::{
+    attend, by_head, check_chunk, check_share, default_chunk, default_conv, default_norm_eps, delta_inputs,
+    initial_conv,
+};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::merge_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -41,6 +44,9 @@ pub struct DeltaNetConfig {
     /// Whether β reaches 2 instead of 1.
     #[serde(default)]
     pub allow_negative_eigenvalues: bool,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -54,6 +60,7 @@ impl DeltaNetConfig {
             value_dim: None,
             conv: default_conv(),
             allow_negative_eigenvalues: false,
+            norm_eps: default_norm_eps(),
             chunk: default_chunk(),
         }
     }
@@ -63,6 +70,7 @@ impl DeltaNetConfig {
         check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("conv", self.conv)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -79,7 +87,7 @@ impl DeltaNetConfig {
             v_proj: Linear::new(d_model, v, init),
             conv: initial_conv(2 * qk + v, self.conv, init),
             b_proj: Linear::new(d_model, self.heads, init),
-            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             config: self.clone(),
         }

@@ -12,6 +12,8 @@
 //!
 //! Parameters: `2·D·Hk·dk + 3·D·H·dv + 2·D·H + K·(2·Hk·dk + H·dv) + 2·H + dv`.
 //!
+//! β may reach 2 ([`GatedDeltaConfig::allow_negative_eigenvalues`], see [`DeltaNet`](super::DeltaNet)).
+//!
 //! Initial decay as in flash-linear-attention, `A ~ U(1, 16)` and `dt` log-uniform in [0.001, 0.1]:
 //! half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
 
@@ -19,7 +21,7 @@ use super::{
     attend, by_head, check_chunk, check_share, default_chunk, default_conv, initial_a_log, initial_conv,
     initial_dt_bias, norm_gate_project, project_and_convolve, softplus, tap_decay,
 };
-use crate::error::{ZooError, divisible, positive};
+use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::norm::l2_norm;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
@@ -45,17 +47,33 @@ pub struct GatedDeltaConfig {
     /// Taps of the short convolution.
     #[serde(default = "default_conv")]
     pub conv: usize,
+    /// Whether β reaches 2 instead of 1, so that an erased value may return with the other sign.
+    #[serde(default)]
+    pub allow_negative_eigenvalues: bool,
+    /// ε of the output norm, 1e-6 as in Qwen3-Next when absent.
+    #[serde(default = "eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
 }
 
-/// The ε of q, k and of the output norm in Qwen3-Next.
-const EPS: f64 = 1e-6;
+fn eps() -> f64 {
+    1e-6
+}
 
 impl GatedDeltaConfig {
     pub fn new(heads: usize) -> Self {
-        Self { heads, k_heads: None, key_dim: None, value_dim: None, conv: default_conv(), chunk: default_chunk() }
+        Self {
+            heads,
+            k_heads: None,
+            key_dim: None,
+            value_dim: None,
+            conv: default_conv(),
+            allow_negative_eigenvalues: false,
+            norm_eps: eps(),
+            chunk: default_chunk(),
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -64,6 +82,7 @@ impl GatedDeltaConfig {
         check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("conv", self.conv)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -89,10 +108,11 @@ impl GatedDeltaConfig {
             conv: initial_conv(2 * qk + v, self.conv, init),
             a_log: initial_a_log(self.heads, init),
             dt_bias: initial_dt_bias(self.heads, init),
-            norm: RmsNorm::new(self.value_dim(d_model), EPS, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             heads: self.heads,
             k_heads: self.k_heads(),
+            reach: if self.allow_negative_eigenvalues { 2.0 } else { 1.0 },
             chunk: self.chunk,
         }
     }
@@ -126,6 +146,9 @@ pub struct GatedDelta {
     heads: usize,
     #[module(skip)]
     k_heads: usize,
+    /// The largest β.
+    #[module(skip)]
+    reach: f64,
     #[module(skip)]
     chunk: usize,
 }
@@ -136,11 +159,11 @@ impl GatedDelta {
         let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut());
         let (q, k) = (split_heads(q, self.k_heads), split_heads(k, self.k_heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
-        let q = tap.at("q", l2_norm(q, EPS) * scale);
-        let k = tap.at("k", l2_norm(k, EPS));
+        let q = tap.at("q", l2_norm(q, 1e-6) * scale);
+        let k = tap.at("k", l2_norm(k, 1e-6));
         let v = tap.at("v", split_heads(v, self.heads));
 
-        let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))));
+        let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))) * self.reach);
         let dt = softplus(self.a_proj.forward(x.clone()) + self.dt_bias.val().unsqueeze());
         let log_decay = by_head(dt * self.a_log.val().exp().unsqueeze::<3>()).neg();
         let decay = LogDecay::Head(tap_decay(log_decay, tap));

@@ -16,10 +16,10 @@
 //! Parameters: `H·(3·D·dk + 3·D·dv + K·(2·dk + dv)) + dv·(2·D + H·dk + H·dv) + H·(1 + dk + dv) + dv`.
 
 use super::{
-    attend, check_chunk, check_share, default_chunk, default_conv, delta_inputs, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, softplus, tap_decay,
+    attend, check_chunk, check_share, default_chunk, default_conv, default_norm_eps, delta_inputs, initial_a_log,
+    initial_conv, initial_dt_bias, norm_gate_project, softplus, tap_decay,
 };
-use crate::error::{ZooError, positive};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -44,6 +44,9 @@ pub struct GatedDelta2Config {
     /// other sign.
     #[serde(default)]
     pub allow_negative_eigenvalues: bool,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -57,6 +60,7 @@ impl GatedDelta2Config {
             value_dim: None,
             conv: default_conv(),
             allow_negative_eigenvalues: false,
+            norm_eps: default_norm_eps(),
             chunk: default_chunk(),
         }
     }
@@ -66,6 +70,7 @@ impl GatedDelta2Config {
         check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("conv", self.conv)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -94,7 +99,7 @@ impl GatedDelta2Config {
             g_a_proj: Linear::new(d_model, rank, init),
             g_b_proj: Linear::new(rank, v, init),
             g_bias: init.constant([v], 0.0),
-            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             config: self.clone(),
         }

@@ -12,7 +12,9 @@
 //!
 //! Parameters: `H·(2·D·dk + 3·D·dv + dk) + R·(D + H·dk) + dv`.
 
-use super::{attend, check_chunk, check_share, default_chunk, norm_gate_project, softplus, tap_decay};
+use super::{
+    attend, check_chunk, check_share, default_chunk, default_norm_eps, norm_gate_project, softplus, tap_decay,
+};
 use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
@@ -37,6 +39,9 @@ pub struct GlaConfig {
     /// The root that is taken of the sigmoid.
     #[serde(default = "root")]
     pub root: f64,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -52,7 +57,15 @@ fn root() -> f64 {
 
 impl GlaConfig {
     pub fn new(heads: usize) -> Self {
-        Self { heads, key_dim: None, value_dim: None, rank: sixteen(), root: root(), chunk: default_chunk() }
+        Self {
+            heads,
+            key_dim: None,
+            value_dim: None,
+            rank: sixteen(),
+            root: root(),
+            norm_eps: default_norm_eps(),
+            chunk: default_chunk(),
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -61,6 +74,7 @@ impl GlaConfig {
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("rank", self.rank)?;
         positive_number("root", self.root)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -79,7 +93,7 @@ impl GlaConfig {
             a_b_proj: Linear::new(self.rank, qk, init),
             a_bias: init.constant([qk], 0.0),
             g_proj: Linear::new(d_model, v, init),
-            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             config: self.clone(),
         }

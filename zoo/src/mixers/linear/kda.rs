@@ -16,10 +16,10 @@
 //! Kimi Linear has three of these to one block of softmax attention without position.
 
 use super::{
-    attend, by_head, check_chunk, check_share, default_chunk, default_conv, delta_inputs, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, softplus, tap_decay,
+    attend, by_head, check_chunk, check_share, default_chunk, default_conv, default_norm_eps, delta_inputs,
+    initial_a_log, initial_conv, initial_dt_bias, norm_gate_project, softplus, tap_decay,
 };
-use crate::error::{ZooError, positive};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -43,6 +43,9 @@ pub struct KdaConfig {
     /// Whether β reaches 2 instead of 1, so that an erased value may return with the other sign.
     #[serde(default)]
     pub allow_negative_eigenvalues: bool,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -56,6 +59,7 @@ impl KdaConfig {
             value_dim: None,
             conv: default_conv(),
             allow_negative_eigenvalues: false,
+            norm_eps: default_norm_eps(),
             chunk: default_chunk(),
         }
     }
@@ -65,6 +69,7 @@ impl KdaConfig {
         check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
         positive("conv", self.conv)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -92,7 +97,7 @@ impl KdaConfig {
             g_a_proj: Linear::new(d_model, rank, init),
             g_b_proj: Linear::new(rank, v, init),
             g_bias: init.constant([v], 0.0),
-            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             config: self.clone(),
         }

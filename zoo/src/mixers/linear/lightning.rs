@@ -9,19 +9,41 @@
 //! for layer `l` of `L`, counted from 0. Shapes: `q, k [batch, heads, time, d_k]`,
 //! `v, o [batch, heads, time, d_v]`, state `[batch, heads, d_k, d_v]`; the norm spans all heads.
 //!
-//! The decays are those of flash-linear-attention, the layer around them (silu, norm, gate) that of
-//! MiniMax-01, which spaces the decays as ALiBi does its slopes.
+//! The layer (silu, norm, gate) is that of MiniMax-01, whose decays are others: [`LightningDecays`].
 //!
 //! Parameters: `H·(2·D·dk + 3·D·dv + dv)`.
 
-use super::{attend, check_chunk, check_share, default_chunk, fixed_decay};
-use crate::error::{ZooError, positive};
+use super::{attend, check_chunk, check_share, default_chunk, default_norm_eps, fixed_decay};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::{merge_heads, split_heads};
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 use kernels::Gates;
 use serde::{Deserialize, Serialize};
+
+/// `ln γ_h` of head `h` (from 0) of `H` in layer `l` (from 0) of `L`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LightningDecays {
+    /// `−(8/H)(1 − l/L) h`: the paper and flash-linear-attention.
+    #[default]
+    Linear,
+    /// `−2^{−8(h+1)/H} (1 − l/(L−1))`, ALiBi's slopes: MiniMax-01. No head forgets in the last layer
+    /// but for the 1e-5 that is added to the factor.
+    Geometric,
+}
+
+impl LightningDecays {
+    pub fn log_decays(self, heads: usize, layer: usize, layers: usize) -> Vec<f64> {
+        let (count, layer, layers) = (heads as f64, layer as f64, layers as f64);
+        let of_head = |h: f64| match self {
+            Self::Linear => -(8.0 / count) * (1.0 - layer / layers) * h,
+            Self::Geometric => -(-8.0 * (h + 1.0) / count).exp2() * (1.0 - layer / (layers - 1.0 + 1e-5) + 1e-5),
+        };
+        (0..heads).map(|h| of_head(h as f64)).collect()
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +55,11 @@ pub struct LightningConfig {
     /// Channels of a value; `d_model / heads` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_dim: Option<usize>,
+    #[serde(default)]
+    pub decays: LightningDecays,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -40,13 +67,21 @@ pub struct LightningConfig {
 
 impl LightningConfig {
     pub fn new(heads: usize) -> Self {
-        Self { heads, key_dim: None, value_dim: None, chunk: default_chunk() }
+        Self {
+            heads,
+            key_dim: None,
+            value_dim: None,
+            decays: LightningDecays::default(),
+            norm_eps: default_norm_eps(),
+            chunk: default_chunk(),
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
         positive("heads", self.heads)?;
         check_share("key_dim", self.key_dim, ("d_model", d_model), self.heads)?;
         check_share("value_dim", self.value_dim, ("d_model", d_model), self.heads)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -62,9 +97,9 @@ impl LightningConfig {
             k_proj: Linear::new(d_model, qk, init),
             v_proj: Linear::new(d_model, v, init),
             g_proj: Linear::new(d_model, v, init),
-            norm: RmsNorm::new(v, 1e-5, init),
+            norm: RmsNorm::new(v, self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
-            log_decays: lightning_log_decays(self.heads, layer, init.layers()),
+            log_decays: self.decays.log_decays(self.heads, layer, init.layers()),
             chunk: self.chunk,
         }
     }
@@ -75,12 +110,6 @@ impl LightningConfig {
     pub fn value_dim(&self, d_model: usize) -> usize {
         self.value_dim.unwrap_or(d_model / self.heads)
     }
-}
-
-/// `ln γ_h = −(8/H)(1 − l/L) h` of layer `l` (from 0) of `L`.
-pub fn lightning_log_decays(heads: usize, layer: usize, layers: usize) -> Vec<f64> {
-    let steepest = 8.0 / heads as f64 * (1.0 - layer as f64 / layers as f64);
-    (0..heads).map(|h| -steepest * h as f64).collect()
 }
 
 #[derive(Module, Debug)]

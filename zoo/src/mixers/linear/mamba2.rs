@@ -17,10 +17,10 @@
 //! Parameters: `D_m·(3·H·P + 2·N + H) + (K + 1)·(H·P + 2·N) + 3·H + H·P`, with `D_m = d_model`.
 
 use super::{
-    by_head, check_chunk, check_share, default_conv, initial_a_log, initial_conv, initial_dt_bias,
+    by_head, check_chunk, check_share, default_conv, default_norm_eps, initial_a_log, initial_conv, initial_dt_bias,
     project_and_convolve, run_state, softplus, tap_decay,
 };
-use crate::error::{ZooError, positive};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::{merge_heads, split_heads};
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
@@ -42,6 +42,9 @@ pub struct Mamba2Config {
     /// Taps of the short convolution.
     #[serde(default = "default_conv")]
     pub conv: usize,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "chunk")]
     pub chunk: usize,
@@ -57,7 +60,14 @@ fn chunk() -> usize {
 
 impl Mamba2Config {
     pub fn new(heads: usize) -> Self {
-        Self { heads, head_dim: None, state_dim: state_dim(), conv: default_conv(), chunk: chunk() }
+        Self {
+            heads,
+            head_dim: None,
+            state_dim: state_dim(),
+            conv: default_conv(),
+            norm_eps: default_norm_eps(),
+            chunk: chunk(),
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -65,6 +75,7 @@ impl Mamba2Config {
         check_share("head_dim", self.head_dim, ("2 · d_model", 2 * d_model), self.heads)?;
         positive("state_dim", self.state_dim)?;
         positive("conv", self.conv)?;
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -89,7 +100,7 @@ impl Mamba2Config {
             a_log: initial_a_log(heads, init),
             dt_bias: initial_dt_bias(heads, init),
             d: init.constant([heads], 1.0),
-            norm: RmsNorm::new(inner, 1e-5, init),
+            norm: RmsNorm::new(inner, self.norm_eps, init),
             o_proj: Linear::residual(inner, d_model, init),
             config: self.clone(),
         }

@@ -32,7 +32,7 @@ pub use gated_delta::{GatedDelta, GatedDeltaConfig};
 pub use gated_delta2::{GatedDelta2, GatedDelta2Config};
 pub use gla::{Gla, GlaConfig};
 pub use kda::{Kda, KdaConfig};
-pub use lightning::{Lightning, LightningConfig, lightning_log_decays};
+pub use lightning::{Lightning, LightningConfig, LightningDecays};
 pub use linear_attention::{FeatureMap, LinearAttention, LinearAttentionConfig};
 pub use mamba2::{Mamba2, Mamba2Config};
 pub use ret_net::{RetNet, RetNetConfig};
@@ -200,4 +200,8 @@ fn default_conv() -> usize {
 
 fn default_chunk() -> usize {
     64
+}
+
+fn default_norm_eps() -> f64 {
+    1e-5
 }

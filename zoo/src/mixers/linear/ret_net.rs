@@ -12,8 +12,8 @@
 //!
 //! Parameters: `H·(2·D·dk + 3·D·dv) + dv`.
 
-use super::{attend, check_chunk, check_share, default_chunk, fixed_decay, norm_gate_project};
-use crate::error::{ZooError, positive};
+use super::{attend, check_chunk, check_share, default_chunk, default_norm_eps, fixed_decay, norm_gate_project};
+use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::Module;
@@ -37,6 +37,9 @@ pub struct RetNetConfig {
     /// What survives a step, one number in (0, 1] per head; `1 − 2^{−5−h}` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decays: Option<Vec<f64>>,
+    /// ε of the output norm.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
     /// Tokens per chunk in `forward`, a power of two.
     #[serde(default = "default_chunk")]
     pub chunk: usize,
@@ -45,7 +48,15 @@ pub struct RetNetConfig {
 impl RetNetConfig {
     pub fn new(heads: usize) -> Self {
         let position = Position::default();
-        Self { heads, key_dim: None, value_dim: None, position, decays: None, chunk: default_chunk() }
+        Self {
+            heads,
+            key_dim: None,
+            value_dim: None,
+            position,
+            decays: None,
+            norm_eps: default_norm_eps(),
+            chunk: default_chunk(),
+        }
     }
 
     pub fn validate(&self, d_model: usize) -> Result<(), ZooError> {
@@ -63,6 +74,7 @@ impl RetNetConfig {
             let (value, expected) = (format!("{decays:?}"), format!("{} numbers in (0, 1]", self.heads));
             return Err(ZooError::Invalid { name: "decays", value, expected });
         }
+        positive_number("norm_eps", self.norm_eps)?;
         check_chunk(self.chunk)
     }
 
@@ -78,7 +90,7 @@ impl RetNetConfig {
             k_proj: Linear::new(d_model, qk, init),
             v_proj: Linear::new(d_model, v, init),
             g_proj: Linear::new(d_model, v, init),
-            norm: RmsNorm::new(self.value_dim(d_model), 1e-5, init),
+            norm: RmsNorm::new(self.value_dim(d_model), self.norm_eps, init),
             o_proj: Linear::residual(v, d_model, init),
             config: self.clone(),
         }

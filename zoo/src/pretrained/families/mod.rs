@@ -209,8 +209,8 @@ fn attention(fields: &mut Fields, eps: f64, head_dim: Option<usize>, fraction: f
 
 /// The fields of an attention.
 fn attention_fields(config: &ModelConfig, softmax: &SoftmaxConfig, partial: bool) -> Result<Value, String> {
-    if softmax.window.is_some() || softmax.softcap.is_some() || softmax.sink.is_some() {
-        return Err("a window, a soft cap or a sink is in none of the supported classes".into());
+    if softmax.window.is_some() || softmax.softcap.is_some() || softmax.sink.is_some() || softmax.bias {
+        return Err("a window, a soft cap, a sink or a bias is in none of the supported classes".into());
     }
     if softmax.qk_norm {
         equal_eps(config.norm_eps, softmax.norm_eps)?;

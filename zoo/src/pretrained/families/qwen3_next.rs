@@ -135,7 +135,10 @@ fn write(config: &ModelConfig) -> Result<Value, String> {
     if !softmax.qk_norm {
         return Err("Qwen3-Next has QK-norm".into());
     }
-    if !config.zero_centred || !softmax.zero_centred || config.norm_eps != EPS {
+    if delta.allow_negative_eigenvalues {
+        return Err("Qwen3-Next has no negative eigenvalues".into());
+    }
+    if !config.zero_centred || !softmax.zero_centred || config.norm_eps != EPS || delta.norm_eps != EPS {
         return Err(format!("Qwen3-Next has zero-centred norms of ε = {EPS:e}"));
     }
     let mut fields = attention_fields(config, softmax, true)?;
