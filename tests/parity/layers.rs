@@ -5,7 +5,7 @@ use crate::compare::*;
 use crate::fla;
 use attention::prelude::*;
 use burn::tensor::DType;
-use zoo::checkpoint;
+use zoo::{checkpoint, pretrained};
 
 /// What a family's configuration means here, and how its tensors become ours.
 pub type Meaning = fn(&Fields) -> (MixerConfig, Layout);
@@ -97,6 +97,28 @@ fn compare(family: &str, config: &MixerConfig, layer: usize, layers: usize, layo
     compare(&mixer, DType::F32, 2e-5, 1e-4);
     // In double precision nothing is left but the rounding of the stored reference.
     compare(&common::double(mixer), DType::F64, 3e-7, 3e-7);
+}
+
+/// A layer of a whole checkpoint, of which only the attention is read.
+#[test]
+fn the_attention_of_gpt_oss_is_read_from_a_checkpoint() {
+    for (family, layer) in [("gpt_oss_sliding", 0), ("gpt_oss_full", 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = checkpoint::read(&folder(family).join("model.safetensors")).unwrap().0;
+        let named = |(name, data)| (format!("model.layers.{layer}.self_attn.{name}"), data);
+        let weights = weights.into_iter().map(named).collect();
+        checkpoint::write(&dir.path().join("model.safetensors"), &weights, Default::default()).unwrap();
+        std::fs::copy(folder(family).join("config.json"), dir.path().join("config.json")).unwrap();
+        let (_, mixer) = pretrained::gpt_oss::attention(dir.path(), layer, &Device::flex()).unwrap();
+        let reference = reference(family);
+        let x = Tensor::from_data(reference["x"].clone(), &Device::flex());
+        assert_close(family, &mixer.forward(x, &mut Silent).into_data(), &reference["out"], 2e-5);
+
+        let refused = |layer| pretrained::gpt_oss::attention(dir.path(), layer, &Device::flex()).unwrap_err();
+        let other = refused(1 - layer).to_string();
+        assert!(other.contains("holds 0"), "{other}");
+        assert!(refused(2).to_string().contains("layer 2 is not among 0..2"));
+    }
 }
 
 fn qwen3_next_delta(fields: &Fields) -> (MixerConfig, Layout) {

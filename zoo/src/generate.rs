@@ -80,7 +80,7 @@ impl<M: Mixer> Decoder<M> {
         self.check_prompts(prompts, config)?;
         let sequence = |(number, prompt): (usize, &Vec<i32>)| {
             let sampler = Sampler::new(config.sampling.clone(), config.seed.wrapping_add(number as u64))?;
-            Ok(Sequence { tokens: prompt.clone(), prompt: prompt.len(), sampler, ended: false })
+            Ok::<_, ZooError>(Sequence { tokens: prompt.clone(), prompt: prompt.len(), sampler, ended: false })
         };
         let sequences = prompts.iter().enumerate().map(sequence).collect::<Result<_, _>>()?;
         Ok(Generation {

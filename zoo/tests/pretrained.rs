@@ -94,7 +94,17 @@ fn shards_give_the_same_model_as_one_file() {
 
 #[test]
 fn what_is_saved_is_what_was_loaded() {
-    for family in ["llama", "llama3", "qwen3", "gated_headwise", "gated_elementwise", "diffllama", "qwen3_next"] {
+    for family in [
+        "llama",
+        "llama3",
+        "qwen3",
+        "gated_headwise",
+        "gated_elementwise",
+        "diffllama",
+        "qwen3_next",
+        "fla_gated_deltanet",
+        "fla_kda",
+    ] {
         let copy = Copy::of(family);
         let (config, model) = pretrained::load(copy.0.path(), &Device::flex()).unwrap();
         let (logits, weights) = (copy.logits(), copy.weights());
@@ -249,7 +259,7 @@ fn a_differential_layer_of_another_shape_is_refused() {
 fn what_hugging_face_does_not_compute_is_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     for (variant, part) in
-        [("gated-delta", "gated_delta"), ("hybrid", "zero-centred"), ("differential-v2", "V1"), ("looped", "looped")]
+        [("deltanet", "deltanet"), ("hybrid", "zero-centred"), ("differential-v2", "V1"), ("looped", "looped")]
     {
         let config = zoo::preset(variant, "nano").unwrap();
         let model = config.init(0, &Device::flex()).unwrap();

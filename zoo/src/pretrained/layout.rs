@@ -119,14 +119,14 @@ impl<'a> Sources<'a> {
         let mut last: Option<(&str, TensorData)> = None; // many parts come from one tensor
         let piece = |source: &Source<'a>| {
             let name = source.place.theirs.as_str();
-            let data = match last.take() {
-                Some((same, data)) if same == name => data,
-                _ => read(name)?,
+            let data = match (last.take(), &source.place.shapes) {
+                (Some((same, data)), _) if same == name => data,
+                (_, Some([_, ours])) => shaped(read(name)?, ours),
+                (_, None) => read(name)?,
             };
-            let piece = match (&source.part.rows, &source.place.shapes) {
-                (Some(rows), _) => take(&data, source.start..source.start + rows.len()),
-                (None, Some([_, ours])) => shaped(data.clone(), ours),
-                (None, None) => data.clone(),
+            let piece = match &source.part.rows {
+                Some(rows) => take(&data, source.start..source.start + rows.len()),
+                None => data.clone(),
             };
             last = Some((name, data));
             Ok(piece)

@@ -7,12 +7,17 @@
 //! | `qwen3` with an output-gate flag | [`Gated`](crate::Gated) | `QwQZh/gated_attention` |
 //! | `diffllama` | [`Differential`](crate::Differential) V1 | DiffLlama |
 //! | `qwen3_next` | [`GatedDelta`](crate::GatedDelta) and [`Gated`](crate::Gated), experts, prediction head | Qwen3-Next |
+//! | `gated_deltanet` | [`GatedDelta`](crate::GatedDelta) | flash-linear-attention |
+//! | `kda` | [`Kda`](crate::Kda) | flash-linear-attention |
+//!
+//! Of `gpt_oss`, [`gpt_oss::attention`] reads the attention.
 //!
 //! Nothing is skipped in silence: an option that would change the result and is not known here, a
 //! missing or unknown tensor and a wrong shape are one error that lists them all.
 
 mod families;
 mod fields;
+pub mod gpt_oss;
 mod layout;
 mod shards;
 mod source;
@@ -56,15 +61,20 @@ pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooEr
         return Err(problem(dir, problems.join("; ")));
     }
     let (sources, implied) = (Sources::of(&places), family.implied(&config));
-    let read = |name: &str| {
-        let data = shards.tensor(name)?;
-        let finite = checkpoint::finite(&data);
-        if finite { Ok(data) } else { Err(problem(dir, format!("{name} is {}", checkpoint::NOT_FINITE))) }
-    };
+    let read = |name: &str| finite(dir, &shards, name);
     let ours = |name: &str| sources.tensor(name, read).unwrap_or_else(|| Ok(implied[name].clone()));
     let names = sources.names().chain(implied.keys().map(String::as_str));
     let shapes = names.map(|name| (name.to_owned(), shapes[name].clone())).collect();
     Ok((config, checkpoint::fill(model, shapes, ours, dir)?))
+}
+
+/// A tensor that can be a weight.
+fn finite(dir: &Path, shards: &Shards, name: &str) -> Result<TensorData, ZooError> {
+    let data = shards.tensor(name)?;
+    if checkpoint::finite(&data) {
+        return Ok(data);
+    }
+    Err(problem(dir, format!("{name} is {}", checkpoint::NOT_FINITE)))
 }
 
 /// What the `config.json` of such a directory describes. Of the weights, only the headers are read.

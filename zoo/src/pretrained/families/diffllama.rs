@@ -1,6 +1,6 @@
 //! DiffLlama: differential attention V1.
 
-use super::{Family, attention, equal_eps, is_plain, model};
+use super::{Family, LLAMAS, attention, equal_eps, is_plain, model};
 use crate::pretrained::fields::rope_parameters;
 use crate::pretrained::layout::Place;
 use crate::{DifferentialConfig, DifferentialVersion, MixerConfig};
@@ -10,6 +10,7 @@ use serde_json::json;
 pub(super) const DIFFLLAMA: Family = Family {
     model_type: "diffllama",
     class: "DiffLlama",
+    stack: LLAMAS,
     read: |fields| {
         fields.off(&["attention_bias", "mlp_bias"]);
         let softmax = attention(fields, 1e-5, None, 1.0)?;

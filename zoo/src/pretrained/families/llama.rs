@@ -1,12 +1,13 @@
 //! Llama 2 and 3.
 
-use super::{Family, as_they_are, attention, attention_fields, attention_places, is_plain, model, nothing};
+use super::{Family, LLAMAS, as_they_are, attention, attention_fields, attention_places, is_plain, model, nothing};
 use crate::MixerConfig;
 use crate::pretrained::layout::Place;
 
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",
     class: "Llama",
+    stack: LLAMAS,
     read: |fields| {
         fields.off(&["attention_bias", "mlp_bias"]);
         let softmax = attention(fields, 1e-6, None, 1.0);

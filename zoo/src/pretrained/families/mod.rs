@@ -1,6 +1,7 @@
 //! The families of checkpoints: one file each.
 
 mod diffllama;
+mod fla;
 mod llama;
 mod qwen3;
 mod qwen3_next;
@@ -18,6 +19,7 @@ pub(super) struct Family {
     pub model_type: &'static str,
     /// The class of Hugging Face, without `ForCausalLM`.
     class: &'static str,
+    stack: Stack,
     /// A configuration from the fields; none where something is wrong beyond use.
     read: fn(&mut Fields) -> Option<ModelConfig>,
     /// Whether the class computes the model, but for options that `write` refuses.
@@ -32,7 +34,22 @@ pub(super) struct Family {
     fold: fn(&ModelConfig, &mut Tensors),
 }
 
-const FAMILIES: [&Family; 4] = [&llama::LLAMA, &qwen3::QWEN3, &diffllama::DIFFLLAMA, &qwen3_next::QWEN3_NEXT];
+const FAMILIES: [&Family; 6] =
+    [&llama::LLAMA, &qwen3::QWEN3, &diffllama::DIFFLLAMA, &qwen3_next::QWEN3_NEXT, &fla::GATED_DELTANET, &fla::KDA];
+
+/// What a block's norms and the embedding are called.
+struct Stack {
+    embedding: &'static str,
+    mixer_norm: &'static str,
+    feed_forward_norm: &'static str,
+}
+
+/// Llama's names, and those of all that follow it.
+const LLAMAS: Stack = Stack {
+    embedding: "model.embed_tokens.weight",
+    mixer_norm: "input_layernorm",
+    feed_forward_norm: "post_attention_layernorm",
+};
 
 /// What a checkpoint holds, by its `config.json` and its tensors.
 ///
@@ -103,10 +120,8 @@ fn supported() -> String {
 impl Family {
     /// Where every tensor of the model is.
     pub fn places(&self, config: &ModelConfig) -> Vec<Place> {
-        let mut places = vec![
-            Place::same("model.embed_tokens.weight", "embedding"),
-            Place::same("model.norm.weight", "norm.weight"),
-        ];
+        let mut places =
+            vec![Place::same(self.stack.embedding, "embedding"), Place::same("model.norm.weight", "norm.weight")];
         if !config.tied {
             places.push(Place::same("lm_head.weight", "head"));
         }
@@ -132,8 +147,8 @@ impl Family {
 
     fn block(&self, config: &ModelConfig, layer: usize, mixer: &MixerConfig) -> Vec<Place> {
         let mut places = vec![
-            Place::same("input_layernorm.weight", "mixer_norm.weight"),
-            Place::same("post_attention_layernorm.weight", "feed_forward_norm.weight"),
+            Place::same(format!("{}.weight", self.stack.mixer_norm), "mixer_norm.weight"),
+            Place::same(format!("{}.weight", self.stack.feed_forward_norm), "feed_forward_norm.weight"),
         ];
         // Each of ours stands below `mixer`, theirs below a name of the mixer's kind.
         places.extend((self.mixer)(mixer, config.d_model));
@@ -177,8 +192,15 @@ fn as_they_are(_: &ModelConfig, _: &mut Tensors) {}
 
 /// The sizes that every family has, around a pattern of mixers.
 fn model(fields: &mut Fields, eps: f64, pattern: Vec<MixerConfig>) -> Option<ModelConfig> {
-    let [vocab_size, d_model, d_ff, layers] =
-        ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"].map(|name| fields.size(name));
+    let [vocab_size, d_model, layers] =
+        ["vocab_size", "hidden_size", "num_hidden_layers"].map(|name| fields.size(name));
+    // Where the width follows from a rule of the family's own, a tensor tells it.
+    let ruled =
+        fields.fields.contains_key("hidden_ratio") && fields.fields.get("intermediate_size").is_none_or(Value::is_null);
+    let d_ff = match fields.tensors.get("model.layers.0.mlp.gate_proj.weight") {
+        Some(shape) if ruled => shape.first().copied(),
+        _ => fields.size("intermediate_size"),
+    };
     Some(ModelConfig {
         vocab_size: vocab_size?,
         tied: fields.flag("tie_word_embeddings", false),
@@ -189,7 +211,12 @@ fn model(fields: &mut Fields, eps: f64, pattern: Vec<MixerConfig>) -> Option<Mod
 
 /// The attention of the fields, without QK-norm. `head_dim` is the family's own where the field is
 /// missing, `d_model / heads` without one.
-fn attention(fields: &mut Fields, eps: f64, head_dim: Option<usize>, fraction: f64) -> Option<SoftmaxConfig> {
+pub(super) fn attention(
+    fields: &mut Fields,
+    eps: f64,
+    head_dim: Option<usize>,
+    fraction: f64,
+) -> Option<SoftmaxConfig> {
     let (heads, d_model) = (fields.size("num_attention_heads"), fields.size("hidden_size"));
     let heads = heads?;
     let kv_heads = fields.size_or("num_key_value_heads", heads);

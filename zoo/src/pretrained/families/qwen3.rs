@@ -1,7 +1,8 @@
 //! Qwen3, and the gated Qwen3 of `QwQZh/gated_attention`: the same `model_type` with a flag.
 
 use super::{
-    Family, as_they_are, attention, attention_fields, attention_places, is_plain, llama, model, nothing, published_gate,
+    Family, LLAMAS, as_they_are, attention, attention_fields, attention_places, is_plain, llama, model, nothing,
+    published_gate,
 };
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
@@ -11,6 +12,7 @@ use serde_json::Value;
 pub(super) const QWEN3: Family = Family {
     model_type: "qwen3",
     class: "Qwen3",
+    stack: LLAMAS,
     read,
     computes: |config| {
         let gated = |mixer: &MixerConfig| match mixer {

@@ -1,6 +1,8 @@
 //! Qwen3-Next: Gated DeltaNet and gated attention, experts, multi-token prediction.
 
-use super::{Family, as_they_are, attention, attention_fields, attention_places, model, nothing, published_gate};
+use super::{
+    Family, LLAMAS, as_they_are, attention, attention_fields, attention_places, model, nothing, published_gate,
+};
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
 use crate::{ExpertsConfig, Gate, GatedConfig, GatedDeltaConfig, MixerConfig, ModelConfig};
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 pub(super) const QWEN3_NEXT: Family = Family {
     model_type: "qwen3_next",
     class: "Qwen3Next",
+    stack: LLAMAS,
     read,
     computes: |config| {
         let [mut gated, mut delta] = [false, false];
