@@ -10,6 +10,8 @@ pub struct Row {
     /// The numbers of the tables that have the row.
     pub tables: &'static [usize],
     pub mixer: MixerConfig,
+    /// By how many the experts of the feed-forward networks are more than the baseline's.
+    pub more_experts: usize,
 }
 
 /// Gated attention (Qiu et al. 2025, arXiv 2505.06708): every row of table 1 (all forms of gates), 3
@@ -18,7 +20,6 @@ pub struct Row {
 /// `baseline` is the attention without a gate; in the paper 32 heads of 128 channels over 4 key heads,
 /// with a `d_model` of 2048. The rows differ in size:
 /// [`ModelConfig::with_parameters`](crate::ModelConfig::with_parameters) makes models of them equal.
-/// Table 1's row of four more experts is left out: it is no mixer, but a larger feed-forward half.
 ///
 /// # Errors
 /// A baseline that does not fit `d_model`, or one that cannot have twice as many key heads.
@@ -37,12 +38,13 @@ pub fn gated_attention(baseline: &SoftmaxConfig, d_model: usize) -> Result<Vec<R
         change(&mut config);
         MixerConfig::Gated(config)
     };
-    let row = |name, tables, mixer| Row { name, tables, mixer };
+    let row = |name, tables, mixer| Row { name, tables, mixer, more_experts: 0 };
     let add = |activation| gated(&move |c| (c.combine, c.activation) = (GateCombine::Add, activation));
     Ok(vec![
         row("baseline", &[1, 3, 4], MixerConfig::Softmax(baseline.clone())),
         row("twice the key heads", &[1], softmax(heads, 2 * kv_heads)),
         row("half as many more query heads", &[1], softmax(heads + heads / 2, kv_heads)),
+        Row { more_experts: 4, ..row("four more experts", &[1], MixerConfig::Softmax(baseline.clone())) },
         row("G1 elementwise", &[1, 3, 4], gated(&|_| ())),
         row("G2 elementwise", &[1, 3, 4], gated(&|c| c.position = Value)),
         row("G3 elementwise", &[1], gated(&|c| c.position = Key)),

@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Draw from the fewest likeliest tokens whose probabilities reach P
     #[arg(long, value_name = "P", requires = "temperature")]
     top_p: Option<f64>,
+    /// Let the model's own prediction head draft tokens that the model then checks; for one prompt
+    #[arg(long)]
+    speculate: bool,
     /// Chooses what is drawn; prompt number I (from 0) has the seed SEED + I
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -85,6 +88,19 @@ fn write(arguments: &Arguments, device: &Device, out: &mut impl Write) -> Result
     let Arguments { temperature, top_k, top_p, seed, max_new_tokens, .. } = *arguments;
     let sampling = Sampling { temperature, top_k, top_p };
     let how = GenerateConfig { max_new_tokens, sampling, seed, stop: pretrained::stop_ids(&dir)? };
+    if arguments.speculate {
+        let [prompt] = &prompts[..] else { bail!("--speculate takes one prompt, got {}", prompts.len()) };
+        let text = model.speculate(prompt, &how)?;
+        let count = text.tokens.len();
+        eprintln!(
+            "{count} tokens in {} passes; {} of {} drafts accepted ({:.1} %)",
+            text.passes,
+            text.accepted,
+            text.drafted,
+            100.0 * text.acceptance()
+        );
+        return one(text.tokens.iter().map(|&id| Ok(NewToken { sequence: 0, id })), tokenizer.as_ref(), out);
+    }
     let stream = model.stream(&prompts, &how)?;
     if prompts.len() == 1 {
         return one(stream, tokenizer.as_ref(), out);
@@ -184,6 +200,18 @@ mod tests {
 
     fn llama() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/parity/data/llama")
+    }
+
+    #[test]
+    fn a_draft_does_not_change_the_text_and_needs_a_head_and_one_prompt() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = zoo::ModelConfig { init_std: 0.3, ..zoo::preset("qwen3-next", "nano").unwrap() };
+        checkpoint::save(dir.path(), &config, &config.init(3, &Device::flex()).unwrap()).unwrap();
+        let options = ["--prompt", "to be", "--max-new-tokens", "12"];
+        let plain = written(dir.path(), &options).unwrap();
+        assert_eq!(written(dir.path(), &[&options[..], &["--speculate"]].concat()).unwrap(), plain);
+        refused(dir.path(), &["--prompt", "a", "--prompt", "b", "--speculate"], &["one prompt, got 2"]);
+        refused(ours().path(), &["--prompt", "a", "--speculate"], &["prediction head"]);
     }
 
     #[test]
