@@ -239,3 +239,67 @@ fn the_differential_pattern_is_the_first_map_minus_lambda_times_the_second() {
     let rows = positive.sum_dim(3);
     assert!(largest(rows.clone() - rows.ones_like()) < 1e-12, "a softmax row sums to one");
 }
+
+#[test]
+fn differential_attention_without_lambda_is_plain_attention_and_v1s_norm() {
+    let device = Device::flex();
+    for version in [DifferentialVersion::V1, DifferentialVersion::V2] {
+        let config = DifferentialConfig { kv_heads: Some(2), head_dim: Some(6), ..DifferentialConfig::new(version, 4) };
+        let mixer = double(config.init(D_MODEL, 3, &mut Init::new(1, 0.3, 0.3, 4, &device)));
+        let mut zero = Patch::new("lambda", |_, value: Value| match value.shape().len() {
+            1 => Value::new(value.tensor::<1>() * 0.0),
+            _ => Value::new(value.tensor::<3>() * 0.0),
+        });
+        let x = numbers(10, [1, 8, D_MODEL], &device);
+        let found = mixer.forward(x.clone(), &mut zero);
+        let mut record = Record::new(&["q", "k", "v"]);
+        mixer.forward(x, &mut record);
+        let [q, k, v] = ["q", "k", "v"].map(|name| record.get::<4>(name).expect("recorded"));
+        // The first map of every pair.
+        let first = |x: Tensor<4>| {
+            let heads = (0..x.dims()[1]).step_by(2);
+            Tensor::cat(heads.map(|h| x.clone().narrow(1, h, 1)).collect(), 1)
+        };
+        let k = if version == DifferentialVersion::V1 { first(k) } else { k };
+        let heads = kernels::softmax_attention(first(q), k, v, 6f64.powf(-0.5));
+        let heads = match &mixer.lambda {
+            Lambda::Layer(lambda) => lambda.norm.forward(heads) * (1.0 - lambda_init(3)),
+            Lambda::Token(_) => heads,
+        };
+        let [batch, count, time, width] = heads.dims();
+        let merged = heads.swap_dims(1, 2).reshape([batch, time, count * width]);
+        assert!(largest(found - mixer.o_proj.forward(merged)) < 1e-12, "{version:?}");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bits_and_the_same_seed_the_same_mixer() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let x = numbers(12, [2, 9, D_MODEL], &device);
+        let once = build(&config, &device);
+        let first = once.forward(x.clone(), &mut Silent);
+        assert_eq!(largest(first.clone() - once.forward(x.clone(), &mut Silent)), 0.0, "{name}");
+        assert_eq!(largest(first - build(&config, &device).forward(x, &mut Silent)), 0.0, "{name}: another build");
+    }
+}
+
+#[test]
+fn a_wrong_width_and_a_mixer_without_heads_are_refused_with_what_was_expected() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(13, [2, 5, D_MODEL - 1], &device);
+        let run = std::panic::AssertUnwindSafe(|| drop(mixer.forward(x, &mut Silent)));
+        let panic = std::panic::catch_unwind(run).expect_err(name);
+        let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+        assert!(message.contains("expected [batch, time, 24], got [2, 5, 23]"), "{name}: {message}");
+
+        let mut json = serde_json::to_value(&config).unwrap();
+        let holder = if json.get("heads").is_some() { &mut json } else { &mut json["attention"] };
+        holder["heads"] = 0.into();
+        let none: MixerConfig = serde_json::from_value(json).unwrap();
+        let error = none.validate(D_MODEL).expect_err(name).to_string();
+        assert!(error.contains("heads must be at least 1, got 0"), "{name}: {error}");
+    }
+}

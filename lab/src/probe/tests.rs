@@ -84,6 +84,18 @@ fn a_signed_pattern_counts_by_its_size_and_keeps_its_sign_beside() {
 }
 
 #[test]
+fn uniform_causal_attention_has_the_published_sink_statistic() {
+    // Queries of zero look everywhere alike: Σ 1/(t + 1) / 64 over 64 queries is 0.0741.
+    let model = edit(model("baseline"), |name, values| {
+        if name.ends_with("q_proj.weight") {
+            values.fill(0.0);
+        }
+    });
+    let rate = |epsilon| sink_rate(&model, &[batch(2, 64)], epsilon).unwrap();
+    assert_eq!((rate(0.0741), rate(0.0742)), (Some(1.0), Some(0.0)));
+}
+
+#[test]
 fn the_sink_rate_counts_heads_above_epsilon_with_query_0_as_in_the_paper() {
     // Over 4 queries, the first of which is 1: head 0 has 0.4375, head 1 has 0.8125.
     let model = known(0.25, 0.75);
