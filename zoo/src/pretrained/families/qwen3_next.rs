@@ -1,7 +1,8 @@
 //! Qwen3-Next: Gated DeltaNet and gated attention, experts, multi-token prediction.
 
 use super::{
-    Family, LLAMAS, as_they_are, attention, attention_fields, attention_places, model, nothing, published_gate,
+    Family, LLAMAS, as_they_are, attention, attention_fields, attention_places, equal_eps, model, nothing,
+    published_gate,
 };
 use crate::pretrained::fields::Fields;
 use crate::pretrained::layout::Place;
@@ -33,7 +34,7 @@ pub(super) const QWEN3_NEXT: Family = Family {
     fold: as_they_are,
 };
 
-/// The only ε that the delta rule's norms have here.
+/// Where the fields name none.
 const EPS: f64 = 1e-6;
 
 fn read(fields: &mut Fields) -> Option<ModelConfig> {
@@ -43,11 +44,8 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
     let mut config = model(fields, EPS, Vec::new())?;
     let mut softmax = softmax?;
     (softmax.qk_norm, softmax.zero_centred) = (true, true);
-    if config.norm_eps != EPS {
-        fields.problem(format!("rms_norm_eps is {:e}; supported: {EPS:e}", config.norm_eps));
-    }
     let full = MixerConfig::Gated(GatedConfig::of(softmax));
-    let delta = MixerConfig::GatedDelta(delta?);
+    let delta = MixerConfig::GatedDelta(GatedDeltaConfig { norm_eps: config.norm_eps, ..delta? });
 
     let interval = fields.size_or("full_attention_interval", 4);
     let by_interval = |i: usize| if (i + 1).is_multiple_of(interval) { "full_attention" } else { "linear_attention" };
@@ -141,8 +139,9 @@ fn write(config: &ModelConfig) -> Result<Value, String> {
     if delta.allow_negative_eigenvalues {
         return Err("Qwen3-Next has no negative eigenvalues".into());
     }
-    if !config.zero_centred || !softmax.zero_centred || config.norm_eps != EPS || delta.norm_eps != EPS {
-        return Err(format!("Qwen3-Next has zero-centred norms of ε = {EPS:e}"));
+    equal_eps(config.norm_eps, delta.norm_eps)?;
+    if !config.zero_centred || !softmax.zero_centred {
+        return Err("Qwen3-Next has zero-centred norms".into());
     }
     let mut fields = attention_fields(config, softmax, true)?;
     let kind = |layer| match config.mixer(layer) {
