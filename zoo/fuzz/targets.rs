@@ -9,8 +9,9 @@ use burn::tensor::Device;
 use std::path::Path;
 use zoo::{Decoder, ModelConfig, Record, Silent, checkpoint, pretrained};
 
-/// Larger models are described only: what is looked for shows in small ones.
+/// Larger and deeper models are described only: what is looked for shows in small ones.
 const MOST_PARAMETERS: usize = 60_000;
+const MOST_BLOCKS: usize = 64;
 
 /// Between the files of a directory.
 pub const NEXT: &[u8] = b"\n====\n";
@@ -27,12 +28,14 @@ pub fn safetensors(bytes: &[u8]) -> bool {
 pub fn config(bytes: &[u8]) -> bool {
     let Ok(config) = ModelConfig::from_json(&String::from_utf8_lossy(bytes)) else { return false };
     let described = config.parameters();
-    if described > MOST_PARAMETERS || config.layers > 64 {
+    if described > MOST_PARAMETERS || config.layers > MOST_BLOCKS {
         return true;
     }
     let model = config.init(0, &Device::flex()).expect("what is valid can be made");
     assert_eq!(model.num_params(), described);
-    run(&model);
+    if model.depth() <= MOST_BLOCKS {
+        run(&model);
+    }
     true
 }
 
@@ -54,17 +57,18 @@ pub fn pretrained(bytes: &[u8]) -> bool {
     }
     // Ours, if the weights bear our names: the same bytes through the other loader.
     let _ = checkpoint::load(folder.path(), &Device::flex());
+    let _ = pretrained::gpt_oss::attention(folder.path(), 0, &Device::flex());
     let Ok((config, model)) = pretrained::load(folder.path(), &Device::flex()) else { return false };
-    if config.parameters() <= MOST_PARAMETERS {
+    if config.parameters() <= MOST_PARAMETERS && model.depth() <= MOST_BLOCKS {
         run(&model);
     }
     true
 }
 
-/// Three tokens at once, watched, and one after another.
+/// Three tokens at once, watched, the prediction head's answer too, and one after another.
 fn run(model: &Decoder) {
     let ids = [0, 1, 2].map(|id| id % model.vocab_size() as i32);
-    model.forward_with(model.tokens(&ids, [1, 3]).expect("in the vocabulary"), &mut Record::new(&["*"]));
+    model.forward_ahead(model.tokens(&ids, [1, 3]).expect("in the vocabulary"), &mut Record::new(&["*"]));
     let mut cache = model.cache();
     for id in ids {
         model.step(model.tokens(&[id], [1, 1]).expect("in the vocabulary"), &mut cache, &mut Silent);

@@ -57,6 +57,8 @@ impl LoopConfig {
                 expected: format!("a group within blocks 0 to {}", layers.saturating_sub(1)),
             });
         }
+        // Every run of a block has a cache of its own.
+        positive("looped.times × blocks of the group", self.times.saturating_mul(last - self.first + 1))?;
         match self.halting {
             Some(epsilon) if !(epsilon > 0.0 && epsilon < 1.0) => Err(ZooError::Invalid {
                 name: "looped.halting",

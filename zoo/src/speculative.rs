@@ -20,7 +20,9 @@ use burn::tensor::Tensor;
 pub struct Speculation {
     /// The new tokens.
     pub tokens: Vec<i32>,
+    /// Tokens that the head proposed.
     pub drafted: usize,
+    /// Those of them that stayed.
     pub accepted: usize,
     /// Passes of the trunk, the one over the prompt included.
     pub passes: usize,
@@ -68,15 +70,11 @@ impl<M: Mixer> Decoder<M> {
         result.passes += 1;
         let mut new = vec![sampler.pick(&model.row(&states, prompt.len() - 1))?];
         let mut pending = Vec::new(); // known and not in the caches
+        let end = prompt.len() + config.max_new_tokens;
         loop {
-            for &id in &new {
-                if config.stop.contains(&id) || tokens.len() == prompt.len() + config.max_new_tokens {
-                    result.tokens = tokens.split_off(prompt.len());
-                    return Ok(result);
-                }
-                tokens.push(id);
-            }
-            if tokens.len() == prompt.len() + config.max_new_tokens {
+            let stop = new.iter().position(|id| config.stop.contains(id));
+            tokens.extend(new[..stop.unwrap_or(new.len())].iter().take(end - tokens.len()));
+            if stop.is_some() || tokens.len() == end {
                 result.tokens = tokens.split_off(prompt.len());
                 return Ok(result);
             }
@@ -100,16 +98,15 @@ impl<M: Mixer> Decoder<M> {
             let passed = model.hidden(ids(&[&pending[..], &[draft]].concat())?, Some(&mut cache), &mut Silent);
             result.passes += 1;
             let p = config.sampling.probabilities(&model.row(&passed, known - 1))?;
-            let chosen = accept_or_replace(&p, &q, draft, &mut sampler);
-            if chosen == Ok(()) {
+            if let Some(other) = replaced(&p, &q, draft, &mut sampler) {
+                new = vec![other];
+                states = passed.narrow(1, known - 1, 1);
+                cache = before;
+            } else {
                 result.accepted += 1;
                 new = vec![draft, sampler.pick(&model.row(&passed, known))?];
                 states = passed.narrow(1, known - 1, 2);
                 pending.clear();
-            } else {
-                new = vec![chosen.expect_err("looked at just before")];
-                states = passed.narrow(1, known - 1, 1);
-                cache = before;
             }
         }
     }
@@ -121,17 +118,18 @@ impl<M: Mixer> Decoder<M> {
     }
 }
 
-/// Whether the draft from `q` stays, or the token in its place, so that the outcome is distributed as `p`.
-fn accept_or_replace(p: &[f64], q: &[f64], draft: i32, sampler: &mut Sampler) -> Result<(), i32> {
+/// The token in the place of the draft from `q`, none where it stays: what is kept or drawn instead is
+/// distributed as `p`.
+fn replaced(p: &[f64], q: &[f64], draft: i32, sampler: &mut Sampler) -> Option<i32> {
     let id = draft as usize;
     if sampler.uniform() * q[id] < p[id] {
-        return Ok(());
+        return None;
     }
     let rest: Vec<f64> = p.iter().zip(q).map(|(p, q)| (p - q).max(0.0)).collect();
     let total: f64 = rest.iter().sum();
     // Nothing is left only where p = q, and there nothing is refused but by rounding.
     let rest = if total > 0.0 { rest.iter().map(|r| r / total).collect() } else { p.to_vec() };
-    Err(sampler.draw(&rest))
+    Some(sampler.draw(&rest))
 }
 
 #[cfg(test)]
@@ -151,10 +149,9 @@ mod tests {
             let (mut counts, mut kept) = ([0usize; 4], 0);
             for _ in 0..DRAWS {
                 let draft = sampler.draw(q);
-                match accept_or_replace(&p, q, draft, &mut sampler) {
-                    Ok(()) => (counts[draft as usize], kept) = (counts[draft as usize] + 1, kept + 1),
-                    Err(other) => counts[other as usize] += 1,
-                }
+                let other = replaced(&p, q, draft, &mut sampler);
+                kept += usize::from(other.is_none());
+                counts[other.unwrap_or(draft) as usize] += 1;
             }
             let expected = p.map(|p| p * DRAWS as f64);
             let of = |(count, expected): (&usize, &f64)| (*count as f64 - expected).powi(2) / expected.max(1e-9);

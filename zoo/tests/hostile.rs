@@ -159,12 +159,27 @@ fn configs() -> Vec<Vec<u8>> {
     let presets = presets::VARIANTS.iter().map(|variant| small(preset(variant, "nano").unwrap()));
     let shapes =
         common::mixers().into_iter().map(|(_, mixer)| small(ModelConfig::new(common::D_MODEL, 8, 1, vec![mixer])));
-    presets.chain(shapes).map(|config| config.to_json().into_bytes()).collect()
+    let experts = ExpertsConfig { per_token: 1, dense: vec![0], ..ExpertsConfig::new(2, 4) };
+    let looped = LoopConfig { first: 1, last: Some(1), inject: true, halting: Some(0.1), ..LoopConfig::new(2) };
+    let all = ModelConfig {
+        mtp: Some(MixerConfig::Softmax(SoftmaxConfig::new(2))),
+        experts: Some(experts),
+        looped: Some(looped),
+        zero_centred: true,
+        ..small(preset("hybrid", "nano").unwrap())
+    };
+    presets.chain(shapes).chain([all]).map(|config| config.to_json().into_bytes()).collect()
 }
 
-/// Small directories of every family: `config.json`, index, weights.
+/// Small directories of every family, saved here and those of the originals: `config.json`, index, weights.
 fn directories() -> Vec<[Vec<u8>; 3]> {
     let folder = tempfile::tempdir().unwrap();
+    let parts = |folder: &Path| {
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let names = checkpoint::read(&folder.join("model.safetensors")).unwrap().0;
+        let map: serde_json::Map<_, _> = names.into_keys().map(|name| (name, "model.safetensors".into())).collect();
+        [read("config.json"), json!({ "weight_map": map }).to_string().into_bytes(), read("model.safetensors")]
+    };
     let mixer = |variant| presets::pattern(variant, 2).unwrap();
     let qk_norm = SoftmaxConfig { qk_norm: true, ..SoftmaxConfig::new(2) };
     let mixers = ["baseline", "gated", "gated-headwise", "differential"].map(mixer);
@@ -172,13 +187,12 @@ fn directories() -> Vec<[Vec<u8>; 3]> {
         let norm_eps = if matches!(pattern[0], MixerConfig::Differential(_)) { 1e-5 } else { 1e-6 };
         let config = ModelConfig { vocab_size: 5, tied: false, norm_eps, ..ModelConfig::new(8, 4, 1, pattern) };
         pretrained::save(folder.path(), &config, &config.init(0, &Device::flex()).unwrap()).unwrap();
-        let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
-        let weights = read("model.safetensors");
-        let names = checkpoint::read(&folder.path().join("model.safetensors")).unwrap().0;
-        let map: serde_json::Map<_, _> = names.into_keys().map(|name| (name, "model.safetensors".into())).collect();
-        [read("config.json"), json!({ "weight_map": map }).to_string().into_bytes(), weights]
+        parts(folder.path())
     });
-    all.collect()
+    let originals = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data");
+    let originals =
+        ["qwen3_next", "fla_gated_deltanet", "fla_kda", "gpt_oss_full"].map(|name| parts(&originals.join(name)));
+    all.chain(originals).collect()
 }
 
 fn mutate_directory(parts: &[Vec<u8>; 3], rng: &mut StdRng) -> Vec<u8> {

@@ -1,10 +1,9 @@
 //! `cargo lab inspect`: what a checkpoint is made of.
 
-use anyhow::{Context, Result, bail};
-use std::fs;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use zoo::checkpoint::File;
-use zoo::{ModelConfig, pretrained};
+use zoo::checkpoint::{self, File};
+use zoo::pretrained;
 
 /// Show a checkpoint's mixers, parameters, shapes and bytes.
 #[derive(clap::Args)]
@@ -20,10 +19,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The configuration in a line, then a line per tensor as it is stored: name, shape, type, bytes. Of the
+/// The configuration in a few lines, then a line per tensor as it is stored: name, shape, type, bytes. Of the
 /// weights, only the headers are read.
 fn report(dir: &Path) -> Result<String> {
-    let config = config(dir)?;
+    let config = if pretrained::is_pretrained(dir) { pretrained::model_config } else { checkpoint::config }(dir)?;
     let mut text = format!(
         "{} layers, width {}, feed-forward {}, vocabulary {}, {} output\n",
         config.layers,
@@ -35,7 +34,17 @@ fn report(dir: &Path) -> Result<String> {
     for layer in 0..config.layers {
         text += &format!("layer {layer}: {}\n", serde_json::to_string(config.mixer(layer))?);
     }
-    let files = weights(dir)?;
+    let parts = [
+        ("experts", config.experts.as_ref().map(serde_json::to_string)),
+        ("looped", config.looped.as_ref().map(serde_json::to_string)),
+        ("prediction head", config.mtp.as_ref().map(serde_json::to_string)),
+    ];
+    for (name, part) in parts {
+        if let Some(part) = part {
+            text += &format!("{name}: {}\n", part?);
+        }
+    }
+    let files = pretrained::weights(dir)?;
     let stored: Vec<_> = files.iter().flat_map(File::stored).collect();
     let widest = stored.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let (mut elements, mut bytes) = (0, 0);
@@ -52,32 +61,11 @@ fn report(dir: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn config(dir: &Path) -> Result<ModelConfig> {
-    if pretrained::is_pretrained(dir) {
-        return Ok(pretrained::model_config(dir)?);
-    }
-    let path = dir.join("config.json");
-    let named = || path.display().to_string();
-    ModelConfig::from_json(&fs::read_to_string(&path).with_context(named)?).with_context(named)
-}
-
-/// `model.safetensors` or its shards.
-fn weights(dir: &Path) -> Result<Vec<File>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    paths.retain(|path| name(path).starts_with("model") && name(path).ends_with(".safetensors"));
-    paths.sort();
-    if paths.is_empty() {
-        bail!("{}: no model.safetensors", dir.display());
-    }
-    Ok(paths.iter().map(|path| File::open(path)).collect::<Result<_, _>>()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use zoo::checkpoint;
+    use std::fs;
 
     #[test]
     fn every_parameter_and_every_mixer_is_listed() {
@@ -91,6 +79,19 @@ mod tests {
         let parameters = config.parameters();
         assert!(text.contains(&format!("{parameters} numbers")), "{text}");
         assert!(text.contains(&format!("describes {parameters} parameters")), "{text}");
+    }
+
+    #[test]
+    fn what_stands_beside_the_mixers_is_listed_where_there_is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = zoo::preset("qwen3-next", "nano").unwrap();
+        let config = zoo::ModelConfig { looped: Some(zoo::LoopConfig::new(2)), ..config };
+        let model = config.init(0, &Device::flex()).unwrap();
+        checkpoint::save(folder.path(), &config, &model).unwrap();
+        let text = report(folder.path()).unwrap();
+        for line in ["\nexperts: {\"experts\":", "\nlooped: {\"times\":2", "\nprediction head: {\"type\":\"gated\""] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     /// A file of 8 GB, nothing of which is on disk: all of it a hole behind the header.

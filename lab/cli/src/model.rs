@@ -3,13 +3,11 @@
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
-use zoo::{Decoder, ModelConfig, checkpoint, pretrained};
+use zoo::{Decoder, ModelConfig, pretrained};
 
 /// A checkpoint, as [`folder`] finds it.
 pub fn load(checkpoint: &Path, device: &Device) -> Result<(ModelConfig, Decoder)> {
-    let dir = folder(checkpoint)?;
-    let load = if pretrained::is_pretrained(&dir) { pretrained::load } else { checkpoint::load };
-    load(&dir, device).context("cannot load the checkpoint")
+    Decoder::from_pretrained(folder(checkpoint)?, device).context("cannot load the checkpoint")
 }
 
 /// The folder of a checkpoint: of ours or of Hugging Face's, the last one of a run, or a model on the Hub.

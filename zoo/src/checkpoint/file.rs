@@ -76,6 +76,18 @@ impl File {
             }
         })
     }
+
+    /// One tensor that can be a weight.
+    ///
+    /// # Errors
+    /// As [`File::tensor`]; whole numbers, infinite ones, NaN.
+    pub(crate) fn weight(&self, name: &str) -> Result<TensorData, ZooError> {
+        let data = self.tensor(name)?;
+        if data.dtype().is_float() && data.iter::<f64>().all(f64::is_finite) {
+            return Ok(data);
+        }
+        Err(problem(&self.path, format!("{name} is not of finite floating-point numbers")))
+    }
 }
 
 /// A file that ends: a pipe or a device would block, or never come to an end.

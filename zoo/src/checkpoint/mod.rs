@@ -139,19 +139,23 @@ pub fn save<M: Mixer>(dir: &Path, config: &ModelConfig, model: &Decoder<M>) -> R
 /// A missing or damaged file, with its name; weights that are no finite numbers; a configuration that
 /// asks for more than the file holds.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
-    let path = dir.join("config.json");
-    let config = ModelConfig::from_json(&read_text(&path)?).map_err(|e| problem(&path, e.to_string()))?;
+    let config = config(dir)?;
     let weights = File::open(&dir.join("model.safetensors"))?;
     let stored = weights.stored();
     let shapes: BTreeMap<_, _> = stored.into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
     let held: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
     backed(&config, held).map_err(|e| problem(weights.path(), e))?;
-    let read = |name: &str| {
-        let data = weights.tensor(name)?;
-        if finite(&data) { Ok(data) } else { Err(problem(weights.path(), format!("{name} is {NOT_FINITE}"))) }
-    };
-    let model = fill(config.init(0, device)?, shapes, read, weights.path())?;
+    let model = fill(config.init(0, device)?, shapes, |name| weights.weight(name), weights.path())?;
     Ok((config, model))
+}
+
+/// The configuration of a directory that [`save`] wrote.
+///
+/// # Errors
+/// A file that is missing or describes no model, with its name.
+pub fn config(dir: &Path) -> Result<ModelConfig, ZooError> {
+    let path = dir.join("config.json");
+    ModelConfig::from_json(&read_text(&path)?).map_err(|e| problem(&path, e.to_string()))
 }
 
 /// What must hold before a model is made: a few lines of JSON must not ask for more memory than the
@@ -163,13 +167,6 @@ pub(crate) fn backed(config: &ModelConfig, held: usize) -> Result<(), String> {
     }
     Ok(())
 }
-
-/// Whether these can be weights.
-pub(crate) fn finite(data: &TensorData) -> bool {
-    data.dtype().is_float() && data.iter::<f64>().all(f64::is_finite)
-}
-
-pub(crate) const NOT_FINITE: &str = "not of finite floating-point numbers";
 
 /// Writes a file under another name, syncs it, and renames it.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ZooError> {

@@ -38,7 +38,7 @@ pub fn attention(dir: &Path, layer: usize, device: &Device) -> Result<(SoftmaxCo
         return Err(problem(dir, format!("{prefix}*: {}", problems.join("; "))));
     }
     let sources = Sources::of(&places);
-    let read = |name: &str| super::finite(dir, &shards, &format!("{prefix}{name}"));
+    let read = |theirs: &str| shards.weight(&format!("{prefix}{theirs}"));
     let ours = |name: &str| sources.tensor(name, read).expect("a place for every tensor");
     Ok((config, checkpoint::fill(mixer, shapes.clone(), ours, dir)?))
 }

@@ -60,21 +60,12 @@ pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooEr
     if !problems.is_empty() {
         return Err(problem(dir, problems.join("; ")));
     }
-    let (sources, implied) = (Sources::of(&places), family.implied(&config));
-    let read = |name: &str| finite(dir, &shards, name);
-    let ours = |name: &str| sources.tensor(name, read).unwrap_or_else(|| Ok(implied[name].clone()));
+    let (sources, implied) = (Sources::of(&places), (family.implied)(&config));
+    let ours =
+        |name: &str| sources.tensor(name, |theirs| shards.weight(theirs)).unwrap_or_else(|| Ok(implied[name].clone()));
     let names = sources.names().chain(implied.keys().map(String::as_str));
     let shapes = names.map(|name| (name.to_owned(), shapes[name].clone())).collect();
     Ok((config, checkpoint::fill(model, shapes, ours, dir)?))
-}
-
-/// A tensor that can be a weight.
-fn finite(dir: &Path, shards: &Shards, name: &str) -> Result<TensorData, ZooError> {
-    let data = shards.tensor(name)?;
-    if checkpoint::finite(&data) {
-        return Ok(data);
-    }
-    Err(problem(dir, format!("{name} is {}", checkpoint::NOT_FINITE)))
 }
 
 /// What the `config.json` of such a directory describes. Of the weights, only the headers are read.
@@ -83,6 +74,15 @@ fn finite(dir: &Path, shards: &Shards, name: &str) -> Result<TensorData, ZooErro
 /// As [`load`].
 pub fn model_config(dir: &Path) -> Result<ModelConfig, ZooError> {
     Ok(described(dir, &Shards::open(dir)?.shapes())?.1)
+}
+
+/// The files of weights in such a directory or one of ours, open: `model.safetensors`, or the shards that
+/// its index names.
+///
+/// # Errors
+/// A missing or damaged file, with its name.
+pub fn weights(dir: &Path) -> Result<Vec<checkpoint::File>, ZooError> {
+    Ok(Shards::open(dir)?.files)
 }
 
 /// The same with its family; `theirs` are the tensors beside it.
@@ -108,7 +108,7 @@ fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<Strin
 pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
     let (family, json) = families::write(config).map_err(|e| problem(dir, e))?;
     let mut ours = checkpoint::tensors(model);
-    family.fold(config, &mut ours);
+    (family.fold)(config, &mut ours);
     let theirs = layout::to_theirs(&family.places(config), &ours);
     std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();

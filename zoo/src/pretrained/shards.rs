@@ -8,8 +8,11 @@ use burn::tensor::TensorData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
 pub(super) struct Shards {
-    files: Vec<File>,
+    pub files: Vec<File>,
     /// Which file holds a tensor.
     places: BTreeMap<String, usize>,
 }
@@ -18,19 +21,14 @@ impl Shards {
     /// # Errors
     /// A missing or damaged file; an index that names what is not there, or a place outside `dir`.
     pub fn open(dir: &Path) -> Result<Self, ZooError> {
-        let index = dir.join("model.safetensors.index.json");
+        let index = dir.join(INDEX);
         // A link that leads nowhere is an index that cannot be read, not the absence of one.
         if index.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-            let file = File::open(&dir.join("model.safetensors"))?;
+            let file = File::open(&dir.join(WEIGHTS))?;
             let places = file.stored().into_keys().map(|name| (name, 0)).collect();
             return Ok(Self { files: vec![file], places });
         }
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let Index { weight_map } =
-            serde_json::from_str(&read_text(&index)?).map_err(|e| problem(&index, e.to_string()))?;
+        let weight_map = weight_map(&index)?;
         let names: BTreeSet<&String> = weight_map.values().collect();
         let (mut files, mut places) = (Vec::new(), BTreeMap::new());
         for (number, shard) in names.into_iter().enumerate() {
@@ -57,8 +55,18 @@ impl Shards {
     }
 
     /// # Errors
-    /// A name that no file holds; a type that is not read here.
-    pub fn tensor(&self, name: &str) -> Result<TensorData, ZooError> {
-        self.files[self.places.get(name).copied().unwrap_or(0)].tensor(name)
+    /// A name that no file holds; what cannot be a weight.
+    pub fn weight(&self, name: &str) -> Result<TensorData, ZooError> {
+        self.files[self.places.get(name).copied().unwrap_or(0)].weight(name)
     }
+}
+
+/// Which shard holds a tensor, as an index says.
+pub(super) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>, ZooError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let Index { weight_map } = serde_json::from_str(&read_text(index)?).map_err(|e| problem(index, e.to_string()))?;
+    Ok(weight_map)
 }

@@ -1,20 +1,19 @@
 //! Where a checkpoint comes from: a folder, or a model on the Hugging Face Hub.
 
+use super::shards::{INDEX, WEIGHTS, weight_map};
 use super::{is_pretrained, load};
 use crate::checkpoint::read_text;
 use crate::{Decoder, ModelConfig, ZooError, checkpoint};
 use burn::tensor::Device;
 use hub::{Entry, HubError, Kind, Repository};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 #[cfg(test)]
 mod tests;
 
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Taken where they are.
 const BESIDE: [&str; 2] = ["tokenizer.json", "generation_config.json"];
 
@@ -121,7 +120,9 @@ impl HubModel {
         let root = self.repository.fetch(|entries| self.choose(entries), begun)?;
         let dir = root.join(&self.folder);
         if dir.join(INDEX).exists() {
-            let shards: Vec<String> = shards(&dir)?.iter().map(|shard| format!("{}{shard}", self.folder)).collect();
+            let index = weight_map(&dir.join(INDEX)).map_err(|e| Problem(e.to_string()))?;
+            let names: BTreeSet<String> = index.into_values().collect();
+            let shards: Vec<String> = names.iter().map(|shard| format!("{}{shard}", self.folder)).collect();
             let complete = |root: &Path| shards.iter().all(|shard| root.join(shard).exists());
             if !complete(&root) {
                 // Of the same commit, whatever the branch is by now.
@@ -173,17 +174,4 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The files that the index in `dir` names.
-fn shards(dir: &Path) -> Result<BTreeSet<String>, Problem> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let path = dir.join(INDEX);
-    let json = read_text(&path).map_err(|e| Problem(e.to_string()))?;
-    let index = serde_json::from_str(&json).map_err(|e| Problem(format!("{}: {e}", path.display())));
-    let Index { weight_map } = index?;
-    Ok(weight_map.into_values().collect())
 }

@@ -29,9 +29,9 @@ pub(super) struct Family {
     /// The tensors of a block's mixer, below the block and below `mixer`.
     mixer: fn(&MixerConfig, usize) -> Vec<Place>,
     /// What they compute without a tensor for it and we keep in one.
-    implied: fn(&ModelConfig) -> Tensors,
+    pub implied: fn(&ModelConfig) -> Tensors,
     /// Brings our tensors to a form that theirs can express.
-    fold: fn(&ModelConfig, &mut Tensors),
+    pub fold: fn(&ModelConfig, &mut Tensors),
 }
 
 const FAMILIES: [&Family; 6] =
@@ -171,14 +171,6 @@ impl Family {
             }
         }
         places
-    }
-
-    pub fn implied(&self, config: &ModelConfig) -> Tensors {
-        (self.implied)(config)
-    }
-
-    pub fn fold(&self, config: &ModelConfig, ours: &mut Tensors) {
-        (self.fold)(config, ours);
     }
 }
 

@@ -6,7 +6,7 @@ mod server;
 use super::*;
 use crate::{checkpoint::Tensors, preset};
 use server::Server;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The files of a small Llama, with its weights in `shards` files.
 fn llama(shards: usize) -> Vec<(String, Vec<u8>)> {
