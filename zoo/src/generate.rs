@@ -1,11 +1,11 @@
 //! Text from a decoder, token by token, for any mixer and prompts of any lengths.
 //!
 //! All sequences start at position 0 and are stepped together: first over the length of the shortest
-//! prompt at once, then token by token. While a sequence's prompt lasts, its
-//! next token is the prompt's; after that it is the one drawn from its own logits; when it has ended,
-//! it is fed anything and its answer is not looked at. So the rows of a batch are always at the same
-//! position, no padding stands before anyone's text, no mask is needed, and a mixer needs to know
-//! nothing of all this: a state of constant size and a growing cache decode side by side.
+//! prompt at once, then token by token. While a sequence's prompt lasts, its next token is the
+//! prompt's; after that it is the one drawn from its own logits; when it has ended, it is fed anything
+//! and its answer is not looked at. So the rows of a batch are always at the same position, no padding
+//! stands before anyone's text, no mask is needed, and a mixer needs to know nothing of all this: a
+//! state of constant size and a growing cache decode side by side.
 
 use crate::error::positive;
 use crate::{AnyMixer, Cache, Decoder, Mixer, Sampler, Sampling, Silent, ZooError};
@@ -146,7 +146,7 @@ impl<M: Mixer> Generation<M> {
         &self.cache
     }
 
-    /// One more position for every sequence.
+    /// One more position for every sequence; at first, as many as the shortest prompt has.
     fn advance(&mut self) -> Result<(), ZooError> {
         let time = match self.position {
             0 => self.sequences.iter().map(|s| s.prompt).min().expect("at least one prompt"),

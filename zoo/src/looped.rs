@@ -181,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn more_runs_than_any_model_has_blocks_are_an_error() {
+        let looped = LoopConfig::new(1 << 19);
+        looped.validate(2).unwrap();
+        let error = looped.validate(3).unwrap_err().to_string();
+        assert!(error.contains("looped.times") && error.contains("1572864"), "{error}");
+    }
+
+    #[test]
     fn a_group_outside_the_model_is_an_error() {
         let error = LoopConfig { first: 2, last: Some(4), ..LoopConfig::new(2) }.validate(4).unwrap_err().to_string();
         assert!(error.contains("blocks 2 to 4") && error.contains("0 to 3"), "{error}");

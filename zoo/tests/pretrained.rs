@@ -94,17 +94,7 @@ fn shards_give_the_same_model_as_one_file() {
 
 #[test]
 fn what_is_saved_is_what_was_loaded() {
-    for family in [
-        "llama",
-        "llama3",
-        "qwen3",
-        "gated_headwise",
-        "gated_elementwise",
-        "diffllama",
-        "qwen3_next",
-        "fla_gated_deltanet",
-        "fla_kda",
-    ] {
+    for family in common::PRETRAINED {
         let copy = Copy::of(family);
         let (config, model) = pretrained::load(copy.0.path(), &Device::flex()).unwrap();
         let (logits, weights) = (copy.logits(), copy.weights());
@@ -212,20 +202,7 @@ fn a_differential_layer_computes_the_same_in_the_layouts_of_unilm_and_of_hugging
     // Back, and in the channels of released weights: unilm's names and rows are ours.
     for layout in [HalfSplit, Interleaved] {
         let back = each(&theirs, &|layer| unilm::from_hugging_face(layer, layout, source).unwrap());
-        let rename = |name: &str| {
-            name.replace("model.layers.", "blocks.")
-                .replace("self_attn.lambda_", "mixer.lambda.")
-                .replace("self_attn.subln", "mixer.lambda.norm")
-                .replace("self_attn.out_proj", "mixer.o_proj")
-                .replace("self_attn.", "mixer.")
-                .replace("input_layernorm", "mixer_norm")
-                .replace("post_attention_layernorm", "feed_forward_norm")
-                .replace(".mlp.", ".feed_forward.")
-                .replace("model.embed_tokens.weight", "embedding")
-                .replace("model.norm", "norm")
-                .replace("lm_head.weight", "head")
-        };
-        let ours: Tensors = back.iter().map(|(name, data)| (rename(name), data.clone())).collect();
+        let ours: Tensors = back.iter().map(|(name, data)| (common::authors_name(name), data.clone())).collect();
         assert!(off(layout, &ours) < 5e-6, "{layout:?}: off by {:e}", off(layout, &ours));
         // There and back, bit for bit.
         let again = each(&back, &|layer| unilm::to_hugging_face(layer, layout, source).unwrap());
@@ -317,6 +294,8 @@ fn every_unsupported_option_is_listed() {
         .set("rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8}")
         .refused(&["high_freq_factor"]);
     Copy::of("qwen3").set("layer_types", "[\"sliding_attention\"]").refused(&["sliding_attention"]);
+    Copy::of("fla_kda").set("allow_neg_eigval", "\"true\"").refused(&["allow_neg_eigval", "true or false"]);
+    Copy::of("qwen3_next").set("mlp_only_layers", "[\"0\"]").refused(&["mlp_only_layers", "a list of whole numbers"]);
     Copy::of("llama").set("num_key_value_heads", "3").refused(&["num_attention_heads 4", "num_key_value_heads 3"]);
     Copy::of("diffllama").set("num_key_value_heads", "1").refused(&["num_key_value_heads 1"]);
 }

@@ -98,6 +98,21 @@ impl Tap for Keep {
 }
 
 #[test]
+fn every_value_of_a_whole_model_is_listed() {
+    let model = model(&small(whole));
+    let mut record = Record::new(&["*"]);
+    model.forward_ahead(ids(&model), &mut record);
+    for name in record.values.keys() {
+        let parts: Vec<&str> = name.split('.').map(|part| part.parse::<usize>().map_or(part, |_| "N")).collect();
+        let listed = parts.join(".").replace("mtp.", "blocks.N.");
+        assert!(tap::NAMES.iter().any(|(known, _)| *known == listed), "{name} is not listed");
+    }
+    for name in ["halting", "ponder", "mtp.out", "blocks.0.feed_forward.router"] {
+        assert!(record.values.contains_key(name), "{name}");
+    }
+}
+
+#[test]
 fn a_loop_is_the_same_blocks_written_out() {
     let config = small(|config| {
         config.layers = 2;

@@ -4,55 +4,8 @@ use super::layout::Shapes;
 use crate::{Position, Rope, RopeLayout, RopeScaling};
 use serde_json::{Map, Value, json};
 
-/// Fields of the wrong type: `"rope_theta": "500000"` must not be as good as no θ at all. (Sizes are
-/// checked where they are read.)
-fn wrong_types(fields: &Map<String, Value>) -> Vec<String> {
-    type Is = fn(&Value) -> bool;
-    let kinds: [(&str, Is, &[&str]); 5] = [
-        (
-            "true or false",
-            Value::is_boolean,
-            &[
-                "elementwise_attn_output_gate",
-                "headwise_attn_output_gate",
-                "use_qk_norm",
-                "attention_bias",
-                "qkv_bias",
-                "mlp_bias",
-                "use_sliding_window",
-                "tie_word_embeddings",
-                "norm_topk_prob",
-                "truncate",
-            ],
-        ),
-        (
-            "a number",
-            Value::is_number,
-            &[
-                "rope_theta",
-                "partial_rotary_factor",
-                "factor",
-                "low_freq_factor",
-                "high_freq_factor",
-                "original_max_position_embeddings",
-                "beta_fast",
-                "beta_slow",
-            ],
-        ),
-        ("a text", Value::is_string, &["hidden_act", "rope_type", "type"]),
-        ("a table", Value::is_object, &["rope_parameters", "rope_scaling"]),
-        ("a list", Value::is_array, &["layer_types", "mlp_only_layers"]),
-    ];
-    let nested = ["rope_parameters", "rope_scaling"].into_iter().filter_map(|name| fields.get(name)?.as_object());
-    let all = std::iter::once(fields).chain(nested).flatten();
-    let wrong = all.filter_map(|(name, value)| {
-        let (kind, is, _) = kinds.iter().find(|(_, _, names)| names.contains(&name.as_str()))?;
-        (!value.is_null() && !is(value)).then(|| format!("{name} is {value}, expected {kind}"))
-    });
-    wrong.collect()
-}
-
-/// Reads fields and collects what is wrong with them.
+/// Reads fields and collects what is wrong with them. One of the wrong type is a problem wherever it is
+/// read: `"rope_theta": "500000"` must not be as good as no θ at all.
 pub(super) struct Fields<'a> {
     pub fields: &'a Map<String, Value>,
     /// Some parts of a model are known by their tensors alone.
@@ -62,10 +15,31 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub fn new(fields: &'a Map<String, Value>, tensors: &'a Shapes) -> Self {
-        Self { fields, tensors, problems: wrong_types(fields) }
+        Self { fields, tensors, problems: Vec::new() }
     }
+
+    /// Told once, however often the field is read.
     pub fn problem(&mut self, problem: impl Into<String>) {
-        self.problems.push(problem.into());
+        let problem = problem.into();
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// The value under `name`; none where it is absent, null, or of another type than expected.
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        value: Option<&'a Value>,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = value.filter(|value| !value.is_null())?;
+        let read = read(value);
+        if read.is_none() {
+            self.problem(format!("{name} is {value}, expected {expected}"));
+        }
+        read
     }
 
     /// Options that are not supported must be off.
@@ -77,28 +51,26 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub fn flag(&self, name: &str, default: bool) -> bool {
-        self.fields.get(name).and_then(Value::as_bool).unwrap_or(default)
+    pub fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.typed(name, self.fields.get(name), "true or false", Value::as_bool).unwrap_or(default)
     }
 
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.fields.get(name).and_then(Value::as_str)
+    pub fn text(&mut self, name: &str) -> Option<&'a str> {
+        self.typed(name, self.fields.get(name), "a text", Value::as_str)
     }
 
-    /// A list of strings.
-    pub fn texts(&self, name: &str) -> Option<Vec<&str>> {
-        self.fields.get(name)?.as_array()?.iter().map(Value::as_str).collect()
+    pub fn texts(&mut self, name: &str) -> Option<Vec<&'a str>> {
+        let read = |value: &'a Value| value.as_array()?.iter().map(Value::as_str).collect();
+        self.typed(name, self.fields.get(name), "a list of texts", read)
+    }
+
+    pub fn whole_numbers(&mut self, name: &str) -> Option<Vec<u64>> {
+        let read = |value: &'a Value| value.as_array()?.iter().map(Value::as_u64).collect();
+        self.typed(name, self.fields.get(name), "a list of whole numbers", read)
     }
 
     pub fn number(&mut self, name: &str) -> Option<f64> {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => None,
-            Some(value) if value.is_number() => value.as_f64(),
-            Some(other) => {
-                self.problem(format!("{name} is {other}, expected a number"));
-                None
-            }
-        }
+        self.typed(name, self.fields.get(name), "a number", Value::as_f64)
     }
 
     pub fn size_or(&mut self, name: &str, default: usize) -> usize {
@@ -130,35 +102,39 @@ impl<'a> Fields<'a> {
 
     /// transformers 4 writes `rope_theta` and `rope_scaling`, 5 writes `rope_parameters`.
     pub fn position(&mut self, fraction: f64) -> Option<Position> {
-        let table = |name| self.fields.get(name).and_then(Value::as_object);
-        let nested = table("rope_parameters").or_else(|| table("rope_scaling"));
-        let get = |name: &str| nested.and_then(|n| n.get(name)).or_else(|| self.fields.get(name));
-        let number = |name: &str| get(name).and_then(Value::as_f64);
-        let theta = number("rope_theta").unwrap_or(10_000.0);
-        let fraction = number("partial_rotary_factor").unwrap_or(fraction);
-        let kind = nested.and_then(|n| n.get("rope_type").or_else(|| n.get("type"))).and_then(Value::as_str);
-        let mut missing = Vec::new();
-        let mut need = |name: &'static str| {
-            number(name).unwrap_or_else(|| {
-                missing.push(name);
+        let fields = self.fields;
+        let tables = ["rope_parameters", "rope_scaling"]
+            .map(|name| self.typed(name, fields.get(name), "a table", Value::as_object));
+        let nested = tables[0].or(tables[1]);
+        let get = |name: &str| nested.and_then(|n| n.get(name)).or_else(|| fields.get(name));
+        let number = |this: &mut Self, name: &str| this.typed(name, get(name), "a number", Value::as_f64);
+        let need = |this: &mut Self, name: &str| {
+            number(this, name).unwrap_or_else(|| {
+                this.problem(format!("the rope scaling lacks {name}"));
                 f64::NAN
             })
         };
-        let scaling = match kind {
+        let theta = number(self, "rope_theta").unwrap_or(10_000.0);
+        let fraction = number(self, "partial_rotary_factor").unwrap_or(fraction);
+        let kind = ["rope_type", "type"].map(|name| {
+            let value = nested.and_then(|table| table.get(name));
+            self.typed(name, value, "a text", Value::as_str)
+        });
+        let scaling = match kind[0].or(kind[1]) {
             None | Some("default") => None,
             Some("llama3") => Some(RopeScaling::Llama3 {
-                factor: need("factor"),
-                low_freq_factor: need("low_freq_factor"),
-                high_freq_factor: need("high_freq_factor"),
-                original: need("original_max_position_embeddings"),
+                factor: need(self, "factor"),
+                low_freq_factor: need(self, "low_freq_factor"),
+                high_freq_factor: need(self, "high_freq_factor"),
+                original: need(self, "original_max_position_embeddings"),
             }),
             Some("yarn") if get("mscale").is_none() && get("attention_factor").is_none_or(Value::is_null) => {
                 Some(RopeScaling::Yarn {
-                    factor: need("factor"),
-                    original: need("original_max_position_embeddings"),
-                    beta_fast: number("beta_fast").unwrap_or(32.0),
-                    beta_slow: number("beta_slow").unwrap_or(1.0),
-                    truncate: get("truncate").and_then(Value::as_bool).unwrap_or(true),
+                    factor: need(self, "factor"),
+                    original: need(self, "original_max_position_embeddings"),
+                    beta_fast: number(self, "beta_fast").unwrap_or(32.0),
+                    beta_slow: number(self, "beta_slow").unwrap_or(1.0),
+                    truncate: self.typed("truncate", get("truncate"), "true or false", Value::as_bool).unwrap_or(true),
                 })
             }
             Some(other) => {
@@ -169,9 +145,6 @@ impl<'a> Fields<'a> {
                 return None;
             }
         };
-        if !missing.is_empty() {
-            self.problem(format!("the rope scaling lacks {}", missing.join(", ")));
-        }
         Some(Position::Rope(Rope { theta, fraction, layout: RopeLayout::HalfSplit, scaling }))
     }
 }

@@ -66,15 +66,14 @@ fn read(json: &str, layer: usize) -> Result<(SoftmaxConfig, usize), String> {
     }
     let by_parity = if layer.is_multiple_of(2) { "sliding_attention" } else { "full_attention" };
     let kind = match fields.texts("layer_types") {
-        Some(kinds) => kinds.get(layer).copied().unwrap_or("missing").to_owned(),
-        None => by_parity.to_owned(),
+        Some(kinds) => kinds.get(layer).copied().unwrap_or("missing"),
+        None => by_parity,
     };
-    let window = match kind.as_str() {
+    let window = match kind {
         "full_attention" => None,
         "sliding_attention" => Some(fields.size_or("sliding_window", 128)),
         other => {
-            let problem = format!("layer_types[{layer}] is {other}; supported: full_attention, sliding_attention");
-            fields.problem(problem);
+            fields.problem(format!("layer_types[{layer}] is {other}; supported: full_attention, sliding_attention"));
             None
         }
     };

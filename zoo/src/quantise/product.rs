@@ -186,14 +186,16 @@ impl Codebooks {
     }
 
     /// # Errors
-    /// A file that [`save`](Self::save) did not write, with its name.
+    /// A file that [`save`](Self::save) did not write, or centroids that are not finite, with its name.
     pub fn load(path: &Path, device: &Device) -> Result<Self, ZooError> {
         let problem = |problem: String| ZooError::Checkpoint { path: path.into(), problem };
-        let (tensors, metadata) = checkpoint::read(path)?;
+        let file = checkpoint::File::open(path)?;
+        let metadata = file.metadata();
         let json = metadata.get(FORMAT).ok_or_else(|| problem(format!("no `{FORMAT}` in the metadata")))?;
         let format: ProductFormat = serde_json::from_str(json).map_err(|e| problem(format!("`{FORMAT}`: {e}")))?;
         format.validate().map_err(|e| problem(e.to_string()))?;
-        let books = tensors.into_iter().map(|(slot, data)| {
+        let books = file.stored().into_keys().map(|slot| {
+            let data = file.weight(&slot)?;
             let shape = data.shape().to_vec();
             match shape[..] {
                 [subspaces, count, width]

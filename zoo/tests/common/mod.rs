@@ -11,6 +11,35 @@ use zoo::*;
 
 pub const D_MODEL: usize = 24;
 
+/// The checkpoints of `tests/parity/data` that load as they are.
+pub const PRETRAINED: [&str; 9] = [
+    "llama",
+    "llama3",
+    "qwen3",
+    "gated_headwise",
+    "gated_elementwise",
+    "diffllama",
+    "qwen3_next",
+    "fla_gated_deltanet",
+    "fla_kda",
+];
+
+/// Our name of a tensor of differential attention's authors, V1 or V2, in a stack of Llama's.
+pub fn authors_name(name: &str) -> String {
+    name.replace("model.layers.", "blocks.")
+        .replace("self_attn.lambda_proj", "mixer.lambda")
+        .replace("self_attn.lambda_", "mixer.lambda.")
+        .replace("self_attn.subln", "mixer.lambda.norm")
+        .replace("self_attn.out_proj", "mixer.o_proj")
+        .replace("self_attn", "mixer")
+        .replace("input_layernorm", "mixer_norm")
+        .replace("post_attention_layernorm", "feed_forward_norm")
+        .replace(".mlp.", ".feed_forward.")
+        .replace("model.embed_tokens.weight", "embedding")
+        .replace("model.norm", "norm")
+        .replace("lm_head.weight", "head")
+}
+
 /// Every mixer of the catalogue in the shapes that differ: grouped keys, partial rotation, no norm,
 /// shared queries, values wider than keys, chunks shorter than the sequence.
 pub fn mixers() -> Vec<(&'static str, MixerConfig)> {

@@ -16,8 +16,7 @@ pub(super) const GATED_DELTANET: Family = Family {
     read: |fields| {
         refuse(fields, &["attn", "attnres_block_size"], &["use_gate", "use_short_conv"]);
         if let Some(other) = fields.text("output_gate_activation").filter(|name| !["swish", "silu"].contains(name)) {
-            let problem = format!("output_gate_activation is `{other}`; supported: swish");
-            fields.problem(problem);
+            fields.problem(format!("output_gate_activation is `{other}`; supported: swish, silu"));
         }
         let k_heads = fields.size_or("num_heads", 6);
         let mixer = GatedDeltaConfig {
@@ -60,8 +59,9 @@ pub(super) const KDA: Family = Family {
     read: |fields| {
         refuse(fields, &["attn", "attnres_block_size", "safe_gate", "lower_bound"], &["use_short_conv"]);
         let heads = fields.size_or("num_heads", 16);
-        if fields.size_or("num_v_heads", heads) != heads {
-            fields.problem("num_v_heads is another number than num_heads; supported: the same");
+        let v_heads = fields.size_or("num_v_heads", heads);
+        if v_heads != heads {
+            fields.problem(format!("num_v_heads is {v_heads}; supported: num_heads, which is {heads}"));
         }
         let mixer = KdaConfig {
             key_dim: Some(fields.size_or("head_dim", 128)),
@@ -116,8 +116,7 @@ fn kda(mixer: &MixerConfig) -> &KdaConfig {
 fn refuse(fields: &mut Fields, off: &[&str], on: &[&str]) {
     for name in off {
         if let Some(value) = fields.fields.get(*name).filter(|value| !value.is_null() && **value != false) {
-            let problem = format!("{name} = {value} is not supported");
-            fields.problem(problem);
+            fields.problem(format!("{name} = {value} is not supported"));
         }
     }
     for name in on {
@@ -132,8 +131,9 @@ fn value_dim(fields: &mut Fields, head_dim: usize, expand: f64) -> Option<usize>
     let head_dim = fields.size_or("head_dim", head_dim);
     let expand = fields.number("expand_v").unwrap_or(expand);
     let width = (head_dim as f64 * expand).round();
-    if !(width >= 1.0 && width <= f64::from(1 << 18)) {
-        fields.problem(format!("expand_v = {expand} makes values of {width} channels"));
+    let most = 1 << 18;
+    if !(width >= 1.0 && width <= f64::from(most)) {
+        fields.problem(format!("expand_v = {expand} makes values of {width} channels, expected 1 to {most}"));
         return None;
     }
     Some(width as usize)
@@ -157,7 +157,6 @@ fn written(config: &ModelConfig, key_dim: usize, value_dim: usize, conv: usize, 
         "use_short_conv": true,
         "attn_mode": "chunk",
         "fuse_cross_entropy": false,
-        "num_hidden_layers": config.layers,
     })
 }
 

@@ -65,8 +65,7 @@ pub(super) fn read(json: &str, tensors: &Shapes) -> Result<(&'static Family, Mod
     match reader.text("hidden_act") {
         None | Some("silu" | "swish") => {}
         Some(other) => {
-            let problem = format!("hidden_act is `{other}`; supported: silu");
-            reader.problem(problem);
+            reader.problem(format!("hidden_act is `{other}`; supported: silu"));
         }
     }
     match (family.read)(&mut reader) {

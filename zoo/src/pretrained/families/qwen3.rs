@@ -36,8 +36,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
     if let Some(other) =
         fields.texts("layer_types").and_then(|kinds| kinds.into_iter().find(|k| *k != "full_attention"))
     {
-        let problem = format!("layer_types holds {other}; supported: full_attention");
-        fields.problem(problem);
+        fields.problem(format!("layer_types holds {other}; supported: full_attention"));
     }
     let mut softmax = attention(fields, 1e-6, Some(128), 1.0)?;
     softmax.qk_norm = fields.flag("use_qk_norm", true);
@@ -45,7 +44,9 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
     let mixer = match flags {
         [false, false] => MixerConfig::Softmax(softmax),
         [true, true] => {
-            fields.problem("both output gates are on; one at most is known");
+            fields.problem(
+                "elementwise_attn_output_gate and headwise_attn_output_gate are both true; supported: one at most",
+            );
             return None;
         }
         [elementwise, _] => {

@@ -51,8 +51,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
     let by_interval = |i: usize| if (i + 1).is_multiple_of(interval) { "full_attention" } else { "linear_attention" };
     let kinds = fields.texts("layer_types").unwrap_or_else(|| (0..config.layers).map(by_interval).collect());
     if kinds.len() != config.layers {
-        let problem = format!("layer_types has {} entries for {} layers", kinds.len(), config.layers);
-        fields.problem(problem);
+        fields.problem(format!("layer_types has {} entries for {} layers", kinds.len(), config.layers));
         return None;
     }
     // The shortest pattern that repeats.
@@ -62,8 +61,7 @@ fn read(fields: &mut Fields) -> Option<ModelConfig> {
             "full_attention" => config.pattern.push(full.clone()),
             "linear_attention" => config.pattern.push(delta.clone()),
             other => {
-                let problem = format!("layer_types holds {other}; supported: full_attention, linear_attention");
-                fields.problem(problem);
+                fields.problem(format!("layer_types holds {other}; supported: full_attention, linear_attention"));
                 return None;
             }
         }
@@ -98,8 +96,7 @@ fn experts(fields: &mut Fields, layers: usize) -> Option<Option<ExpertsConfig>> 
         return Some(None);
     }
     let step = fields.size_or("decoder_sparse_step", 1);
-    let listed = fields.fields.get("mlp_only_layers").and_then(Value::as_array).cloned().unwrap_or_default();
-    let listed = |i: usize| listed.iter().any(|layer| layer.as_u64() == Some(i as u64));
+    let listed = fields.whole_numbers("mlp_only_layers").unwrap_or_default();
     let [experts, per_token, d_ff, shared] = [
         ("num_experts", 512),
         ("num_experts_per_tok", 10),
@@ -113,7 +110,7 @@ fn experts(fields: &mut Fields, layers: usize) -> Option<Option<ExpertsConfig>> 
         d_ff,
         shared: Some(shared),
         normalised: fields.flag("norm_topk_prob", true),
-        dense: (0..layers).filter(|&i| listed(i) || !(i + 1).is_multiple_of(step)).collect(),
+        dense: (0..layers).filter(|&i| listed.contains(&(i as u64)) || !(i + 1).is_multiple_of(step)).collect(),
     }))
 }
 
