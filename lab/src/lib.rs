@@ -16,6 +16,8 @@ pub mod train;
 pub use compare::{CompareConfig, Comparison, VariantRun, compare};
 pub use device::{DeviceError, describe, device};
 pub use error::LabError;
-pub use memory::{MemoryEpoch, MemoryRecipe, MemoryRun, MemoryScore, memory_score, train_memory_network};
+pub use memory::{
+    HopAttention, MemoryEpoch, MemoryRecipe, MemoryRun, MemoryScore, hop_attention, memory_score, train_memory_network,
+};
 pub use table::{Frame, Row, read_parquet, write_parquet};
 pub use train::{History, Run, TrainConfig, Trainer, train};

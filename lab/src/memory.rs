@@ -5,6 +5,13 @@
 //! g ← g · min(1, clip / ‖g‖)                                   all gradients together
 //! w ← w − rate · g                                             rate halved every 25 epochs
 //! ```
+//!
+//! [`hop_attention`] shows what a network looks at hop by hop; `cargo lab memory` trains one and
+//! prints that for a few questions.
+
+mod attention;
+
+pub use attention::{HopAttention, hop_attention};
 
 use crate::LabError;
 use crate::error::invalid;
@@ -66,6 +73,12 @@ impl Default for MemoryRecipe {
 }
 
 impl MemoryRecipe {
+    /// The memories that stories of up to so many sentences need while training: one for each, and
+    /// room for the empty ones, which would otherwise push out the oldest sentences, facts or not.
+    pub fn memory(&self, sentences: usize) -> usize {
+        sentences + (self.noise * sentences as f64).ceil() as usize
+    }
+
     /// # Errors
     /// Names the value that does not fit and what would.
     pub fn validate(&self) -> Result<(), LabError> {
@@ -109,6 +122,10 @@ pub struct MemoryRun {
     /// Without autodiff.
     pub model: MemoryNetwork,
     pub history: Vec<MemoryEpoch>,
+    /// Training loss of the last epoch of every restart: restart i has the recipe's seed + i.
+    pub train_losses: Vec<f64>,
+    /// The restart that `model` and `history` are of: the one with the lowest of `train_losses`.
+    pub restart: usize,
 }
 
 /// Loss in nats per question, share of right answers.
@@ -118,7 +135,7 @@ pub struct MemoryScore {
     pub accuracy: f64,
 }
 
-/// Trains a network of `config` on `data`.
+/// Trains a network of `config` on `data`; with several restarts a line on stderr tells of each.
 ///
 /// # Errors
 /// Bad values, sentences that do not fit, a loss or gradient that is no longer finite (then with
@@ -131,16 +148,26 @@ pub fn train_memory_network(
 ) -> Result<MemoryRun, LabError> {
     recipe.validate()?;
     let (train, validation) = data.split(recipe.validation, recipe.seed)?;
-    let mut best: Option<MemoryRun> = None;
+    let mut best = None;
+    let mut train_losses: Vec<f64> = Vec::new();
     for restart in 0..recipe.restarts {
         let seed = recipe.seed.wrapping_add(restart as u64);
-        let run = train_once(config, recipe, &train, &validation, seed, device)?;
-        let loss = |run: &MemoryRun| run.history.last().map_or(f64::INFINITY, |epoch| epoch.train_loss);
-        if best.as_ref().is_none_or(|best| loss(&run) < loss(best)) {
-            best = Some(run);
+        let (model, history) = train_once(config, recipe, &train, &validation, seed, device)?;
+        let last = history.last().expect("at least one epoch");
+        let loss = last.train_loss;
+        if recipe.restarts > 1 {
+            let (number, of, kept) = (restart + 1, recipe.restarts, 100.0 * last.accuracy);
+            eprintln!(
+                "restart {number} of {of}: training loss {loss:.4} nats/question, {kept:.1} % of validation right"
+            );
         }
+        if train_losses.iter().all(|other| loss < *other) {
+            best = Some((model, history, restart));
+        }
+        train_losses.push(loss);
     }
-    Ok(best.expect("at least one restart"))
+    let (model, history, restart) = best.expect("at least one restart");
+    Ok(MemoryRun { model, history, train_losses, restart })
 }
 
 fn train_once(
@@ -150,7 +177,7 @@ fn train_once(
     validation: &Babi,
     seed: u64,
     device: &Device,
-) -> Result<MemoryRun, LabError> {
+) -> Result<(MemoryNetwork, Vec<MemoryEpoch>), LabError> {
     let mut model = config.init(seed, device)?.train();
     let mut history: Vec<MemoryEpoch> = Vec::new();
     model.linear = recipe.linear_epochs > 0;
@@ -185,7 +212,7 @@ fn train_once(
             (model.linear, since) = (false, 0);
         }
     }
-    Ok(MemoryRun { model: model.valid(), history })
+    Ok((model.valid(), history))
 }
 
 /// One step; the summed loss of the batch before it.

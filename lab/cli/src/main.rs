@@ -2,7 +2,7 @@
 //!
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
-//! - `train`, `compare`, `probe`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
+//! - `train`, `compare`, `probe`, `memory`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
 //! - `doctor`: what this machine and this build can do
 
 mod compare;
@@ -12,6 +12,7 @@ mod export;
 mod generate;
 mod inspect;
 mod logits;
+mod memory;
 mod model;
 mod notebook;
 mod parameters;
@@ -38,6 +39,7 @@ enum Command {
     Train(train::Arguments),
     Compare(compare::Arguments),
     Probe(probe::Arguments),
+    Memory(memory::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Logits(logits::Arguments),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

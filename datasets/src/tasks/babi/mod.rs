@@ -1,7 +1,7 @@
 //! bAbI: short stories with a question whose answer follows from one, two or three sentences.
 //!
 //! [`read_babi`] reads the published text files; [`BabiTask`] tells stories of its own in the same
-//! words and the same format, for six of the twenty tasks. Both give [`BabiStory`]s, and [`Babi`]
+//! words and the same format, for seven of the twenty tasks. Both give [`BabiStory`]s, and [`Babi`]
 //! turns those into token ids and batches.
 //!
 //! ```
@@ -20,6 +20,7 @@
 //! Source of the tasks and of the format: Weston et al. 2015 (arXiv 1502.05698).
 
 mod logic;
+mod motive;
 mod read;
 mod set;
 mod story;
@@ -36,7 +37,7 @@ use crate::DatasetError;
 use crate::random::{Purpose, stream};
 
 /// A task that can be generated. The rules of each are stricter than those of the published files in
-/// one point: without any one of its supporting facts a question has no answer or another one.
+/// one point: without any one of its supporting facts what was told gives no answer or another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BabiTask {
     /// Task 1: where is somebody? 5 questions in 10 sentences; 6 answers.
@@ -51,12 +52,23 @@ pub enum BabiTask {
     Induction,
     /// Task 19: how do you go from here to there? 1 question after 5 sentences; 12 answers.
     PathFinding,
+    /// Task 20: where will somebody go, and why did they? Up to 12 questions, one after each sentence;
+    /// 7 answers. As in the published files, who knows what things are for can tell some reasons from
+    /// the question alone (pajamas are for the tired); of a way to the kitchen only the fact tells.
+    Motivations,
 }
 
 impl BabiTask {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::SingleFact, Self::TwoFacts, Self::ThreeFacts, Self::Deduction, Self::Induction, Self::PathFinding];
+    pub const ALL: [Self; 7] = [
+        Self::SingleFact,
+        Self::TwoFacts,
+        Self::ThreeFacts,
+        Self::Deduction,
+        Self::Induction,
+        Self::PathFinding,
+        Self::Motivations,
+    ];
 
     /// The number of the published task.
     pub fn number(self) -> usize {
@@ -67,6 +79,7 @@ impl BabiTask {
             Self::Deduction => 15,
             Self::Induction => 16,
             Self::PathFinding => 19,
+            Self::Motivations => 20,
         }
     }
 
@@ -103,6 +116,7 @@ impl BabiTask {
                 Self::Deduction => logic::deduction(rng),
                 Self::Induction => logic::induction(rng),
                 Self::PathFinding => logic::path_finding(rng),
+                Self::Motivations => motive::motivations(rng),
             };
             asked += story.questions();
             stories.push(story);

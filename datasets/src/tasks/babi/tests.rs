@@ -58,12 +58,23 @@ fn solve(told: &[Vec<String>], question: &[String]) -> Option<String> {
             }
             None
         }
+        ["Where", "will", name, "go"] => match state(&told, name)? {
+            "tired" => Some("bedroom".into()),
+            "thirsty" | "hungry" => Some("kitchen".into()),
+            "bored" => Some("garden".into()),
+            other => panic!("{other}"),
+        },
+        ["Why", "did", name, "go" | "get", ..] => state(&told, name).map(str::to_owned),
         _ => panic!("no solver for {question:?}"),
     }
 }
 
 fn kind<'a>(told: &[Vec<&'a str>], name: &str) -> Option<&'a str> {
     told.iter().find(|s| s[0] == name && s[2] == "a").map(|s| s[3])
+}
+
+fn state<'a>(told: &[Vec<&'a str>], name: &str) -> Option<&'a str> {
+    told.iter().find(|s| s[0].to_lowercase() == name && s[1] == "is").map(|s| s[2])
 }
 
 #[derive(Default)]
@@ -141,7 +152,7 @@ fn every_answer_is_the_one_that_a_replay_of_the_story_gives() {
 
 #[test]
 fn the_supporting_facts_suffice_and_none_of_them_can_be_missing() {
-    let counts = [(1, 1), (2, 2), (3, 3), (15, 2), (16, 3), (19, 2)];
+    let counts = [(1, 1), (2, 2), (3, 3), (15, 2), (16, 3), (19, 2), (20, 1)];
     for (number, count) in counts {
         let task = BabiTask::from_number(number).unwrap();
         for (told, question, answer, facts) in questions(&task.train(2, 500)) {
@@ -157,6 +168,38 @@ fn the_supporting_facts_suffice_and_none_of_them_can_be_missing() {
                 assert_ne!(other.as_ref(), Some(&answer), "{task:?}: {told:#?} {question:?} without {missing:?}");
             }
         }
+    }
+}
+
+#[test]
+fn people_go_where_their_state_leads_and_take_what_nobody_has() {
+    let motives = BTreeMap::from([
+        ("tired", ("bedroom", "pajamas")),
+        ("thirsty", ("kitchen", "milk")),
+        ("hungry", ("kitchen", "apple")),
+        ("bored", ("garden", "football")),
+    ]);
+    for story in BabiTask::Motivations.train(9, 500) {
+        let (mut states, mut been, mut taken) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        for pair in story.lines.chunks(2) {
+            let [BabiLine::Sentence(said), BabiLine::Question { question, .. }] = pair else {
+                panic!("a question after every sentence: {story}");
+            };
+            let said: Vec<&str> = said.iter().map(String::as_str).collect();
+            assert_eq!(question[2], said[0].to_lowercase(), "asked is about who did something: {story}");
+            if let ["is", state] = said[1..] {
+                assert!(states.insert(said[0], state).is_none(), "told twice: {story}");
+            } else if let Some(room) = said.windows(3).find(|s| s[..2] == ["to", "the"]).map(|s| s[2]) {
+                assert_eq!(motives[states[said[0]]].0, room, "{story}");
+                been.insert(said[0]);
+            } else {
+                let thing = said[said.iter().position(|word| *word == "the").unwrap() + 1];
+                assert_eq!(motives[states[said[0]]].1, thing, "{story}");
+                assert!(been.contains(said[0]), "taken from afar: {story}");
+                assert!(taken.insert(thing), "taken twice: {story}");
+            }
+        }
+        assert_eq!((states.len(), been.len()), (4, 4), "{story}");
     }
 }
 
@@ -186,13 +229,14 @@ fn stories_are_a_function_of_their_seed_and_tests_are_none_of_those_trained_on()
         let shared = task.test(5, 400).iter().filter(|story| seen.contains(&story.to_string())).count();
         assert_eq!(shared, 0, "{task:?}");
         let asked: usize = train.iter().map(BabiStory::questions).sum();
-        assert!((400..405).contains(&asked), "{task:?}: {asked}");
+        let last = train.last().map_or(0, BabiStory::questions);
+        assert!(asked >= 400 && asked - last < 400, "{task:?}: {asked} questions, the last story has {last}");
     }
 }
 
 #[test]
 fn answers_are_spread_over_all_that_are_possible() {
-    for (task, answers) in BabiTask::ALL.into_iter().zip([6, 6, 6, 4, 4, 12]) {
+    for (task, answers) in BabiTask::ALL.into_iter().zip([6, 6, 6, 4, 4, 12, 7]) {
         let stories = task.train(7, 1000);
         let set = Babi::new(&stories, &BabiVocabulary::of(&stories)).unwrap();
         let different: BTreeSet<i32> = set.examples.iter().map(|e| e.answer).collect();
@@ -278,7 +322,7 @@ fn errors_name_the_file_the_line_and_what_would_be_valid() {
     }
     assert!(read_babi("nowhere.txt").unwrap_err().to_string().contains("nowhere.txt"));
     let message = BabiTask::from_number(4).unwrap_err().to_string();
-    assert!(message.contains("task = 4") && message.contains("1, 2, 3, 15, 16, 19"), "{message}");
+    assert!(message.contains("task = 4") && message.contains("1, 2, 3, 15, 16, 19, 20"), "{message}");
 
     let stories = BabiTask::SingleFact.train(1, 5);
     let vocabulary = BabiVocabulary::of(&stories);

@@ -8,8 +8,8 @@ use super::BabiStory;
 pub(super) const PEOPLE: [&str; 4] = ["Mary", "John", "Daniel", "Sandra"];
 pub(super) const ROOMS: [&str; 6] = ["bathroom", "hallway", "kitchen", "garden", "office", "bedroom"];
 const THINGS: [&str; 3] = ["football", "milk", "apple"];
-const GO: [&str; 5] = ["moved to", "went to", "journeyed to", "travelled to", "went back to"];
-const TAKE: [&str; 4] = ["got", "grabbed", "picked up", "took"];
+pub(super) const GO: [&str; 5] = ["moved to", "went to", "journeyed to", "travelled to", "went back to"];
+pub(super) const TAKE: [&str; 4] = ["got", "grabbed", "picked up", "took"];
 const LEAVE: [&str; 4] = ["dropped", "discarded", "left", "put down"];
 
 /// Somebody came into a room; the sentence that says so.
@@ -169,7 +169,7 @@ impl World {
     }
 }
 
-fn pick<'a>(rng: &mut impl Rng, verbs: &[&'a str]) -> &'a str {
+pub(super) fn pick<'a>(rng: &mut impl Rng, verbs: &[&'a str]) -> &'a str {
     verbs.choose(rng).expect("at least one verb")
 }
 
