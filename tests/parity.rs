@@ -50,22 +50,9 @@ fn compare_models(family: &str, model: &Decoder, expected_gradients: &Tensors) {
     }
 }
 
-/// The folders that load as they are.
-const FAMILIES: [&str; 9] = [
-    "llama",
-    "llama3",
-    "qwen3",
-    "gated_headwise",
-    "gated_elementwise",
-    "diffllama",
-    "qwen3_next",
-    "fla_gated_deltanet",
-    "fla_kda",
-];
-
 #[test]
 fn checkpoints_of_hugging_face_give_the_originals_numbers() {
-    for family in FAMILIES {
+    for family in common::PRETRAINED {
         let (_, model) = pretrained::load(&folder(family), &Device::flex().autodiff()).unwrap();
         let expected = pretrained::translate(&folder(family), reference_gradients(family)).unwrap();
         compare_models(family, &model, &expected);
@@ -78,43 +65,27 @@ fn checkpoints_of_hugging_face_give_the_originals_numbers() {
 fn differential_attention_is_that_of_its_authors() {
     use DifferentialVersion::{V1, V2};
     for (family, version) in [("diff_v1_unilm", V1), ("diff_v2", V2)] {
-        let json = std::fs::read_to_string(folder(family).join("config.json")).unwrap();
-        let fields: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let size = |name: &str| fields[name].as_u64().unwrap_or_else(|| panic!("{family}: {name}")) as usize;
+        let fields = Fields::of(family);
         let mixer = DifferentialConfig {
-            head_dim: Some(size("head_dim")),
-            kv_heads: Some(size("num_key_value_heads")),
+            head_dim: Some(fields.size("head_dim")),
+            kv_heads: Some(fields.size("num_key_value_heads")),
             norm_eps: 1e-5,
             position: Position::rope(10_000.0),
-            ..DifferentialConfig::new(version, size("num_attention_heads"))
+            ..DifferentialConfig::new(version, fields.size("num_attention_heads"))
         };
         let config = ModelConfig {
-            vocab_size: size("vocab_size"),
-            tied: fields["tie_word_embeddings"] == true,
-            norm_eps: fields["rms_norm_eps"].as_f64().unwrap(),
+            vocab_size: fields.size("vocab_size"),
+            tied: fields.flag("tie_word_embeddings"),
+            norm_eps: fields.number("rms_norm_eps"),
             ..ModelConfig::new(
-                size("hidden_size"),
-                size("intermediate_size"),
-                size("num_hidden_layers"),
+                fields.size("hidden_size"),
+                fields.size("intermediate_size"),
+                fields.size("num_hidden_layers"),
                 vec![MixerConfig::Differential(mixer)],
             )
         };
         let ours = |tensors: Tensors| -> Tensors {
-            let rename = |name: String| {
-                name.replace("model.layers.", "blocks.")
-                    .replace("self_attn.lambda_proj", "mixer.lambda")
-                    .replace("self_attn.lambda_", "mixer.lambda.")
-                    .replace("self_attn.subln", "mixer.lambda.norm")
-                    .replace("self_attn.out_proj", "mixer.o_proj")
-                    .replace("self_attn", "mixer")
-                    .replace("input_layernorm", "mixer_norm")
-                    .replace("post_attention_layernorm", "feed_forward_norm")
-                    .replace(".mlp.", ".feed_forward.")
-                    .replace("model.embed_tokens.weight", "embedding")
-                    .replace("model.norm", "norm")
-                    .replace("lm_head.weight", "head")
-            };
-            tensors.into_iter().map(|(name, data)| (rename(name), data)).collect()
+            tensors.into_iter().map(|(name, data)| (common::authors_name(&name), data)).collect()
         };
         let path = folder(family).join("model.safetensors");
         let model = config.init(0, &Device::flex().autodiff()).unwrap();

@@ -46,17 +46,11 @@ pub fn gdn2(fields: &Fields) -> (MixerConfig, Layout) {
         chunk: 8,
         ..GatedDelta2Config::new(fields.size("num_heads"))
     };
-    let mut layout = kda_layout();
-    layout.extend(renamed(&[("w_proj.weight", "w_proj.weight")]));
-    (MixerConfig::GatedDelta2(config), layout)
-}
-
-/// KDA's tensors, which Gated DeltaNet-2 has too.
-fn kda_layout() -> Layout {
     let mut layout = projections("");
     layout.push(convolutions());
     layout.extend(renamed(&[
         ("b_proj.weight", "b_proj.weight"),
+        ("w_proj.weight", "w_proj.weight"),
         ("f_a_proj.weight", "f_proj.0.weight"),
         ("f_b_proj.weight", "f_proj.1.weight"),
         ("a_log", "A_log"),
@@ -66,7 +60,7 @@ fn kda_layout() -> Layout {
         ("g_bias", "g_proj.1.bias"),
         ("norm.weight", "o_norm.weight"),
     ]));
-    layout
+    (MixerConfig::GatedDelta2(config), layout)
 }
 
 pub fn gla(fields: &Fields) -> (MixerConfig, Layout) {
