@@ -48,8 +48,8 @@ fn ids(model: &Decoder) -> Tensor<2, Int> {
 
 #[test]
 fn parameters_are_counted_and_decoding_equals_the_whole_sequence() {
-    let parts: [(&str, &dyn Fn(&mut ModelConfig)); 4] =
-        [("plain", &|_| {}), ("experts", &experts), ("looped", &looped), ("all", &whole)];
+    type Change<'a> = &'a dyn Fn(&mut ModelConfig);
+    let parts: [(&str, Change); 4] = [("plain", &|_| {}), ("experts", &experts), ("looped", &looped), ("all", &whole)];
     for (name, change) in parts {
         let config = small(change);
         let model = model(&config);
