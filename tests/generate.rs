@@ -1,5 +1,8 @@
 //! A checkpoint of Hugging Face's writes on as its original would: with the prelude alone.
 
+#[path = "../zoo/tests/common/mod.rs"]
+mod common;
+
 use attention::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -11,17 +14,7 @@ fn folder(family: &str) -> PathBuf {
 /// next token is the one to which the original gave its largest logit.
 #[test]
 fn the_next_token_is_the_originals_likeliest() {
-    for family in [
-        "llama",
-        "llama3",
-        "qwen3",
-        "gated_headwise",
-        "gated_elementwise",
-        "diffllama",
-        "qwen3_next",
-        "fla_gated_deltanet",
-        "fla_kda",
-    ] {
+    for family in common::PRETRAINED {
         let dir = folder(family);
         let (_, model) = Decoder::from_pretrained(&dir, &Device::flex()).unwrap();
         let (reference, _) = checkpoint::read(&dir.join("reference.safetensors")).unwrap();
