@@ -43,6 +43,15 @@ pub(crate) fn scores(products: Tensor<4>, options: &AttentionOptions, first: usi
         let bias = bias.clone();
         scores = scores + if bias.dims()[3] == source { bias.narrow(3, first, keys) } else { bias };
     }
+    if let Some(slopes) = &options.slopes {
+        let value = |i: usize| {
+            let (head, t, s) = (i / (time * keys), i / keys % time, first + i % keys);
+            slopes[head] * (s as f64 - (source - time + t) as f64)
+        };
+        let values: Vec<f64> = (0..slopes.len() * time * keys).map(value).collect();
+        let like = (&scores.device(), scores.dtype());
+        scores = scores + Tensor::<4>::from_data(TensorData::new(values, [1, slopes.len(), time, keys]), like);
+    }
     // Query t stands at key `source − time + t`.
     let hidden = |t: usize, s: usize| {
         let own = source - time + t;

@@ -86,3 +86,8 @@ fn a_soft_cap_bounds_the_scores_and_a_large_one_leaves_them() {
         assert!((a - b).abs() < 1e-9);
     }
 }
+
+#[test]
+fn the_tiles_agree_with_the_reference_in_the_output_and_every_gradient() {
+    crate::selftest::agree(cases(), 1e-10);
+}
