@@ -3,12 +3,14 @@
 
 mod matrix;
 mod real;
+mod scratch;
 mod simd;
 mod tensor;
 mod threads;
 
 pub use matrix::{Mat, MatMut, product};
 pub use real::Real;
+pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
 pub use tensor::{Strided, buffer, forwards, output, output_heads};
 pub use threads::{Shared, for_each};

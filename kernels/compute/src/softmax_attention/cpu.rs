@@ -7,13 +7,12 @@
 use super::rows::{Head, Tile};
 use crate::cpu::{
     Mat, MatMut, Real, Shared, Strided, buffer, dot, for_each, forwards, output, output_heads, product, vectorised,
-    with_real,
+    with_real, with_scratch,
 };
 use crate::operator::Operator;
 use burn_backend::TensorMetadata;
 use burn_dispatch::backends::Flex;
 use burn_dispatch::backends::flex::FlexTensor;
-use std::cell::RefCell;
 
 /// Options that are not tensors. The inputs are `q, k, v, bias, sink, lambda, gate`; there are two
 /// maps where there is a λ.
@@ -146,29 +145,6 @@ impl<'a, E: Real> Views<'a, E> {
     fn values(&self, tile: &Tile, b: usize, h: usize) -> Mat<'a, E> {
         self.v.matrix([b, self.group(h), tile.keys.0, 0]).rows(0, tile.width())
     }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Memory of this thread, kept from call to call; NaN at first in tests.
-fn with_scratch<E: Real, R>(lengths: &[usize], f: impl FnOnce(Vec<&mut [E]>) -> R) -> R {
-    SCRATCH.with_borrow_mut(|memory| {
-        let total: usize = lengths.iter().sum();
-        memory.resize(memory.len().max(total), 0);
-        let mut rest: &mut [E] = bytemuck::cast_slice_mut(memory.as_mut_slice());
-        let mut parts = Vec::with_capacity(lengths.len());
-        for &length in lengths {
-            let (part, after) = rest.split_at_mut(length);
-            if cfg!(test) {
-                part.fill(E::NAN);
-            }
-            parts.push(part);
-            rest = after;
-        }
-        f(parts)
-    })
 }
 
 fn forward<E: Real>(options: &Attend, inputs: [Option<FlexTensor>; 7]) -> (FlexTensor, Saved) {
