@@ -54,6 +54,16 @@ pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
     Some(tensor.into_dispatch())
 }
 
+/// What `choose` let through to the CPU, where no gradient is asked for.
+pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
+    plain(tensor.into_dispatch().kind)
+}
+
+pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
+    let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
+}
+
 /// Runs `operator` on the CPU and puts it on the tape where an input is tracked.
 pub fn run_on_cpu<O: Operator<Flex, N>, const N: usize>(
     operator: O,
