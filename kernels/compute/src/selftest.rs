@@ -133,6 +133,7 @@ pub fn cases() -> Vec<Case> {
         crate::linear::cases(),
         crate::embedding::cases(),
         crate::cross_entropy::cases(),
+        crate::experts::cases(),
         crate::softmax_attention::cases(),
         crate::differential_attention::cases(),
     ]
