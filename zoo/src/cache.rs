@@ -1,8 +1,10 @@
 //! What a mixer keeps of the past while it decodes one token at a time.
 
+use crate::Tap;
 use crate::quantise::{CacheCodec, CodedSlot};
 use crate::tap::Value;
 use burn::tensor::Tensor;
+use kernels::softmax_attention::{apply, pattern, pattern_of};
 use kernels::{AttentionOptions, ProductCodes};
 use std::collections::BTreeMap;
 
@@ -197,14 +199,59 @@ impl KeyValues {
         }
     }
 
-    /// Attention of the last tokens' queries.
-    pub fn attend(self, q: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
+    /// Attention of the last tokens' queries, whose pattern is offered under `name`: beside the operator
+    /// to those who look, in its place to those who may change it.
+    pub fn attend(
+        self,
+        q: Tensor<4>,
+        options: impl Into<AttentionOptions>,
+        name: &str,
+        tap: &mut dyn Tap,
+    ) -> Tensor<4> {
+        let mut options = options.into();
+        if tap.changes(name) {
+            let gate = options.gate.take();
+            let heads = apply(tap.at(name, pattern(q, self.keys(), options)), self.values());
+            return gated(heads, gate);
+        }
+        if tap.wants(name) {
+            let (heads, rows) = tap.part(name).within(q.dims()[1], q.dims()[2]);
+            let part = pattern_of(q.clone().detach(), self.keys().detach(), options.clone(), heads, rows);
+            tap.at(name, part);
+        }
         match self {
             Self::Whole { k, v } => kernels::softmax_attention(q, k, v, options),
             Self::Product { k: (keys, k), v: (values, v) } => {
-                kernels::product_attention(q, &keys, &values, (k, v), options)
+                let gate = options.gate.take();
+                gated(kernels::product_attention(q, &keys, &values, (k, v), options), gate)
             }
         }
+    }
+}
+
+impl KeyValues {
+    /// [`kernels::differential_attention`] of the last tokens' queries.
+    pub fn attend_differential(self, q: Tensor<4>, lambda: Tensor<4>, scale: f64) -> Tensor<4> {
+        let (codes, recent) = match self {
+            Self::Whole { k, v } => return kernels::differential_attention(q, k, v, lambda, scale),
+            // Halves of keys that differ, over the same values: codes are not looked up.
+            Self::Product { ref k, ref v } if k.1.dims()[1] != v.1.dims()[1] => {
+                return kernels::differential_attention(q, self.keys(), self.values(), lambda, scale);
+            }
+            Self::Product { k: (keys, k), v: (values, v) } => ((keys, values), (k, v)),
+        };
+        let both = kernels::product_attention(q, &codes.0, &codes.1, recent, scale);
+        let [batch, heads, time, d] = both.dims();
+        let pairs = both.reshape([batch, heads / 2, 2, time, d]);
+        let half = |c| pairs.clone().narrow(2, c, 1).squeeze_dim::<4>(2);
+        half(0) - half(1) * lambda
+    }
+}
+
+fn gated(heads: Tensor<4>, gate: Option<Tensor<4>>) -> Tensor<4> {
+    match gate {
+        Some(gate) => heads * gate,
+        None => heads,
     }
 }
 
