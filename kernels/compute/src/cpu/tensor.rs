@@ -67,6 +67,11 @@ impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
         &self.data[start..start + length]
     }
 
+    /// All of the memory from `index` on.
+    pub fn run_from(&self, index: [usize; D]) -> &'a [E] {
+        &self.data[self.offset(index)..]
+    }
+
     /// The last two axes as a matrix, at `index` of the others (its last two entries are where the
     /// matrix begins).
     pub fn matrix(&self, index: [usize; D]) -> Mat<'a, E> {
