@@ -8,6 +8,7 @@
 
 mod cpu;
 pub mod differential_attention;
+pub mod linear;
 pub mod linear_attention;
 mod operator;
 pub mod product_attention;
@@ -20,6 +21,7 @@ pub mod swiglu;
 mod trace;
 
 pub use differential_attention::differential_attention;
+pub use linear::linear;
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
 pub use rms_norm::{gated_rms_norm, l2_norm, rms_norm};

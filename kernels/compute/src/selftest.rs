@@ -130,6 +130,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
     [
+        crate::linear::cases(),
         crate::softmax_attention::cases(),
         crate::differential_attention::cases(),
         crate::rms_norm::cases(),
