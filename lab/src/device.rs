@@ -31,7 +31,31 @@ pub enum DeviceError {
 /// An unknown value, with the valid ones; CUDA asked for where it does not answer, with what did
 /// not answer.
 pub fn device() -> Result<Device, DeviceError> {
-    choose(std::env::var(VARIABLE).ok().as_deref(), cuda_devices)
+    let device = choose(std::env::var(VARIABLE).ok().as_deref(), cuda_devices)?;
+    if device == Device::flex() {
+        keep_freed_memory();
+    }
+    Ok(device)
+}
+
+/// On the CPU every tensor is memory of its own. glibc maps large ones afresh and unmaps them when they
+/// are freed, so each step touches all its pages for the first time, and the system clears them: a
+/// sixth of a training step (417 ms with it, 353 ms without, 3.3 M parameters, two cores). Freed memory
+/// is kept for the next tensor instead.
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            let set = |option, bytes| {
+                // SAFETY: two numbers; the allocator changes them under its own lock.
+                unsafe { libc::mallopt(option, bytes) == 1 }
+            };
+            set(libc::M_TRIM_THRESHOLD, c_int::MAX);
+            // Older versions take no more than 32 MiB.
+            let _ = set(libc::M_MMAP_THRESHOLD, 1 << 30) || set(libc::M_MMAP_THRESHOLD, 32 << 20);
+        });
+    }
 }
 
 /// The device that an option names (`cpu`, `cuda`, `cuda:N`), or without one [`device`].

@@ -8,6 +8,7 @@
 
 mod cpu;
 pub mod differential_attention;
+pub mod linear;
 pub mod linear_attention;
 mod operator;
 pub mod product_attention;
@@ -17,6 +18,7 @@ pub mod softmax_attention;
 mod trace;
 
 pub use differential_attention::differential_attention;
+pub use linear::linear;
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
 pub use short_conv::short_conv;

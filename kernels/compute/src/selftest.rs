@@ -141,7 +141,15 @@ fn numbers(seed: usize, count: usize, device: &Device, dtype: DType) -> Tensor<1
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [crate::softmax_attention::cases(), crate::differential_attention::cases()].into_iter().flatten().collect()
+    [
+        crate::linear::cases(),
+        crate::softmax_attention::cases(),
+        crate::differential_attention::cases(),
+        crate::product_attention::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.

@@ -8,11 +8,11 @@ mod simd;
 mod tensor;
 mod threads;
 
-pub use matrix::{Mat, MatMut, product};
+pub use matrix::{Mat, MatMut, product, wide_product};
 pub use real::Real;
 pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
-pub use tensor::{Strided, buffer, forwards, output, output_heads};
+pub use tensor::{Strided, as_rows, buffer, forwards, output, output_heads, output_like};
 pub use threads::{Shared, for_each};
 
 /// Runs `$body` with `$E` the real type of `$dtype`.

@@ -3,7 +3,7 @@
 
 mod cpu;
 mod reference;
-mod rows;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
