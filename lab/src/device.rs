@@ -58,12 +58,12 @@ fn keep_freed_memory() {
     }
 }
 
-/// The device that `value` names: `cpu`, `cuda`, `cuda:N`.
+/// The device that an option names (`cpu`, `cuda`, `cuda:N`), or without one [`device`].
 ///
 /// # Errors
 /// As [`device`].
-pub fn named(value: &str) -> Result<Device, DeviceError> {
-    choose(Some(value), cuda_devices)
+pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
+    option.map_or_else(device, |value| choose(Some(value), cuda_devices))
 }
 
 fn choose(value: Option<&str>, gpus: impl FnOnce() -> Result<Vec<String>, String>) -> Result<Device, DeviceError> {
