@@ -12,11 +12,13 @@ pub const VARIABLE: &str = "ATTENTION_DEVICE";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("{VARIABLE} = `{value}` is no device; valid: cpu, cuda, cuda:N (N from 0)")]
+    #[error("`{value}` is no device; valid: cpu, cuda, cuda:N (N from 0)")]
     Unknown { value: String },
-    #[error("{VARIABLE} = `{value}`, but CUDA does not answer: {reason}. Unset it or use {VARIABLE}=cpu")]
+    #[error(
+        "`{value}` was asked for (by {VARIABLE}, or as an option), but CUDA does not answer: {reason}. Leave it out, or use cpu"
+    )]
     NoCuda { value: String, reason: String },
-    #[error("{VARIABLE} = `{value}`, but the devices here are: {}", valid.join(", "))]
+    #[error("there is no `{value}`; the devices here are: {}", valid.join(", "))]
     NoSuchGpu { value: String, valid: Vec<String> },
 }
 
@@ -54,6 +56,14 @@ fn keep_freed_memory() {
             let _ = set(libc::M_MMAP_THRESHOLD, 1 << 30) || set(libc::M_MMAP_THRESHOLD, 32 << 20);
         });
     }
+}
+
+/// The device that an option names (`cpu`, `cuda`, `cuda:N`), or without one [`device`].
+///
+/// # Errors
+/// As [`device`].
+pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
+    option.map_or_else(device, |value| choose(Some(value), cuda_devices))
 }
 
 fn choose(value: Option<&str>, gpus: impl FnOnce() -> Result<Vec<String>, String>) -> Result<Device, DeviceError> {
