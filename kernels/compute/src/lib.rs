@@ -20,6 +20,7 @@ pub mod softmax_attention;
 pub mod swiglu;
 mod trace;
 
+pub use cpu::in_pool;
 pub use differential_attention::differential_attention;
 pub use linear::linear;
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};

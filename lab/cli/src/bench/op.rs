@@ -90,7 +90,7 @@ fn linear_attention(a: &Arguments) -> Call {
     let d = a.d_model / a.heads;
     let (all, gate) = ([a.batch, a.heads, a.seq, d], [a.batch, a.heads, a.seq]);
     let run = |x: &Inputs| {
-        let unit = |name: &str| zoo::l2_norm(x.get::<4>(name), 1e-6);
+        let unit = |name: &str| kernels::l2_norm(x.get::<4>(name), 1e-6, 1.0);
         let decay = LogDecay::Head(activation::sigmoid(x.get::<3>("decay")).neg());
         let gates = Gates::Beta(activation::sigmoid(x.get("beta")));
         let form = LinearForm::Chunked(64);
