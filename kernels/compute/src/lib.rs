@@ -6,8 +6,12 @@
 //! `mod.rs` is the public function, which chooses, and the cases on which [`selftest`] compares the two.
 //! [`trace`] tells which one ran.
 
+pub mod adamw;
 mod cpu;
+pub mod cross_entropy;
 pub mod differential_attention;
+pub mod embedding;
+pub mod experts;
 pub mod linear;
 pub mod linear_attention;
 mod operator;
@@ -20,8 +24,12 @@ pub mod softmax_attention;
 pub mod swiglu;
 mod trace;
 
+pub use adamw::{adamw, squares};
 pub use cpu::in_pool;
+pub use cross_entropy::cross_entropy;
 pub use differential_attention::differential_attention;
+pub use embedding::embedding;
+pub use experts::{Expert, Routing, experts};
 pub use linear::linear;
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};

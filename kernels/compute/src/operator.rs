@@ -73,6 +73,16 @@ pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
     Some(tensor.into_dispatch())
 }
 
+/// What `choose` let through to the CPU, where no gradient is asked for.
+pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
+    plain(tensor.into_dispatch().kind)
+}
+
+pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
+    let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
+}
+
 /// The whole numbers of a tensor that lies on the CPU.
 pub fn whole_numbers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u32> {
     tensor.into_data().iter::<u32>().collect()

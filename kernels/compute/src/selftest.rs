@@ -143,6 +143,9 @@ fn numbers(seed: usize, count: usize, device: &Device, dtype: DType) -> Tensor<1
 pub fn cases() -> Vec<Case> {
     [
         crate::linear::cases(),
+        crate::embedding::cases(),
+        crate::cross_entropy::cases(),
+        crate::experts::cases(),
         crate::softmax_attention::cases(),
         crate::differential_attention::cases(),
         crate::product_attention::cases(),
