@@ -146,6 +146,10 @@ pub fn cases() -> Vec<Case> {
         crate::softmax_attention::cases(),
         crate::differential_attention::cases(),
         crate::product_attention::cases(),
+        crate::rms_norm::cases(),
+        crate::rope::cases(),
+        crate::short_conv::cases(),
+        crate::swiglu::cases(),
     ]
     .into_iter()
     .flatten()

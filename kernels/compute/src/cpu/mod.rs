@@ -3,6 +3,7 @@
 
 mod matrix;
 mod real;
+mod rows;
 mod scratch;
 mod simd;
 mod tensor;
@@ -10,6 +11,7 @@ mod threads;
 
 pub use matrix::{Mat, MatMut, product, wide_product};
 pub use real::Real;
+pub use rows::Rows;
 pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
 pub use tensor::{Strided, as_rows, buffer, forwards, output, output_heads, output_like};
