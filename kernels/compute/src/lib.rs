@@ -25,6 +25,7 @@ pub mod swiglu;
 mod trace;
 
 pub use adamw::{adamw, squares};
+pub use cpu::in_pool;
 pub use cross_entropy::cross_entropy;
 pub use differential_attention::differential_attention;
 pub use embedding::embedding;

@@ -15,7 +15,7 @@ pub use rows::Rows;
 pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
 pub use tensor::{Strided, as_rows, buffer, forwards, output, output_heads, output_like};
-pub use threads::{Shared, for_each};
+pub use threads::{Shared, for_each, in_pool, threads_for};
 
 /// Runs `$body` with `$E` the real type of `$dtype`.
 macro_rules! with_real {

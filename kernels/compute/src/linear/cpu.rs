@@ -2,8 +2,8 @@
 //! and in the order in which it is kept.
 
 use crate::cpu::{
-    MatMut, Real, Shared, Strided, as_rows, buffer, dot, for_each, forwards, output, output_like, vectorised,
-    wide_product, with_real,
+    MatMut, Real, Shared, Strided, as_rows, buffer, dot, for_each, forwards, output, output_like, threads_for,
+    vectorised, wide_product, with_real,
 };
 use crate::operator::Operator;
 use burn_backend::TensorMetadata;
@@ -66,8 +66,7 @@ const FEW: usize = 4;
 fn few_tokens<E: Real>(y: &mut [E], x: Strided<'_, E, 2>, weight: Strided<'_, E, 2>, bias: Option<&[E]>) {
     let ([tokens, width], out) = (x.shape, weight.shape[0]);
     let xs: Vec<&[E]> = (0..tokens).map(|t| x.run([t, 0], width)).collect();
-    // Waking a second thread takes as long as a quarter of a million multiplications.
-    let parts = if out * width >= 262_144 { rayon::current_num_threads().min(out) } else { 1 };
+    let parts = threads_for(tokens * out * width).min(out);
     let y = Shared::new(y);
     for_each(parts, out * width, |part| {
         let rows = part * out / parts..(part + 1) * out / parts;

@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Heads of d_model / heads channels
     #[arg(long, default_value_t = 4)]
     heads: usize,
+    /// Width of a feed-forward network
+    #[arg(long, default_value_t = 688)]
+    ffn: usize,
     #[arg(long, default_value_t = 256)]
     seq: usize,
     #[arg(long, default_value_t = 8)]
@@ -40,11 +43,20 @@ struct Call {
 
 /// Every operator by name; one more is one line here and its call below.
 const OPERATORS: &[(&str, fn(&Arguments) -> Call)] = &[
+    ("linear", linear),
     ("softmax_attention", softmax_attention),
     ("differential_attention", differential_attention),
     ("linear_attention", linear_attention),
     ("short_conv", short_conv),
 ];
+
+/// Into a feed-forward network.
+fn linear(a: &Arguments) -> Call {
+    let run = |x: &Inputs| kernels::linear(x.get::<3>("x"), x.get("weight"), None).reshape([-1]);
+    let inputs = [("x", &[a.batch, a.seq, a.d_model][..]), ("weight", &[a.ffn, a.d_model])];
+    let flops = 2.0 * (a.batch * a.seq * a.d_model * a.ffn) as f64;
+    Call { case: Case::new("linear", "", &inputs, run), flops: Some(flops) }
+}
 
 fn softmax_attention(a: &Arguments) -> Call {
     let d = a.d_model / a.heads;
@@ -78,7 +90,7 @@ fn linear_attention(a: &Arguments) -> Call {
     let d = a.d_model / a.heads;
     let (all, gate) = ([a.batch, a.heads, a.seq, d], [a.batch, a.heads, a.seq]);
     let run = |x: &Inputs| {
-        let unit = |name: &str| zoo::l2_norm(x.get::<4>(name), 1e-6);
+        let unit = |name: &str| kernels::l2_norm(x.get::<4>(name), 1e-6, 1.0);
         let decay = LogDecay::Head(activation::sigmoid(x.get::<3>("decay")).neg());
         let gates = Gates::Beta(activation::sigmoid(x.get("beta")));
         let form = LinearForm::Chunked(64);
@@ -110,7 +122,7 @@ impl Arguments {
             let valid: Vec<&str> = OPERATORS.iter().map(|(name, _)| *name).collect();
             bail!("unknown operator `{}`; valid: {}", self.name, valid.join(", "));
         };
-        for (name, size) in [("batch", self.batch), ("seq", self.seq), ("heads", self.heads)] {
+        for (name, size) in [("batch", self.batch), ("seq", self.seq), ("heads", self.heads), ("ffn", self.ffn)] {
             if size == 0 {
                 bail!("--{name} must be at least 1, got 0");
             }
@@ -132,8 +144,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("device: {}", lab::describe(&device));
     let machine = Machine::measured(&device)?;
     let longest = Duration::from_secs_f64(arguments.common.longest);
-    let Arguments { name, d_model, heads, seq, batch, .. } = arguments;
-    let sizes = json!({ "d_model": d_model, "heads": heads, "seq": seq, "batch": batch });
+    let Arguments { name, d_model, heads, ffn, seq, batch, .. } = arguments;
+    let sizes = json!({ "d_model": d_model, "heads": heads, "ffn": ffn, "seq": seq, "batch": batch });
     let mut reports = Vec::new();
     for (form, reference) in [("as chosen here", false), ("reference", true)] {
         for (part, backward) in [("forward", false), ("forward and backward", true)] {
@@ -198,4 +210,39 @@ fn show(reports: &[Report], json: bool) {
     value["reference"] = reference.json();
     value["reference"]["forward"] = reference_forward.json();
     println!("{value:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parsed(line: &str) -> Arguments {
+        Line::try_parse_from(["op"].into_iter().chain(line.split(' '))).unwrap().arguments
+    }
+
+    #[test]
+    fn every_operator_runs_under_its_name() {
+        for (name, _) in OPERATORS {
+            let arguments = parsed(&format!("{name} --d-model 8 --heads 2 --seq 5 --batch 2"));
+            let call = arguments.call().unwrap();
+            let (once, ran) = kernels::trace(|| once(&call.case, &Device::flex(), true).unwrap());
+            assert!(once.elements > 0 && ran.iter().any(|ran| ran.operator == *name), "{name} ran {ran:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_could() {
+        let refused = |line: &str| parsed(line).call().err().expect("refused").to_string();
+        let message = refused("softmax");
+        assert!(message.contains("`softmax`") && OPERATORS.iter().all(|(name, _)| message.contains(name)), "{message}");
+        assert!(refused("short_conv --seq 0").contains("--seq"));
+        assert!(refused("short_conv --heads 3 --d-model 9").contains("--heads 3"));
+    }
 }
