@@ -3,11 +3,13 @@
 //!
 //! - `install`: builds and links the dylib, writes the kernelspec
 //! - `serve`: sockets; `shell`: requests; `outbox`: everything that leaves
+//! - `client`: the other side, for the notebook runner and the tests
 //! - `cell`: from a cell's text to code that runs
 //! - `child`, `output`: the process that runs cells, and what it prints
 
 mod cell;
 mod child;
+pub mod client;
 mod directives;
 mod install;
 mod interrupts;
