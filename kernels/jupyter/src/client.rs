@@ -179,9 +179,12 @@ impl Client {
 
     /// Asks the kernel to end and waits until it has; `None` where it does not and had to be killed.
     pub async fn shutdown(mut self) -> Result<Option<ExitStatus>> {
-        self.control.send(ShutdownRequest { restart: false }.into()).await?;
-        match timeout(Duration::from_secs(5), self.process.wait()).await {
-            Ok(status) => Ok(Some(status?)),
+        let end = async {
+            self.control.send(ShutdownRequest { restart: false }.into()).await?;
+            anyhow::Ok(self.process.wait().await?)
+        };
+        match timeout(Duration::from_secs(5), end).await {
+            Ok(status) => status.map(Some),
             Err(_) => self.process.kill().await.map(|()| None).map_err(Into::into),
         }
     }
