@@ -45,11 +45,20 @@ pub fn sink(outbox: Outbox, parent: Parent) -> Sink {
                 let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
                 outbox.publish("stream", json!({ "name": name, "text": text }), parent);
             }
-            Piece::Display { mime, content } => {
-                let content = media(&mime, content);
-                let data = json!({ "data": { mime: content }, "metadata": {}, "transient": {} });
-                outbox.publish("display_data", data, parent);
+            Piece::Stderr(text) => outbox.publish("stream", json!({ "name": "stderr", "text": text }), parent),
+            Piece::Display(display) => {
+                let mut content = json!({ "data": {}, "metadata": {}, "transient": {} });
+                for (mime, text) in display.types {
+                    let text = media(&mime, text);
+                    content["data"][mime] = text;
+                }
+                if let Some(id) = display.id {
+                    content["transient"]["display_id"] = id.into();
+                }
+                let kind = if display.update { "update_display_data" } else { "display_data" };
+                outbox.publish(kind, content, parent);
             }
+            Piece::Clear { wait } => outbox.publish("clear_output", json!({ "wait": wait }), parent),
             Piece::End(_) => {}
         }
     })

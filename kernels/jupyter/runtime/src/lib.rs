@@ -1,11 +1,12 @@
 //! What a notebook cell needs while it runs, and nothing that needs a dependency.
 //!
 //! The kernel loads one dylib that holds everything, this crate included, so there is exactly one
-//! variable store and one interrupt flag per session. The rest of the project uses four functions:
-//! [`in_notebook`], [`display`], [`interrupted`] and [`check_interrupt`]; all of them also work in
-//! an ordinary program.
+//! variable store and one interrupt flag per session. The rest of the project uses [`in_notebook`],
+//! [`interrupted`], [`check_interrupt`], [`display`] and its relatives; all of them also work in an
+//! ordinary program.
 
 mod interrupt;
+mod macros;
 mod output;
 mod session;
 pub mod show;
@@ -14,7 +15,7 @@ mod store;
 pub mod wire;
 
 pub use interrupt::{Interrupted, check_interrupt, interrupted};
-pub use output::display;
+pub use output::{clear_output, display, display_bundle, display_with_id, eprint, update_display};
 pub use session::{in_notebook, run_cell, session_main};
 pub use store::{put, take};
 

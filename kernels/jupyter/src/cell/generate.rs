@@ -87,6 +87,7 @@ pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> Strin
 fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
     let mut out = Source::default();
     out.generated("#![allow(warnings)]");
+    out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
         if !cell.macros.iter().any(|(own, _)| own == name) {
             out.generated(text);

@@ -31,8 +31,15 @@ pub enum Output {
     Stdout(String),
     Stderr(String),
     Display(String, String),
+    /// A display with a name or in several types: the message's kind, its `display_id`, its data.
+    Bundle(&'static str, String, serde_json::Value),
+    Clear,
     Result(String),
-    Error { ename: String, evalue: String, traceback: String },
+    Error {
+        ename: String,
+        evalue: String,
+        traceback: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -238,10 +245,17 @@ fn output(content: &Content) -> Option<Output> {
     match content {
         Content::StreamContent(_) if value["name"] == "stdout" => Some(Output::Stdout(text(&value["text"]))),
         Content::StreamContent(_) => Some(Output::Stderr(text(&value["text"]))),
-        Content::DisplayData(_) => {
-            let (mime, data) = value["data"].as_object()?.iter().next()?;
-            Some(Output::Display(mime.clone(), text(data)))
+        Content::DisplayData(_) | Content::UpdateDisplayData(_) => {
+            let update = matches!(content, Content::UpdateDisplayData(_));
+            let (data, id) = (value["data"].as_object()?, text(&value["transient"]["display_id"]));
+            match data.iter().next() {
+                Some((mime, content)) if data.len() == 1 && id.is_empty() => {
+                    Some(Output::Display(mime.clone(), text(content)))
+                }
+                _ => Some(Output::Bundle(if update { "update" } else { "display" }, id, value["data"].clone())),
+            }
         }
+        Content::ClearOutput(_) => Some(Output::Clear),
         Content::ExecuteResult(_) => Some(Output::Result(text(&value["data"]["text/plain"]))),
         Content::ErrorOutput(error) => Some(Output::Error {
             ename: error.ename.clone(),
