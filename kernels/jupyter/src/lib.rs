@@ -4,13 +4,15 @@
 //! - `install`: builds and links the dylib, writes the kernelspec
 //! - `serve`: sockets; `shell`: requests; `outbox`: everything that leaves
 //! - `cell`: from a cell's text to code that runs
-//! - `child`, `output`: the process that runs cells, and what it prints
+//! - `child`, `output`, `memory`: the process that runs cells, what it prints, what it may hold
+//! - `directives`: the lines of a cell that are not Rust
 
 mod cell;
 mod child;
 mod directives;
 mod install;
 mod interrupts;
+mod memory;
 mod outbox;
 mod output;
 mod scratch;
@@ -20,6 +22,7 @@ mod toolkit;
 
 pub use install::{InstallOptions, Installed, install};
 pub use serve::serve;
+pub use toolkit::Toolkit;
 
 /// Loads the dylib and hands the process over to it; returns only if that fails.
 pub fn run_session(dylib: &std::path::Path) -> anyhow::Result<()> {

@@ -136,6 +136,11 @@ impl Shell {
         }
         match self.engine.execute(&execute.code, count) {
             Ok(shown) => {
+                // A cell may take the stop button as a wish and end well, as training does. "Run all"
+                // was stopped nevertheless.
+                if self.engine.interrupts.pressed() {
+                    self.abort_queued();
+                }
                 if let (Shown(Some(text)), false) = (shown, execute.silent) {
                     let result = json!({
                         "execution_count": count, "data": { "text/plain": text }, "metadata": {},
@@ -156,15 +161,19 @@ impl Shell {
         let mut content = json!({ "ename": ename, "evalue": evalue, "traceback": traceback });
         self.outbox.publish("error", content.clone(), Some(request));
         if execute.stop_on_error {
-            // What was sent before the failure could be seen was meant to follow a success.
-            while let Ok(next) = self.requests.try_recv() {
-                self.waiting.push_back((next, true));
-            }
+            self.abort_queued();
         }
         content["status"] = "error".into();
         content["execution_count"] = count.into();
         content["user_expressions"] = json!({});
         content
+    }
+
+    /// What was sent before the end could be seen was meant to follow a success.
+    fn abort_queued(&mut self) {
+        while let Ok(next) = self.requests.try_recv() {
+            self.waiting.push_back((next, true));
+        }
     }
 
     /// Completes variables, items and imported names.

@@ -11,6 +11,7 @@ mod output;
 mod session;
 pub mod show;
 mod store;
+mod time;
 #[doc(hidden)]
 pub mod wire;
 
@@ -18,6 +19,7 @@ pub use interrupt::{Interrupted, check_interrupt, interrupted};
 pub use output::{clear_output, display, display_bundle, display_with_id, eprint, update_display};
 pub use session::{in_notebook, run_cell, session_main};
 pub use store::{put, take};
+pub use time::time_it;
 
 /// What the body of a cell returns, so that `?` works on any error in it.
 pub type CellResult = Result<(), Box<dyn std::error::Error>>;

@@ -66,6 +66,15 @@ impl Ran {
         self
     }
 
+    /// The plain text of the cell's one display in several types.
+    pub fn table(&self) -> &str {
+        assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
+        match self.outputs.as_slice() {
+            [Output::Bundle(_, _, data)] => data["text/plain"].as_str().expect("plain text"),
+            other => panic!("not one display: {other:#?}"),
+        }
+    }
+
     pub fn stdout(&self) -> String {
         let text = self.outputs.iter().filter_map(|output| match output {
             Output::Stdout(text) => Some(text.as_str()),
