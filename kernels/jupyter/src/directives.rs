@@ -60,12 +60,16 @@ pub fn parse(line: &str, crates: &BTreeMap<String, PathBuf>) -> Result<Directive
         "memory" => Directive::Memory(given().map(|text| memory::parse(&text)).transpose().map_err(wrong)?),
         "help" => Directive::Say(HELP.into()),
         _ => {
-            let words = HELP.lines().filter_map(|line| line.split(' ').next()).filter(|w| w.starts_with([':', '%']));
-            let valid = words.collect::<Vec<_>>().join(", ");
+            let valid = words().collect::<Vec<_>>().join(", ");
             let say = format!("`{word}` is not a command of this kernel; there are {valid}");
             return Err(CellError::new("UnknownCommand", say));
         }
     })
+}
+
+/// All of them.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    HELP.lines().filter_map(|line| line.split(' ').next()).filter(|word| word.starts_with([':', '%']))
 }
 
 fn dep(rest: &str, crates: &BTreeMap<String, PathBuf>) -> Result<Directive, CellError> {
@@ -113,7 +117,7 @@ pub fn variables(scope: &Scope) -> String {
 }
 
 /// `attention::burn::Tensor<2>` as `Tensor<2>`: paths of modules and crates say little in a table.
-fn short(ty: &str) -> String {
+pub fn short(ty: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
     let mut chars = ty.chars().peekable();

@@ -2,11 +2,14 @@
 //! everything, and run in a process that keeps their variables.
 //!
 //! - `install`: builds and links the dylib, writes the kernelspec
-//! - `serve`: sockets; `shell`: requests; `outbox`: everything that leaves
+//! - `serve`: sockets; `shell`: cells, one after the other; `prompt`: everything that need not wait for
+//!   them; `outbox`: all that leaves
+//! - `assist`: completion and hover
 //! - `cell`: from a cell's text to code that runs
 //! - `child`, `output`, `memory`: the process that runs cells, what it prints, what it may hold
 //! - `directives`: the lines of a cell that are not Rust
 
+mod assist;
 mod cell;
 mod child;
 mod directives;
@@ -15,6 +18,7 @@ mod interrupts;
 mod memory;
 mod outbox;
 mod output;
+mod prompt;
 mod scratch;
 mod serve;
 mod shell;

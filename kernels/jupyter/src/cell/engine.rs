@@ -169,7 +169,7 @@ impl Engine {
             });
             let items = older.into_iter().chain(fresh).collect();
             scope.define_crate(&krate, items);
-            self.sources.insert(format!("{krate}.rs"), (number, source));
+            self.remember(&krate, number, source);
         } else if !cell.runs() && (!cell.uses.is_empty() || !cell.macros.is_empty()) {
             let source = generate::imports(scope, cell);
             let externs = self.externs(scope, &source.text);
@@ -227,7 +227,7 @@ impl Engine {
         let types = types.unwrap_or_default();
         self.unkeepable(cell, &types, None, &source)?;
         keep_imports(&mut scope, cell);
-        self.sources.insert(format!("{name}.rs"), (number, source));
+        self.remember(&name, number, source);
         self.scope = scope;
         if self.interrupts.pressed() {
             return Err(CellError::new("Interrupted", "interrupted"));
@@ -237,8 +237,16 @@ impl Engine {
         let answer = self.session.run(&library, ENTRY, &self.interrupts).map_err(internal)?;
         self.ran = began.elapsed();
         // The loader has mapped it; a long session must not fill the disk.
-        let _ = std::fs::remove_file(&library);
+        for file in [&library, &self.folder.join(format!("{name}.rs"))] {
+            let _ = std::fs::remove_file(file);
+        }
         self.settle(answer, cell, &types)
+    }
+
+    /// Keeps of a source what places a panic in it.
+    fn remember(&mut self, name: &str, number: usize, source: Source) {
+        let lines = Source { lines: source.lines, ..Source::default() };
+        self.sources.insert(format!("{name}.rs"), (number, lines));
     }
 
     /// Brings the variable table up to date with what the session says.

@@ -310,7 +310,7 @@ mod tests {
         let cell = cell(":dep burn = \"1\"\n\nlet x = 1;");
         assert_eq!(cell.directives, [(1, ":dep burn = \"1\"".to_string())]);
         assert_eq!(cell.source[..cell.statements[0].start].matches('\n').count(), 2);
-        let timed = self::cell("%vars\n  %time let y = 2;\n%x");
+        let timed = self::cell("%vars\n  %time let y = 2;\ny");
         assert_eq!(timed.directives, [(1, "%vars".to_string()), (2, "%time".to_string())]);
     }
 

@@ -112,6 +112,11 @@ pub struct Kernel {
 
 impl Kernel {
     pub async fn start() -> Kernel {
+        Self::start_by(|kernel| kernel.spawn().expect("the kernel starts")).await
+    }
+
+    /// A kernel that somebody else starts: `start` gets the command and gives the process to end.
+    pub async fn start_by(start: impl FnOnce(&mut Command) -> Child) -> Kernel {
         let installed = installed();
         let (ports, listeners) = zmq::peek_ports_with_listeners([127, 0, 0, 1].into(), 5).await.expect("five ports");
         let info = ConnectionInfo {
@@ -131,14 +136,9 @@ impl Kernel {
         std::fs::write(&file, serde_json::to_string(&info).unwrap()).unwrap();
         drop(listeners);
         let begun = Instant::now();
-        let process = Command::new(&installed.kernel)
-            .args(["serve", "--connection-file"])
-            .arg(&file)
-            .arg("--session")
-            .arg(&installed.session)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the kernel starts");
+        let mut kernel = Command::new(&installed.kernel);
+        kernel.args(["serve", "--connection-file"]).arg(&file).arg("--session").arg(&installed.session);
+        let process = start(kernel.stdin(Stdio::null()));
         // Sockets connect only to what is bound; wait for the last one.
         while std::net::TcpStream::connect(("127.0.0.1", ports[4])).is_err() {
             assert!(begun.elapsed() < PATIENCE, "the kernel never listened");
@@ -239,6 +239,12 @@ impl Kernel {
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
+
+    /// Ends the process without a word, as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
 }
 
 impl Drop for Kernel {
@@ -273,6 +279,21 @@ fn output(content: &Content) -> Option<Output> {
         }),
         _ => None,
     }
+}
+
+/// Waits until `holds`, for as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn alive(pid: u32) -> bool {
+    // A zombie has ended; its parent has not asked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }
 
 /// Text without colours.
