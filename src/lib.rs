@@ -2,6 +2,8 @@
 //!
 //! `use attention::prelude::*;` is all that a notebook or a program needs.
 
+pub mod inspect;
+
 pub use burn;
 pub use cell_runtime;
 pub use datasets;

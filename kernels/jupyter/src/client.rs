@@ -189,6 +189,11 @@ impl Client {
         }
     }
 
+    /// Ends the kernel without a word.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.process.kill().await?)
+    }
+
     /// The kernel's process; 0 when it has ended.
     pub fn pid(&self) -> u32 {
         self.process.id().unwrap_or(0)

@@ -1,5 +1,6 @@
 //! Makes the kernel: builds the workspace, links one dylib of everything, writes the kernelspec.
 
+use crate::assist::index::Index;
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ struct Artifacts {
     crates: BTreeMap<String, (Version, PathBuf)>,
     kernel: Option<PathBuf>,
     search: Vec<String>,
+    /// Folders of the sources a notebook's completions come from.
+    sources: BTreeMap<String, PathBuf>,
 }
 
 type Version = Vec<u64>;
@@ -61,7 +64,13 @@ pub fn install(options: &InstallOptions) -> Result<Installed> {
         search,
         crates,
     };
-    link(&toolkit, facade)?;
+    if link(&toolkit, facade)? || !Toolkit::index(&session).is_file() {
+        let mut index = Index::default();
+        for (name, folder) in &artifacts.sources {
+            index.read(name, folder);
+        }
+        write(&Toolkit::index(&session), &serde_json::to_string(&index)?)?;
+    }
     write(&Toolkit::file(&session), &serde_json::to_string_pretty(&toolkit)?)?;
     let kernelspec = options.prefix.join("share/jupyter/kernels/attention");
     std::fs::create_dir_all(&kernelspec).with_context(|| format!("cannot create {}", kernelspec.display()))?;
@@ -170,7 +179,13 @@ impl Artifacts {
         let files = message["filenames"].as_array().into_iter().flatten();
         let library = files.filter_map(Value::as_str).find(|f| f.ends_with(".rlib") || f.ends_with(".so"));
         let Some(library) = library else { return };
-        let version = version(message["package_id"].as_str().unwrap_or_default());
+        let package = message["package_id"].as_str().unwrap_or_default();
+        let source = message["target"]["src_path"].as_str().map(Path::new).and_then(Path::parent);
+        // The project's own crates and burn's: what the facade hands on.
+        if let (Some(source), true) = (source, package.starts_with("path+") || name.starts_with("burn")) {
+            self.sources.insert(name.clone(), source.into());
+        }
+        let version = version(package);
         match self.crates.get(&name) {
             Some((known, _)) if *known > version => {}
             _ => drop(self.crates.insert(name, (version, library.into()))),
@@ -194,14 +209,14 @@ pub extern \"C\" fn attention_session_main() -> i32 {
 }
 ";
 
-/// Links the dylib, unless it is newer than the library it is made of.
-fn link(toolkit: &Toolkit, facade: &Path) -> Result<()> {
+/// Links the dylib, unless it is newer than the library it is made of; says whether it did.
+fn link(toolkit: &Toolkit, facade: &Path) -> Result<bool> {
     let modified = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let source = toolkit.dylib.with_file_name("session.rs");
     let same = std::fs::read_to_string(&source).is_ok_and(|text| text == SESSION);
     // Cargo makes the facade again whenever anything below it has changed.
     if same && modified(&toolkit.dylib) > modified(facade) {
-        return Ok(());
+        return Ok(false);
     }
     eprintln!("     Linking the notebook session");
     write(&source, SESSION)?;
@@ -223,7 +238,8 @@ fn link(toolkit: &Toolkit, facade: &Path) -> Result<()> {
     if !status.context("cannot run rustc")?.success() {
         bail!("rustc could not link {}", toolkit.dylib.display());
     }
-    std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))
+    std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))?;
+    Ok(true)
 }
 
 /// Writes through a temporary name: a reader sees the old file or the new one.

@@ -26,6 +26,11 @@ impl Toolkit {
         session.join("session.json")
     }
 
+    /// What completion knows.
+    pub fn index(session: &Path) -> PathBuf {
+        session.join("index.json")
+    }
+
     pub fn load(session: &Path) -> Result<Self> {
         let path = Self::file(session);
         let text = std::fs::read_to_string(&path)

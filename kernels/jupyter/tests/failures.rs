@@ -97,27 +97,11 @@ async fn interrupting_a_loop_keeps_the_variables_and_a_second_press_kills() {
     assert_eq!(kernel.run("1").await.result(), "1");
 }
 
-#[tokio::test]
-async fn the_stop_button_ends_training_after_the_step_and_training_goes_on_from_there() {
-    let mut kernel = Kernel::start().await;
-    let setup = "use attention::prelude::*;\nlet config = TrainConfig { steps: 100_000, eval_every: 1, eval_batches: 1, \
-                 ..TrainConfig::new(\"stopped\", preset(\"baseline\", \"nano\")?) };\n\
-                 let mut trainer = Trainer::from_config(&config, &Device::flex())?;";
-    kernel.run(setup).await.ok();
-    let id = kernel.send("let run = trainer.run()?;").await;
-    wait_for_go(&mut kernel, &id).await;
-    kernel.interrupt().await;
-    let stopped = kernel.finish(&id).await.ok();
-    assert!(stopped.stdout().contains("stopped after step"), "{stopped:#?}");
-    assert_eq!(kernel.run("run.interrupted && run.history.step() == trainer.history().step()").await.result(), "true");
-    assert_eq!(kernel.run("trainer.step()?.step == run.history.step() + 1").await.result(), "true");
-}
-
 async fn wait_for_go(kernel: &mut Kernel, id: &str) {
     loop {
         let next = serde_json::to_value(kernel.next(id).await).unwrap();
         assert_ne!(next["execution_state"], "idle", "the cell ended early");
-        if next["name"] == "stdout" {
+        if next["name"] == "stdout" || !next["data"].is_null() {
             return;
         }
     }
@@ -156,7 +140,7 @@ async fn deps_inside_are_accepted_and_others_refused() {
     let (_, evalue, traceback) = refused.error();
     assert!(evalue.contains("no_such_crate") && traceback.contains("serde_json"), "{refused:#?}");
     let unknown = kernel.run(":nonsense").await;
-    assert!(unknown.error().1.contains(":vars"), "{unknown:#?}");
+    assert!(unknown.error().1.contains("%vars"), "{unknown:#?}");
 }
 
 #[tokio::test]

@@ -27,6 +27,36 @@ async fn text_and_displays_arrive_in_order_and_all_of_them() {
 }
 
 #[tokio::test]
+async fn a_display_is_replaced_by_name_cleared_and_shown_in_several_types_at_once() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("use attention::cell_runtime::*;").await.ok();
+    let both = serde_json::json!({ "text/html": "<b>1</b>", "text/plain": "1" });
+    let ran = kernel.run("display_bundle(&[(\"text/html\", \"<b>1</b>\"), (\"text/plain\", \"1\")]);").await.ok();
+    assert_eq!(ran.outputs, [Output::Bundle("display", "".into(), both)]);
+    let first = kernel.run("display_with_id(\"bar\", &[(\"text/plain\", \"0\")]);").await.ok();
+    let plain = |text: &str| serde_json::json!({ "text/plain": text });
+    assert_eq!(first.outputs, [Output::Bundle("display", "bar".into(), plain("0"))]);
+    let cell = "for i in 1..3 { update_display(\"bar\", &[(\"text/plain\", &i.to_string())]); }\nclear_output(true);";
+    let updated = kernel.run(cell).await.ok();
+    let expected = ["1", "2"].map(|i| Output::Bundle("update", "bar".into(), plain(i)));
+    assert_eq!(updated.outputs, [&expected[..], &[Output::Clear]].concat());
+}
+
+#[tokio::test]
+async fn stdout_and_stderr_keep_their_order() {
+    let mut kernel = Kernel::start().await;
+    let cell = "for i in 0..50 { println!(\"o{i}\"); eprintln!(\"e{i}\"); }\ndbg!(1 + 1)";
+    let mut expected = Vec::new();
+    for i in 0..50 {
+        expected.extend([Output::Stdout(format!("o{i}\n")), Output::Stderr(format!("e{i}\n"))]);
+    }
+    let Some(Output::Stderr(last)) = expected.last_mut() else { unreachable!() };
+    last.push_str("1 + 1 = 2\n");
+    expected.push(Output::Result("2".into()));
+    assert_eq!(kernel.run(cell).await.ok().outputs, expected);
+}
+
+#[tokio::test]
 async fn nothing_printed_is_lost_or_late() {
     let mut kernel = Kernel::start().await;
     for round in 0..10 {
@@ -49,7 +79,9 @@ async fn nothing_printed_is_lost_or_late() {
 #[tokio::test]
 async fn progress_arrives_while_the_cell_runs() {
     let mut kernel = Kernel::start().await;
-    let id = kernel.send("use std::io::Write;\nfor i in 0..3 { print!(\"\\r{i}\"); std::io::stdout().flush()?; std::thread::sleep(std::time::Duration::from_millis(200)); }").await;
+    let id = kernel
+        .send("for i in 0..3 { print!(\"\\r{i}\"); std::thread::sleep(std::time::Duration::from_millis(200)); }")
+        .await;
     let mut times = Vec::new();
     loop {
         let next = serde_json::to_value(kernel.next(&id).await).unwrap();

@@ -89,7 +89,8 @@ fn a_notebook_runs_with_other_parameters_and_is_saved_beside_a_page() {
 
 #[test]
 fn a_cell_that_fails_stops_the_run_and_what_there_is_is_saved() {
-    let folder = Folder::with(json!([code("1 + 1"), code("let a = 1;\nassert_eq!(a, 2, \"counted wrong\");"), code("3")]));
+    let folder =
+        Folder::with(json!([code("1 + 1"), code("let a = 1;\nassert_eq!(a, 2, \"counted wrong\");"), code("3")]));
     let output = folder.lab().output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let printed = printed(&output);

@@ -8,6 +8,7 @@ use std::io::{Result, Write};
 use std::os::fd::FromRawFd;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The kernel's end of the conversation. Not stdin or stdout: those belong to the user's code.
 const KERNEL: i32 = 3;
@@ -43,6 +44,7 @@ pub fn session_main() -> i32 {
         libc::fcntl(KERNEL, libc::F_SETFD, libc::FD_CLOEXEC);
         File::from_raw_fd(KERNEL)
     };
+    std::thread::spawn(flush_now_and_then);
     let cells = std::thread::Builder::new()
         .name("cells".into())
         .stack_size(STACK)
@@ -51,6 +53,14 @@ pub fn session_main() -> i32 {
     let _ = cells.join();
     // Destructors of whatever the notebook still holds have nobody to serve any more.
     unsafe { libc::_exit(0) }
+}
+
+/// `print!("\r50 %")` without a newline stays in std's buffer; a progress line is to be seen.
+fn flush_now_and_then() {
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = std::io::stdout().flush();
+    }
 }
 
 fn serve(mut kernel: File) {
@@ -208,6 +218,6 @@ fn on_panic(info: &PanicHookInfo<'_>) {
         });
     } else {
         let thread = std::thread::current();
-        eprintln!("thread '{}' panicked at {place}: {message}", thread.name().unwrap_or("?"));
+        crate::eprintln!("thread '{}' panicked at {place}: {message}", thread.name().unwrap_or("?"));
     }
 }

@@ -26,6 +26,14 @@ impl<T> __ShowAny for &T {
     fn evcxr_display(&mut self) { ::attention::cell_runtime::show::type_name(::std::any::type_name::<T>()) }
 }";
 
+/// Around the statements of a `%timeit`. What a device still computes belongs to the time.
+const TIME_IT: &str = "\
+let __device = ::attention::device();
+::attention::cell_runtime::time_it(&mut || -> ::attention::cell_runtime::CellResult {";
+const TIME_IT_END: &str = "\
+::std::result::Result::Ok(())
+}, &mut || if let Ok(device) = &__device { let _ = device.sync(); })?;";
+
 /// A generated source file.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -87,6 +95,7 @@ pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> Strin
 fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
     let mut out = Source::default();
     out.generated("#![allow(warnings)]");
+    out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
         if !cell.macros.iter().any(|(own, _)| own == name) {
             out.generated(text);
@@ -150,7 +159,7 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
              fn __reveal<T: __Reveal>(_: &T) {}",
         );
     }
-    if cell.last.is_some() {
+    if cell.last.is_some() && !cell.timed {
         out.generated(SHOW);
     }
     out.generated(&format!("#[unsafe(no_mangle)]\npub extern \"C\" fn {ENTRY}() {{"));
@@ -160,10 +169,20 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
         out.generated(&format!("let {mutable}{name}: {} = ::attention::cell_runtime::take(\"{name}\");", variable.ty));
     }
     out.generated("let __finished = ::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
+    if cell.timed {
+        out.generated(TIME_IT);
+    }
     for range in &cell.statements {
         out.user(&cell.source, range, &[]);
     }
-    if let Some(range) = &cell.last {
+    if cell.timed {
+        if let Some(range) = &cell.last {
+            out.generated("::std::hint::black_box(");
+            out.user(&cell.source, range, &[]);
+            out.generated(");");
+        }
+        out.generated(TIME_IT_END);
+    } else if let Some(range) = &cell.last {
         out.generated("match &(");
         out.user(&cell.source, range, &[]);
         out.generated(") { __value => (&*__value).evcxr_display() }");

@@ -27,8 +27,15 @@ pub enum Output {
     Stdout(String),
     Stderr(String),
     Display(String, String),
+    /// A display with a name or in several types: the message's kind, its `display_id`, its data.
+    Bundle(&'static str, String, serde_json::Value),
+    Clear,
     Result(String),
-    Error { ename: String, evalue: String, traceback: String },
+    Error {
+        ename: String,
+        evalue: String,
+        traceback: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +60,15 @@ impl Ran {
     pub fn ok(self) -> Self {
         assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
         self
+    }
+
+    /// The plain text of the cell's one display in several types.
+    pub fn table(&self) -> &str {
+        assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
+        match self.outputs.as_slice() {
+            [Output::Bundle(_, _, data)] => data["text/plain"].as_str().expect("plain text"),
+            other => panic!("not one display: {other:#?}"),
+        }
     }
 
     pub fn stdout(&self) -> String {
@@ -88,7 +104,13 @@ pub struct Kernel {
 
 impl Kernel {
     pub async fn start() -> Kernel {
-        let spec = Spec::load(&installed().kernelspec).expect("a kernelspec");
+        Self::start_by(|_| {}).await
+    }
+
+    /// A kernel that is started in another way than its spec says.
+    pub async fn start_by(change: impl FnOnce(&mut Spec)) -> Kernel {
+        let mut spec = Spec::load(&installed().kernelspec).expect("a kernelspec");
+        change(&mut spec);
         let client = Client::start(&spec, Path::new("."), &[]).await.expect("the kernel starts");
         Kernel { ready: client.ready, client }
     }
@@ -148,6 +170,11 @@ impl Kernel {
     pub fn pid(&self) -> u32 {
         self.client.pid()
     }
+
+    /// Ends the process without a word, as `kill -9` does.
+    pub async fn kill(&mut self) {
+        self.client.kill().await.unwrap();
+    }
 }
 
 fn output(content: &Content) -> Option<Output> {
@@ -156,10 +183,17 @@ fn output(content: &Content) -> Option<Output> {
     match content {
         Content::StreamContent(_) if value["name"] == "stdout" => Some(Output::Stdout(text(&value["text"]))),
         Content::StreamContent(_) => Some(Output::Stderr(text(&value["text"]))),
-        Content::DisplayData(_) => {
-            let (mime, data) = value["data"].as_object()?.iter().next()?;
-            Some(Output::Display(mime.clone(), text(data)))
+        Content::DisplayData(_) | Content::UpdateDisplayData(_) => {
+            let update = matches!(content, Content::UpdateDisplayData(_));
+            let (data, id) = (value["data"].as_object()?, text(&value["transient"]["display_id"]));
+            match data.iter().next() {
+                Some((mime, content)) if data.len() == 1 && id.is_empty() => {
+                    Some(Output::Display(mime.clone(), text(content)))
+                }
+                _ => Some(Output::Bundle(if update { "update" } else { "display" }, id, value["data"].clone())),
+            }
         }
+        Content::ClearOutput(_) => Some(Output::Clear),
         Content::ExecuteResult(_) => Some(Output::Result(text(&value["data"]["text/plain"]))),
         Content::ErrorOutput(error) => Some(Output::Error {
             ename: error.ename.clone(),
@@ -168,6 +202,21 @@ fn output(content: &Content) -> Option<Output> {
         }),
         _ => None,
     }
+}
+
+/// Waits until `holds`, for as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn alive(pid: u32) -> bool {
+    // A zombie has ended; its parent has not asked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }
 
 /// Text without colours.
