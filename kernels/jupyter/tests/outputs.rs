@@ -133,3 +133,28 @@ async fn a_kernel_leaves_nothing_behind() {
     assert!(kernel.shutdown().await);
     assert_eq!(folders(), 0);
 }
+
+#[tokio::test]
+async fn tensors_modules_and_tables_have_looks_with_a_plain_twin() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("use attention::prelude::*;\nlet device = burn::tensor::Device::flex();").await.ok();
+    let bundle = |ran: support::Ran| match &ran.ok().outputs[..] {
+        [Output::Bundle("display", _, data)] => {
+            let text = |mime: &str| data[mime].as_str().unwrap_or_default().to_string();
+            (text("text/html"), text("text/plain"))
+        }
+        other => panic!("{other:?}"),
+    };
+    let (html, text) = bundle(kernel.run("Tensor::<2>::ones([2, 3], &device)").await);
+    assert!(html.contains("Tensor [2, 3]") && html.contains("<img"), "{html}");
+    assert!(text.starts_with("[2, 3] f32 on CPU: min 1 · mean 1 · max 1 · no NaN\n"), "{text}");
+    // Without the trait in scope, and of a type that only this notebook knows.
+    let cell = "#[derive(burn::module::Module, Debug)]\nstruct Mine { up: burn::nn::Linear }\n\
+                Mine { up: burn::nn::LinearConfig::new(2, 3).init(&device) }";
+    let (html, text) = bundle(kernel.run(cell).await);
+    assert!(html.contains("<details") && html.contains("Mine"), "{html}");
+    assert!(text.starts_with("Mine  9 parameters\n  up: Linear  9\n    weight [2, 3]  6\n    bias [3]  3"), "{text}");
+    // Lists and numbers are modules too, but look as they always did.
+    assert_eq!(kernel.run("vec![1.5f32, 2.0]").await.result(), "[1.5, 2.0]");
+    assert_eq!(kernel.run("1 + 1").await.result(), "2");
+}

@@ -48,12 +48,14 @@ pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::Lines;
 pub use number::Number;
+pub(crate) use number::number;
 pub use palette::{PALETTE, color_of};
 pub use panel::Panel;
 /// The library behind every figure, for cells that draw with it ([`Sketch`]).
 pub use plotters;
 pub use sketch::Sketch;
 pub use text::byte_tokens;
+pub(crate) use tint::picture;
 
 use std::path::Path;
 

@@ -12,19 +12,17 @@ pub const ENTRY: &str = "attention_cell";
 
 /// How the last expression of a cell is shown, decided by method lookup in one compilation: the cell
 /// calls `(&value).evcxr_display()`, and lookup tries `T::evcxr_display(&self)` first (the type's own
-/// method, or any trait's, as evcxr has it), then `&T: Debug`, then anything at all.
+/// method, or any trait's, as evcxr has it), then what is said here for every type, by which the cell
+/// hands the value on to the library (`attention::show`).
 ///
 /// Part of every cell and not of the library, where rustc would offer these traits for import to a
 /// cell of evcxr, which then takes its own fallback to `Debug` for failed.
 const SHOW: &str = "\
+use ::attention::show::{ByDebug as _, ByModule as _, ByName as _, ByShow as _};
 trait __ShowUnit { fn evcxr_display(&self); }
 impl __ShowUnit for () { fn evcxr_display(&self) {} }
-trait __ShowDebug { fn evcxr_display(&self); }
-impl<T: ::std::fmt::Debug> __ShowDebug for &T { fn evcxr_display(&self) { ::attention::cell_runtime::show::debug(*self) } }
-trait __ShowAny { fn evcxr_display(&mut self); }
-impl<T> __ShowAny for &T {
-    fn evcxr_display(&mut self) { ::attention::cell_runtime::show::type_name(::std::any::type_name::<T>()) }
-}";
+trait __ShowOther { fn evcxr_display(&self) -> ::attention::show::Other; }
+impl<T> __ShowOther for &T { fn evcxr_display(&self) -> ::attention::show::Other { ::attention::show::Other } }";
 
 /// Around the statements of a `%timeit`. What a device still computes belongs to the time.
 const TIME_IT: &str = "\
@@ -185,7 +183,10 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
     } else if let Some(range) = &cell.last {
         out.generated("match &(");
         out.user(&cell.source, range, &[]);
-        out.generated(") { __value => (&*__value).evcxr_display() }");
+        out.generated(
+            ") { __value => { let __own = (&*__value).evcxr_display(); \
+             (&&&&::attention::show::Value(&*__value, __own)).finish() } }",
+        );
     }
     for bound in &cell.bound {
         if run.reveal {
