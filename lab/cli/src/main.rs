@@ -3,8 +3,10 @@
 //! - `run`: a notebook executed by a client of our own, with other `parameters`, as a file and as a page
 //! - `notebook`: what JupyterLab needs, made if it is missing (`environment`, the kernel), then JupyterLab
 //! - `train`, `compare`, `probe`, `memory`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
+//! - `bench`, `selftest`: how fast all that is, and whether the fast operators are right here
 //! - `doctor`: what this machine and this build can do
 
+mod bench;
 mod compare;
 mod doctor;
 mod environment;
@@ -19,6 +21,7 @@ mod parameters;
 mod probe;
 mod root;
 mod run;
+mod selftest;
 mod terminal;
 mod train;
 
@@ -42,6 +45,8 @@ enum Command {
     Compare(compare::Arguments),
     Probe(probe::Arguments),
     Memory(memory::Arguments),
+    Bench(bench::Arguments),
+    Selftest(selftest::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Logits(logits::Arguments),
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments).map(success),
         Command::Probe(arguments) => probe::run(arguments).map(success),
         Command::Memory(arguments) => memory::run(&arguments).map(success),
+        Command::Bench(arguments) => bench::run(arguments).map(success),
+        Command::Selftest(arguments) => selftest::run(&arguments).map(success),
         Command::Doctor(arguments) => doctor::run(&arguments).map(success),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::Logits(arguments) => logits::run(&arguments).map(success),
