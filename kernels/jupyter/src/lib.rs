@@ -13,6 +13,7 @@ mod assist;
 mod cell;
 mod child;
 mod directives;
+mod history;
 mod install;
 mod interrupts;
 mod memory;

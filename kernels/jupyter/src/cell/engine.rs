@@ -6,6 +6,7 @@ use super::keep::moved_by;
 use super::parse::{self, Cell};
 use super::report::{CellError, compile_error};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
+use super::stale::explain;
 use crate::child::{Answer, Session, Sink, Stream};
 use crate::directives::{self, Directive};
 use crate::interrupts::Interrupts;
@@ -158,7 +159,7 @@ impl Engine {
             let externs = self.externs(scope, &source.text);
             let compiled = self.compile(&krate, &source, Kind::Items, &externs)?;
             if !compiled.success {
-                return Err(self.explain(compile_error(&compiled.errors, &source, number), scope, cell));
+                return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
             }
             let library = self.compiler().link(&krate).map_err(internal)?;
             self.session.load(&library).map_err(internal)?;
@@ -220,7 +221,7 @@ impl Engine {
             let gone = moved_by(&compiled.errors, &source);
             if gone.is_empty() || gone.is_subset(&moved) {
                 let error = compile_error(&compiled.errors, &source, number);
-                return Err(self.explain(error, &scope, cell));
+                return Err(explain(error, &scope, cell));
             }
             moved.extend(gone);
         };
@@ -298,25 +299,6 @@ impl Engine {
             None => place.to_string(),
         };
         CellError::new("Panic", message).note(&format!("at {place}"))
-    }
-
-    /// Adds a word where a variable still has a type that has been redefined since.
-    fn explain(&self, mut error: CellError, scope: &Scope, cell: &Cell) -> CellError {
-        let current = scope.current_crates();
-        for (name, variable) in &scope.variables {
-            let stale = scope
-                .crates
-                .keys()
-                .find(|krate| variable.ty.contains(&format!("{krate}::")) && !current.contains(krate.as_str()));
-            if let (Some(_), true) = (stale, cell.mentioned.contains(name)) {
-                error = error.note(&format!(
-                    "\x1b[1mnote\x1b[0m: `{name}` was made before its type was redefined and still \
-                     has the old one ({}). Run the cell that makes it again.",
-                    variable.ty
-                ));
-            }
-        }
-        error
     }
 }
 
