@@ -7,7 +7,7 @@ use super::parse::{self, Cell};
 use super::report::{CellError, compile_error};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
 use super::stale::explain;
-use crate::child::{Answer, Session, Sink, Stream};
+use crate::child::{Answer, Ran, Session, Sink, Stream};
 use crate::directives::{self, Directive};
 use crate::interrupts::Interrupts;
 use crate::memory::Limit;
@@ -241,7 +241,7 @@ impl Engine {
         for file in [&library, &self.folder.join(format!("{name}.rs"))] {
             let _ = std::fs::remove_file(file);
         }
-        self.settle(answer, cell, &types)
+        self.settle(answer, cell, &types, number)
     }
 
     /// Keeps of a source what places a panic in it.
@@ -256,6 +256,7 @@ impl Engine {
         answer: Answer,
         cell: &Cell,
         types: &BTreeMap<String, String>,
+        number: usize,
     ) -> Result<Option<String>, CellError> {
         let ran = match answer {
             Answer::Ran(ran) => ran,
@@ -280,26 +281,34 @@ impl Engine {
         match ran.kind.as_str() {
             "ok" => Ok(ran.shown),
             "interrupted" => Err(CellError::new("Interrupted", ran.message)),
-            "error" => Err(CellError::new("Error", ran.message)),
-            "panic" => Err(self.panic(&ran.message, &ran.place)),
+            "error" => Err(CellError::new("Error", &ran.message).note(&here(number, &ran))),
+            "panic" => Err(self.panic(&ran, number)),
             _ => Err(CellError::new("InternalError", ran.message)),
         }
     }
 
-    fn panic(&self, message: &str, place: &str) -> CellError {
-        let mut parts = place.rsplitn(3, ':');
+    fn panic(&self, ran: &Ran, number: usize) -> CellError {
+        let mut parts = ran.place.rsplitn(3, ':');
         let _column = parts.next();
         let line: Option<usize> = parts.next().and_then(|line| line.parse().ok());
         let file = parts.next().unwrap_or_default();
         let place = match self.sources.get(file) {
             Some((cell, source)) => match line.and_then(|line| source.user_line(line)) {
-                Some(line) => format!("cell [{cell}], line {line}"),
-                None => format!("cell [{cell}]"),
+                Some(line) => format!("at cell [{cell}], line {line}"),
+                None => format!("at cell [{cell}]"),
             },
-            None => place.to_string(),
+            // Somewhere in a library; where crates are kept on this machine says nothing.
+            None => {
+                let within = ran.place.split("/registry/src/").nth(1).and_then(|path| path.split_once('/'));
+                format!("{} (in {})", here(number, ran), within.map_or(ran.place.as_str(), |(_, path)| path))
+            }
         };
-        CellError::new("Panic", message).note(&format!("at {place}"))
+        CellError::new("Panic", &ran.message).note(&place)
     }
+}
+
+fn here(number: usize, ran: &Ran) -> String {
+    format!("at cell [{number}], line {}", ran.line)
 }
 
 /// Imports and macros of a cell that has compiled.
