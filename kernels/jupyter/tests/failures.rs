@@ -145,6 +145,9 @@ async fn interrupting_a_loop_keeps_the_variables_and_a_second_press_kills() {
     let id = kernel.send("println!(\"go\");\nloop { std::thread::sleep(std::time::Duration::from_millis(5)) }").await;
     wait_for_go(&mut kernel, &id).await;
     kernel.interrupt().await;
+    // It does not look; the user is told what else there is.
+    let next = serde_json::to_value(kernel.next(&id).await).unwrap();
+    assert!(next["text"].as_str().is_some_and(|text| text.contains("pressed again")), "{next}");
     kernel.interrupt().await;
     let killed = kernel.finish(&id).await;
     assert_eq!(killed.error().0, "Killed");
