@@ -34,6 +34,8 @@ pub struct Ran {
     pub message: String,
     pub place: String,
     pub shown: Option<String>,
+    /// The line of the cell it was at, 0 where it had none.
+    pub line: usize,
     /// The variables now in the store.
     pub names: Vec<String>,
 }
@@ -119,7 +121,7 @@ impl Session {
             while end.recv().is_ok_and(|seen| seen != nonce) {}
         }
         let text = |at: usize| String::from_utf8_lossy(&fields[at]).into_owned();
-        if fields.len() < 5 {
+        if fields.len() < 6 {
             bail!("the session answered in {} fields", fields.len());
         }
         Ok(Answer::Ran(Ran {
@@ -127,7 +129,8 @@ impl Session {
             message: text(1),
             place: text(2),
             shown: (!fields[3].is_empty()).then(|| text(4)),
-            names: (5..fields.len()).map(text).collect(),
+            line: text(5).parse().unwrap_or(0),
+            names: (6..fields.len()).map(text).collect(),
         }))
     }
 

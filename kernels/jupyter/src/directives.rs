@@ -82,14 +82,35 @@ fn dep(rest: &str, crates: &BTreeMap<String, PathBuf>) -> Result<Directive, Cell
     if crates.contains_key(&name) {
         return Ok(Directive::Dep(name));
     }
-    let mut inside: Vec<&str> = crates.keys().map(String::as_str).collect();
-    inside.retain(|other| !other.starts_with('_') && !other.contains("_sys"));
+    let inside: Vec<&str> = POPULAR.iter().copied().filter(|name| crates.contains_key(*name)).collect();
     let say = format!("`{name}` is not inside this session, and a cell cannot add a crate to it");
     Err(CellError::new("UnknownCrate", say).note(&format!(
-        "Add it to the workspace's Cargo.toml and install the kernel again. Inside are: {}.",
+        "Add it to the workspace's Cargo.toml and run `cargo lab notebook` again: that compiles what is new and \
+         links the session, a minute or so, and this session's variables are lost with the restart. Inside are, \
+         among others: {}.",
         inside.join(", ")
     )))
 }
+
+/// What people ask for first.
+const POPULAR: [&str; 16] = [
+    "anyhow",
+    "burn",
+    "csv",
+    "half",
+    "itertools",
+    "ndarray",
+    "num_traits",
+    "plotters",
+    "polars",
+    "rand",
+    "rayon",
+    "regex",
+    "safetensors",
+    "serde",
+    "serde_json",
+    "tokenizers",
+];
 
 /// The Rust that `%device` stands for. A choice that fails leaves the old one.
 pub fn device(choice: Option<&str>) -> String {

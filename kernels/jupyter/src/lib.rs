@@ -15,6 +15,7 @@ mod cell;
 mod child;
 pub mod client;
 mod directives;
+mod history;
 mod install;
 mod interrupts;
 mod memory;

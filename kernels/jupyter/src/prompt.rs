@@ -5,6 +5,7 @@ use crate::assist::index::Index;
 use crate::assist::{complete, inspect};
 use crate::cell::parse::is_unfinished;
 use crate::cell::scope::Scope;
+use crate::history::History;
 use crate::outbox::{Channel, Outbox};
 use jupyter_protocol::{JupyterMessage, JupyterMessageContent as Content};
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ pub struct State(Arc<Mutex<Inner>>);
 pub struct Inner {
     pub scope: Scope,
     pub running: Option<JupyterMessage>,
+    pub history: History,
 }
 
 impl State {
@@ -76,7 +78,7 @@ impl Prompt {
                 let scope = self.state.lock().scope.clone();
                 ("inspect_reply", inspect(index, &scope, &asked.code, asked.cursor_pos))
             }
-            Content::HistoryRequest(_) => ("history_reply", json!({ "status": "ok", "history": [] })),
+            Content::HistoryRequest(asked) => ("history_reply", self.state.lock().history.reply(asked)),
             Content::CommInfoRequest(_) => ("comm_info_reply", json!({ "status": "ok", "comms": {} })),
             // Comm messages have no reply; the kernel has no comms.
             _ => return None,

@@ -65,7 +65,7 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
     let crates = toolkit.crates.keys().cloned().collect();
     let prompt = Prompt { outbox: out.clone(), state: state.clone(), crates, index, requests };
     std::thread::spawn(move || prompt.serve());
-    start_shell(&interrupts, out, state, cells_received, toolkit, folder);
+    start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, folder);
 
     let (shell_out, shell_in) = shell.split();
     let (mut control_out, mut control_in) = control.split();
@@ -88,7 +88,7 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
     });
     loop {
         tokio::select! {
-            _ = sigint.recv() => interrupts.press(),
+            _ = sigint.recv() => press(&interrupts, &state, &out),
             _ = sigterm.recv() => return Ok(()),
             _ = look.tick() => {
                 if watched && std::os::unix::process::parent_id() != parent {
@@ -99,7 +99,7 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
                 let Some(order) = order else { return Ok(()) };
                 let (kind, content) = match &order.content {
                     Content::InterruptRequest(_) => {
-                        interrupts.press();
+                        press(&interrupts, &state, &out);
                         ("interrupt_reply", json!({ "status": "ok" }))
                     }
                     Content::ShutdownRequest(asked) => {
@@ -120,6 +120,27 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
         }
     }
 }
+
+/// A cell that does not look at the button goes on; after a while its user is told what is left to do.
+fn press(interrupts: &Arc<Interrupts>, state: &State, out: &Outbox) {
+    let (times, state, out) = (interrupts.press(), state.clone(), out.clone());
+    if times > 1 {
+        return;
+    }
+    let id = |message: &JupyterMessage| message.header.msg_id.clone();
+    std::thread::spawn(move || {
+        let pressed = state.lock().running.as_ref().map(id);
+        std::thread::sleep(PATIENCE);
+        let running = state.lock().running.clone();
+        if let Some(running) = running.filter(|now| Some(id(now)) == pressed) {
+            let text = "The cell has not stopped yet. It ends where it next calls `check_interrupt`; pressed again, \
+                        the button ends its process, and all variables are lost.\n";
+            out.publish("stream", json!({ "name": "stderr", "text": text }), Some(&running));
+        }
+    });
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn start_shell(
     interrupts: &Arc<Interrupts>,

@@ -115,6 +115,7 @@ impl Shell {
         let counted = execute.store_history && !execute.silent;
         if counted {
             self.count += 1;
+            self.state.lock().history.add(self.count, &execute.code);
         }
         let count = self.count;
         *self.parent.lock().unwrap() = Some(request.clone());

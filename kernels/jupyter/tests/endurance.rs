@@ -75,6 +75,16 @@ fn walk(folder: &PathBuf) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn folders_with_spaces_and_other_letters_are_no_obstacle() {
+    let folder = tempfile::Builder::new().prefix("mit Leerzeichen, é und 'Zeichen' ").tempdir().unwrap();
+    let mut kernel = Kernel::start_by(|kernel| kernel.env("TMPDIR", folder.path()).spawn().unwrap()).await;
+    kernel.run("#[derive(Debug)]\nstruct P { a: u8 }").await.ok();
+    assert_eq!(kernel.run("let p = P { a: 1 };\np").await.result(), "P { a: 1 }");
+    assert!(kernel.shutdown().await);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_killed_kernel_takes_its_session_along_and_the_next_one_removes_its_folder() {
     let mut kernel = Kernel::start().await;
     let (pid, child) = (kernel.pid(), session(&mut kernel).await);

@@ -1,7 +1,7 @@
 //! The process that holds a notebook's variables: loads each cell and runs it.
 
 use crate::{CellResult, interrupt, show, store, wire};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Result, Write};
@@ -32,6 +32,7 @@ struct Outcome {
 thread_local! {
     static OUTCOME: RefCell<Option<Outcome>> = const { RefCell::new(None) };
     static ON_CELL_THREAD: RefCell<bool> = const { RefCell::new(false) };
+    static LINE: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Runs the session until the kernel closes its end. Called by the kernel's child process.
@@ -104,17 +105,25 @@ impl Outcome {
     }
 }
 
+/// Notes which line of the cell's text comes next. Called by generated code before every statement: a
+/// failure deep in a library, or a `?`, knows nothing of the cell.
+pub fn at(line: u32) {
+    LINE.set(line);
+}
+
 fn answer(kernel: &mut File, outcome: Outcome) -> Result<()> {
     let result = show::take_result();
     let shown = if result.is_some() { "shown" } else { "" };
     let result = result.unwrap_or_default();
     let names = store::names();
+    let line = LINE.get().to_string();
     let mut fields: Vec<&[u8]> = vec![
         outcome.kind.as_bytes(),
         outcome.message.as_bytes(),
         outcome.place.as_bytes(),
         shown.as_bytes(),
         result.as_bytes(),
+        line.as_bytes(),
     ];
     fields.extend(names.iter().map(|name| name.as_bytes()));
     wire::send(kernel, &fields)
@@ -158,6 +167,7 @@ fn load_and_run(library: &str, symbol: &str) -> Outcome {
     };
     show::take_result();
     OUTCOME.with(|outcome| outcome.borrow_mut().take());
+    at(0);
     entry();
     OUTCOME.with(|outcome| outcome.borrow_mut().take()).unwrap_or(Outcome::ok())
 }

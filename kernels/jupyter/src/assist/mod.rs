@@ -3,6 +3,7 @@
 
 mod context;
 pub mod index;
+mod read;
 mod resolve;
 
 use crate::cell::scope::{Binding, Scope};

@@ -6,7 +6,8 @@ use super::keep::moved_by;
 use super::parse::{self, Cell};
 use super::report::{CellError, compile_error};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
-use crate::child::{Answer, Session, Sink, Stream};
+use super::stale::explain;
+use crate::child::{Answer, Ran, Session, Sink, Stream};
 use crate::directives::{self, Directive};
 use crate::interrupts::Interrupts;
 use crate::memory::Limit;
@@ -158,7 +159,7 @@ impl Engine {
             let externs = self.externs(scope, &source.text);
             let compiled = self.compile(&krate, &source, Kind::Items, &externs)?;
             if !compiled.success {
-                return Err(self.explain(compile_error(&compiled.errors, &source, number), scope, cell));
+                return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
             }
             let library = self.compiler().link(&krate).map_err(internal)?;
             self.session.load(&library).map_err(internal)?;
@@ -220,7 +221,7 @@ impl Engine {
             let gone = moved_by(&compiled.errors, &source);
             if gone.is_empty() || gone.is_subset(&moved) {
                 let error = compile_error(&compiled.errors, &source, number);
-                return Err(self.explain(error, &scope, cell));
+                return Err(explain(error, &scope, cell));
             }
             moved.extend(gone);
         };
@@ -240,7 +241,7 @@ impl Engine {
         for file in [&library, &self.folder.join(format!("{name}.rs"))] {
             let _ = std::fs::remove_file(file);
         }
-        self.settle(answer, cell, &types)
+        self.settle(answer, cell, &types, number)
     }
 
     /// Keeps of a source what places a panic in it.
@@ -255,6 +256,7 @@ impl Engine {
         answer: Answer,
         cell: &Cell,
         types: &BTreeMap<String, String>,
+        number: usize,
     ) -> Result<Option<String>, CellError> {
         let ran = match answer {
             Answer::Ran(ran) => ran,
@@ -279,45 +281,34 @@ impl Engine {
         match ran.kind.as_str() {
             "ok" => Ok(ran.shown),
             "interrupted" => Err(CellError::new("Interrupted", ran.message)),
-            "error" => Err(CellError::new("Error", ran.message)),
-            "panic" => Err(self.panic(&ran.message, &ran.place)),
+            "error" => Err(CellError::new("Error", &ran.message).note(&here(number, &ran))),
+            "panic" => Err(self.panic(&ran, number)),
             _ => Err(CellError::new("InternalError", ran.message)),
         }
     }
 
-    fn panic(&self, message: &str, place: &str) -> CellError {
-        let mut parts = place.rsplitn(3, ':');
+    fn panic(&self, ran: &Ran, number: usize) -> CellError {
+        let mut parts = ran.place.rsplitn(3, ':');
         let _column = parts.next();
         let line: Option<usize> = parts.next().and_then(|line| line.parse().ok());
         let file = parts.next().unwrap_or_default();
         let place = match self.sources.get(file) {
             Some((cell, source)) => match line.and_then(|line| source.user_line(line)) {
-                Some(line) => format!("cell [{cell}], line {line}"),
-                None => format!("cell [{cell}]"),
+                Some(line) => format!("at cell [{cell}], line {line}"),
+                None => format!("at cell [{cell}]"),
             },
-            None => place.to_string(),
-        };
-        CellError::new("Panic", message).note(&format!("at {place}"))
-    }
-
-    /// Adds a word where a variable still has a type that has been redefined since.
-    fn explain(&self, mut error: CellError, scope: &Scope, cell: &Cell) -> CellError {
-        let current = scope.current_crates();
-        for (name, variable) in &scope.variables {
-            let stale = scope
-                .crates
-                .keys()
-                .find(|krate| variable.ty.contains(&format!("{krate}::")) && !current.contains(krate.as_str()));
-            if let (Some(_), true) = (stale, cell.mentioned.contains(name)) {
-                error = error.note(&format!(
-                    "\x1b[1mnote\x1b[0m: `{name}` was made before its type was redefined and still \
-                     has the old one ({}). Run the cell that makes it again.",
-                    variable.ty
-                ));
+            // Somewhere in a library; where crates are kept on this machine says nothing.
+            None => {
+                let within = ran.place.split("/registry/src/").nth(1).and_then(|path| path.split_once('/'));
+                format!("{} (in {})", here(number, ran), within.map_or(ran.place.as_str(), |(_, path)| path))
             }
-        }
-        error
+        };
+        CellError::new("Panic", &ran.message).note(&place)
     }
+}
+
+fn here(number: usize, ran: &Ran) -> String {
+    format!("at cell [{number}], line {}", ran.line)
 }
 
 /// Imports and macros of a cell that has compiled.

@@ -65,6 +65,11 @@ impl Source {
         }
     }
 
+    fn at(&mut self, source: &str, range: &Range<usize>) {
+        let line = source[..range.start].matches('\n').count() + 1;
+        self.generated(&format!("::attention::cell_runtime::at({line});"));
+    }
+
     fn put(&mut self, name: &str, condition: &str) {
         self.generated(&format!("{condition} ::attention::cell_runtime::put(\"{name}\", {name});"));
         self.puts.insert(self.lines.len(), name.to_string());
@@ -171,7 +176,11 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
         out.generated(TIME_IT);
     }
     for range in &cell.statements {
+        out.at(&cell.source, range);
         out.user(&cell.source, range, &[]);
+    }
+    if let Some(range) = &cell.last {
+        out.at(&cell.source, range);
     }
     if cell.timed {
         if let Some(range) = &cell.last {

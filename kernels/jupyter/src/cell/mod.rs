@@ -11,3 +11,4 @@ mod keep;
 pub mod parse;
 pub mod report;
 pub mod scope;
+mod stale;
