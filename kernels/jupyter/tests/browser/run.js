@@ -20,8 +20,8 @@ let line = "    pub fn len(&self) -> usize { self.len } // <b>bold?</b>";
 AttentionView::new("Where two models look").tokens(byte_tokens(line.as_bytes())).causal()
     .model("baseline", patterns(&model, &Corpus::encode(line))?)
     .model("gated", patterns(&other, &Corpus::encode(line))?)`,
-  `first_token_mass(&model, &[])?.frame()`,
-  `let config = TrainConfig { steps: 100_000, ..TrainConfig::new("curve", preset("baseline", "nano")?) };
+  `vec![HeadMass { layer: 0, head: 1, mass: 0.1 + 0.2, signed: -1e-7, positive: None, negative: Some(0.5) }; 30].frame()`,
+  `let config = TrainConfig { steps: 5_000, ..TrainConfig::new("curve", preset("baseline", "nano")?) };
 let mut trainer = Trainer::from_config(&config, &device)?;
 let run = trainer.run()?;`,
   `println!("after the stop");`,
@@ -55,12 +55,20 @@ function freePort() {
   });
 }
 
+// A question about news would lie over what is to be seen.
+function quiet(config) {
+  const file = path.join(config, "labconfig/page_config.json");
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, JSON.stringify({ disabledExtensions: { "@jupyterlab/apputils-extension:announcements": true } }));
+}
+
 async function serve(folder) {
   const port = await freePort();
   const own = (name) => path.join(folder, ".jupyter", name);
+  quiet(own("config"));
   const server = spawn(jupyter, ["lab", "--no-browser", "--allow-root", `--ServerApp.port=${port}`,
     "--IdentityProvider.token=", `--ServerApp.root_dir=${folder}`, "--log-level=ERROR",
-    "--LabApp.news_url=None"], {
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"], {
     stdio: "inherit",
     env: { ...process.env, JUPYTER_PATH: path.join(prefix, "share/jupyter"), JUPYTER_CONFIG_DIR: own("config"),
       JUPYTER_DATA_DIR: own("data"), JUPYTER_RUNTIME_DIR: own("runtime"), ATTENTION_ROOT: root, ATTENTION_DEVICE: "cpu" },
@@ -106,6 +114,10 @@ async function look(page, theme) {
   await shot("4-looks");
   check((await text(1)).includes("[12, 60]") && (await text(2)).includes("parameters"), "a tensor and a module have looks");
 
+  await show(4);
+  await shot("5-table");
+  check((await cell(4).locator("td").allInnerTexts()).slice(0, 6).join(" ") === "0 1 0.3 -1e-7 null 0.5", "a table is a table");
+
   const view = cell(3).locator("[data-attention-view]");
   await view.evaluate((node) => node.scrollIntoView({ block: "center" }));
   const canvas = view.locator("canvas").first();
@@ -113,10 +125,10 @@ async function look(page, theme) {
   await page.mouse.move(box.x + 0.3 * box.width, box.y + 0.6 * box.height);
   const said = view.locator(".said").first();
   check(/→.*: 0/.test(await until("the view answers", 10, () => said.innerText())), "hovering tells query, key and weight");
-  await shot("5-attention-cell");
+  await shot("6-attention-cell");
   await view.locator(".text span").nth(20).hover();
   await until("the token answers", 10, async () => (await said.innerText()).startsWith("20 "));
-  await shot("6-attention-token");
+  await shot("7-attention-token");
   check((await view.locator(".text b").count()) === 0, "tokens are text, not markup");
 }
 
@@ -136,7 +148,12 @@ async function main() {
     page.on("pageerror", (error) => problems.push(error.message));
     await page.goto(url);
     await page.locator(".jp-Notebook .jp-CodeCell").first().waitFor({ timeout: 60000 });
-    await until("the kernel is idle", 60, () => page.locator(".jp-NotebookPanel [data-status=idle]").count());
+    // The server knows, and the page soon after; before that it would ask for a kernel.
+    const kernels = () => fetch(new URL("/api/kernels", url)).then((reply) => reply.json());
+    await until("the kernel is idle", 90, async () => (await kernels()).some((k) => k.execution_state === "idle"));
+    await page.waitForTimeout(2000);
+    const question = page.locator(".jp-Dialog .jp-mod-accept");
+    if (await question.count()) await question.click();
     await look(page, "light");
     const dark = page.getByRole("menuitem", { name: "Settings", exact: true });
     await dark.click();
