@@ -118,6 +118,9 @@ async fn a_restart_is_a_new_session_at_once() {
 #[tokio::test]
 async fn the_device_is_shown_and_chosen_and_a_wrong_one_changes_nothing() {
     let mut kernel = Kernel::start().await;
+    let first = kernel.run("%device").await.ok().stdout();
+    assert!(kernel.run("%device tpu").await.error().1.contains("tpu"));
+    assert_eq!(kernel.run("%device").await.ok().stdout(), first);
     let chosen = kernel.run("%device cpu").await.ok().stdout();
     assert!(chosen.starts_with("CPU (flex"), "{chosen}");
     let wrong = kernel.run("%device tpu").await;
