@@ -4,6 +4,7 @@
 //! runs and differentiates on every device (linear attention has two forms of it, `recurrent.rs` and
 //! `chunked.rs`); `mod.rs` is the public function and chooses the implementation. [`trace`] tells which one ran.
 
+pub mod cuda;
 pub mod linear_attention;
 pub mod product_attention;
 pub mod short_conv;

@@ -1,6 +1,7 @@
 //! Causal attention with grouped keys: `softmax(cap(q kᵀ · scale) + bias + mask) v`, and what is
 //! known to stand in the softmax's place.
 
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,4 @@
+//! The CUDA kernels without a GPU.
+
+mod attention;
+mod emulator;
