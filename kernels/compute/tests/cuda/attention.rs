@@ -210,3 +210,29 @@ fn plain_attention_of_odd_lengths() {
         Problem { time: 200, source: 200, kv_heads: 2, ..PLAIN },
     ]);
 }
+
+const EVERYTHING: Problem =
+    Problem { window: Some(40), cap: Some(1.5), slopes: true, sinks: true, ..PLAIN };
+
+#[test]
+fn a_window_a_soft_cap_slopes_and_sinks() {
+    check(16, 16, &[
+        EVERYTHING,
+        Problem { window: Some(1), time: 63, source: 63, ..EVERYTHING },
+        Problem { window: Some(3), time: 70, source: 200, batch: 2, heads: 4, kv_heads: 2, ..EVERYTHING },
+        Problem { window: Some(500), time: 130, source: 130, ..EVERYTHING },
+        Problem { window: Some(100), time: 1, source: 300, ..EVERYTHING },
+    ]);
+    // A window that leaves whole blocks of keys unseen: their gradients are zero, not what memory held.
+    check(16, 16, &[Problem { window: Some(5), time: 3, source: 200, ..PLAIN }]);
+}
+
+#[test]
+fn widths_that_fill_no_tile_and_values_wider_than_keys() {
+    check(60, 100, &[PLAIN, Problem { time: 130, source: 140, kv_heads: 2, ..PLAIN }]);
+}
+
+#[test]
+fn the_widest_heads_sum_their_gradients_in_two_kernels() {
+    check(256, 256, &[Problem { heads: 1, ..PLAIN }]);
+}
