@@ -107,16 +107,9 @@ impl Position {
         }
     }
 
-    /// What is added to the scores of the last `time` of `source` tokens, `[1, heads, time, source]`.
-    pub fn bias(&self, heads: usize, time: usize, like: &Tensor<4>, source: usize) -> Option<Tensor<4>> {
-        let Self::Alibi {} = self else { return None };
-        let slopes = alibi_slopes(heads);
-        let value = |i: usize| {
-            let (head, t, s) = (i / (time * source), i / source % time, i % source);
-            slopes[head] * (s as f64 - (source - time + t) as f64)
-        };
-        let values: Vec<f64> = (0..heads * time * source).map(value).collect();
-        Some(Tensor::from_data(TensorData::new(values, [1, heads, time, source]), (&like.device(), like.dtype())))
+    /// ALiBi's slope of every head: `slope · (s − t)` is added to the score of key `s` for query `t`.
+    pub fn slopes(&self, heads: usize) -> Option<Vec<f64>> {
+        matches!(self, Self::Alibi {}).then(|| alibi_slopes(heads))
     }
 }
 

@@ -3,8 +3,10 @@
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
 //! - `train`, `compare`, `probe`, `memory`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
+//! - `bench`: how fast all that is
 //! - `doctor`: what this machine and this build can do
 
+mod bench;
 mod compare;
 mod doctor;
 mod environment;
@@ -40,6 +42,7 @@ enum Command {
     Compare(compare::Arguments),
     Probe(probe::Arguments),
     Memory(memory::Arguments),
+    Bench(bench::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Logits(logits::Arguments),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Memory(arguments) => memory::run(&arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

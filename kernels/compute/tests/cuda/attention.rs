@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
 use kernels::softmax_attention::cuda::backward::Of;
 use kernels::softmax_attention::cuda::plan::{PLANES, Plan, ROWS};
 use kernels::softmax_attention::cuda::{LOG2_E, sources};
-use kernels::{AttentionOptions, Normaliser, softmax_attention};
+use kernels::{AttentionOptions, Normaliser, by_reference, softmax_attention};
 
 #[derive(Clone, Copy, Debug)]
 struct Problem {
@@ -115,21 +115,14 @@ fn check_problem(
     let tk = tracked(&k, [batch, kv_heads, source, d]);
     let tv = tracked(&v, [batch, kv_heads, source, dv]);
     let tsink = tracked(&sinks, [1, heads, 1, 1]);
-    let bias = problem.slopes.then(|| {
-        let distance = |t: usize, s: usize| (source - time + t) as f64 - s as f64;
-        let values: Vec<f64> = (0..heads * time * source)
-            .map(|i| -slopes[i / (time * source)] * distance(i / source % time, i % source))
-            .collect();
-        tensor(&values, [1, heads, time, source])
-    });
     let options = AttentionOptions {
         window,
         softcap: cap,
-        bias,
+        slopes: problem.slopes.then(|| slopes.clone()),
         normaliser: Normaliser::Softmax { sink: problem.sinks.then(|| tsink.clone()) },
         ..AttentionOptions::from(scale)
     };
-    let expected = softmax_attention(tq.clone(), tk.clone(), tv.clone(), options);
+    let expected = by_reference(|| softmax_attention(tq.clone(), tk.clone(), tv.clone(), options));
     let gradients = (expected.clone() * tensor(&out_grad, [batch, heads, time, dv])).sum().backward();
     let vec = |x: Tensor<4>| x.into_data().iter::<f64>().collect::<Vec<f64>>();
 

@@ -23,7 +23,7 @@ impl Emulated {
     pub fn compile(source: &Source) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let unique = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("attention-kernel-{}-{unique}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("emulated-kernel-{}-{unique}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("emulator.h"), include_str!("emulator.h")).unwrap();
         std::fs::write(directory.join("kernel.cpp"), program(source)).unwrap();

@@ -55,7 +55,7 @@ fn cube() -> CubeDim {
 }
 
 fn name(plan: Plan) -> String {
-    let mut name = format!("{}·{}", plan.width, plan.value_width);
+    let mut name = format!("{} {}", plan.width, plan.value_width);
     for (has, what) in
         [(plan.window, " window"), (plan.softcap, " cap"), (plan.slopes, " slopes"), (plan.sinks, " sinks")]
     {

@@ -1,0 +1,148 @@
+//! Every fast operator against its reference: outputs and every gradient by name.
+//!
+//! A [`Case`] is one call of an operator. It runs twice: in plain tensor operations in f64 on the CPU,
+//! and as it would run anywhere else, on the device and in the precision asked for.
+
+use crate::trace::{Ran, by_reference, trace};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// One call of an operator on numbers that are always the same.
+pub struct Case {
+    pub operator: &'static str,
+    /// What is special about it: sizes, options.
+    pub name: String,
+    inputs: Vec<(&'static str, Vec<usize>)>,
+    #[allow(clippy::type_complexity)]
+    run: Box<dyn Fn(&Inputs) -> Tensor<1>>,
+}
+
+/// The inputs of a case, by name.
+pub struct Inputs(Vec<(&'static str, Vec<usize>, Tensor<1>)>);
+
+impl Inputs {
+    /// # Panics
+    /// When the case has no such input, or one of another rank.
+    pub fn get<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let (_, shape, values) =
+            self.0.iter().find(|(have, ..)| *have == name).unwrap_or_else(|| panic!("the case has no input `{name}`"));
+        values.clone().reshape(<[usize; D]>::try_from(shape.as_slice()).expect("the rank of the input"))
+    }
+}
+
+/// The largest difference from the reference, as a share of the largest number of the reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// `output`, or the input whose gradient it is.
+    pub of: &'static str,
+    /// NaN where a number is not finite.
+    pub relative: f64,
+    /// Where, in row-major order.
+    pub at: usize,
+}
+
+/// What a [`Case`] found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub differences: Vec<Difference>,
+    /// What ran in the place of the reference.
+    pub ran: Vec<Ran>,
+}
+
+impl Found {
+    pub fn worst(&self) -> &Difference {
+        let size = |d: &Difference| if d.relative.is_nan() { f64::INFINITY } else { d.relative };
+        self.differences.iter().max_by(|a, b| size(a).total_cmp(&size(b))).expect("there is an output")
+    }
+}
+
+impl Case {
+    /// `run` gives the output, flat (several outputs one after the other).
+    pub fn new(
+        operator: &'static str,
+        name: impl Into<String>,
+        inputs: &[(&'static str, &[usize])],
+        run: impl Fn(&Inputs) -> Tensor<1> + 'static,
+    ) -> Self {
+        let inputs = inputs.iter().map(|(name, shape)| (*name, shape.to_vec())).collect();
+        Self { operator, name: name.into(), inputs, run: Box::new(run) }
+    }
+
+    /// Runs both and compares.
+    pub fn check(&self, device: &Device, dtype: DType) -> Found {
+        let (truth, _) = by_reference(|| self.results(&Device::flex(), DType::F64));
+        let (found, ran) = self.results(device, dtype);
+        let names = std::iter::once("output").chain(self.inputs.iter().map(|(name, _)| *name));
+        let differences =
+            names.zip(truth.iter().zip(&found)).map(|(of, (truth, found))| difference(of, truth, found)).collect();
+        Found { differences, ran }
+    }
+
+    /// The output and the gradients of all inputs.
+    fn results(&self, device: &Device, dtype: DType) -> (Vec<Vec<f64>>, Vec<Ran>) {
+        let device = device.clone().autodiff();
+        let tensor = |seed: usize, shape: &[usize]| {
+            let values = numbers(seed, shape.iter().product());
+            let length = values.len();
+            Tensor::<1>::from_data(TensorData::new(values, [length]), (&device, dtype))
+        };
+        let inputs = self.inputs.iter().enumerate().map(|(i, (name, shape))| {
+            let values = tensor(i, shape).require_grad();
+            (*name, shape.clone(), values)
+        });
+        let inputs = Inputs(inputs.collect());
+        let (output, ran) = trace(|| (self.run)(&inputs));
+        // Every number of the output has a weight of its own in the loss.
+        let weights = tensor(self.inputs.len(), &output.dims());
+        let gradients = (output.clone() * weights).sum().backward();
+        let read = |x: Tensor<1>| x.into_data().iter::<f64>().collect::<Vec<f64>>();
+        let gradient = |x: &Tensor<1>| x.grad(&gradients).map_or_else(Vec::new, read);
+        let results = std::iter::once(read(output)).chain(inputs.0.iter().map(|(.., x)| gradient(x)));
+        (results.collect(), ran)
+    }
+}
+
+fn difference(of: &'static str, truth: &[f64], found: &[f64]) -> Difference {
+    assert_eq!(truth.len(), found.len(), "{of}: as many numbers as the reference gives (none: no gradient)");
+    let scale = truth.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
+    let mut worst = Difference { of, relative: 0.0, at: 0 };
+    for (at, (truth, found)) in truth.iter().zip(found).enumerate() {
+        let relative = (truth - found).abs() / scale;
+        if relative.is_nan() {
+            return Difference { of, relative, at };
+        }
+        if relative > worst.relative {
+            worst = Difference { of, relative, at };
+        }
+    }
+    worst
+}
+
+/// About normally distributed, the same on every machine.
+fn numbers(seed: usize, count: usize) -> Vec<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed as u64 + 1);
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() - 3.0).map(|x| x * 2f32.sqrt()).collect()
+}
+
+/// The cases of all operators.
+pub fn cases() -> Vec<Case> {
+    [crate::linear::cases(), crate::softmax_attention::cases(), crate::differential_attention::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.
+#[cfg(test)]
+pub fn agree(cases: Vec<Case>, tolerance: f64) {
+    for case in cases {
+        let found = case.check(&Device::flex(), DType::F64);
+        let Difference { of, relative, at } = found.worst();
+        assert!(*relative < tolerance, "{} ({}): {of} differs by {relative:.1e} at {at}", case.operator, case.name);
+        let fast = Ran { operator: case.operator, implementation: crate::Implementation::Cpu };
+        assert!(found.ran.contains(&fast), "{} ({}) ran as {:?}", case.operator, case.name, found.ran);
+    }
+}
