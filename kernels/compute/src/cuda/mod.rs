@@ -4,3 +4,8 @@
 
 pub mod source;
 pub mod tile;
+
+/// Every kernel of this crate as CUDA C++, for every shape that the table holds.
+pub fn sources() -> Vec<source::Source> {
+    crate::softmax_attention::cuda::sources::all()
+}
