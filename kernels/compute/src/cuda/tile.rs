@@ -76,6 +76,15 @@ pub fn left<E: Float>(tile: &[E], row: u32, column: u32, #[comptime] stride: usi
     def.load_matrix::<E, Const<2>>(&tile[at..at + 8], MatrixIdent::A, 4usize, false)
 }
 
+/// The 16 × 16 left operand whose transpose lies at `tile[row.., column..]`.
+#[cube]
+pub fn left_of_transposed<E: Float>(tile: &[E], row: u32, column: u32, #[comptime] stride: usize) -> Fragment<E> {
+    let def = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
+    let (r, c) = right_transposed_address(UNIT_POS_X);
+    let at = ((row + r) * stride as u32 + column + c) as usize;
+    def.load_matrix::<E, Const<2>>(&tile[at..at + 8], MatrixIdent::A, 4usize, true)
+}
+
 /// `sums += left · right` for the 16 columns of `sums[first], sums[first + 1]`.
 #[cube]
 fn multiply<E: Float>(
@@ -135,10 +144,10 @@ pub fn multiply_columns<E: Float>(
     }
 }
 
-/// Begins to copy `rows` of `width` numbers, from row `first` on, into a tile of `depth` columns.
-/// What lies outside of `limit` rows or of `width` columns becomes zero.
+/// Begins to copy `rows` rows, from row `first` on, into a tile of `depth` columns: `source` has rows of `width`
+/// numbers, the first of them at `base`. What lies outside of `limit` rows or of `columns` becomes zero.
 ///
-/// `vector` numbers are copied at once: it divides `width`, and rows are aligned to it.
+/// `vector` numbers are copied at once: it divides `width` and `columns`, and rows are aligned to it.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub fn copy_rows<E: Float>(
@@ -147,6 +156,7 @@ pub fn copy_rows<E: Float>(
     base: u32,
     first: u32,
     limit: u32,
+    columns: u32,
     #[comptime] rows: usize,
     #[comptime] width: usize,
     #[comptime] depth: usize,
@@ -158,7 +168,7 @@ pub fn copy_rows<E: Float>(
     while at < vectors {
         let row = at / in_row;
         let column = at % in_row * vector as u32;
-        let inside = first + row < limit && column < width as u32;
+        let inside = first + row < limit && column < columns;
         let from = select(inside, base + (first + row) * width as u32 + column, base) as usize;
         let length = select(inside, vector as u32, 0u32) as usize;
         let to = (row * comptime!((depth + PAD) as u32) + column) as usize;
@@ -167,10 +177,44 @@ pub fn copy_rows<E: Float>(
     }
 }
 
+/// Stores the sums of the 16 rows of a plane, times `scale`: `row` is this lane's first, `base` the row before all.
+#[cube]
+pub fn store_rows<E: Float>(
+    sums: &Sequence<Fragment<f32>>,
+    out: &mut [Pair<E>],
+    base: u32,
+    row: u32,
+    limit: u32,
+    scale: f32,
+    #[comptime] width: usize,
+    #[comptime] depth: usize,
+) {
+    #[unroll]
+    for r in 0..2usize {
+        let row = row + r as u32 * 8;
+        if row < limit {
+            #[unroll]
+            for n in 0..depth / 8 {
+                let c = n as u32 * 8 + UNIT_POS_X % 4 * 2;
+                if c < width as u32 {
+                    let at = ((base + row) * width as u32 + c) / 2;
+                    out[at as usize] = Pair::cast_from(sums.index(n)[r] * Pair::new(scale));
+                }
+            }
+        }
+    }
+}
+
 /// Ends a group of copies.
 #[cube]
 pub fn commit_copies() {
     gpu_asm!("cp.async.commit_group;");
+}
+
+/// Waits until every copy of this lane has arrived.
+#[cube]
+pub fn wait_for_all() {
+    gpu_asm!("cp.async.wait_group 0;");
 }
 
 /// Waits until all but the last group of copies of this lane have arrived.
@@ -224,6 +268,8 @@ mod tests {
                     let left = loaded(lane, register, number, left_address, false);
                     let expected = |ident, i| (row_index(lane, i, 2, ident), col_index(lane, i, 2, ident));
                     assert_eq!(left, expected(MatrixIdent::A, i), "left: lane {lane}, register {register}");
+                    let transposed = loaded(lane, register, number, right_transposed_address, true);
+                    assert_eq!((transposed.1, transposed.0), left, "left of transposed: lane {lane}, register {register}");
                     // The right operand: two tiles of 8 columns, two registers each.
                     let (depth, column) = expected(MatrixIdent::B, i % 4);
                     let column = column + register / 2 * 8;

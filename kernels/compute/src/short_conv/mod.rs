@@ -1,5 +1,6 @@
 //! Short causal depthwise convolution followed by SiLU.
 
+pub mod cuda;
 mod reference;
 
 use crate::trace::{Implementation, record};

@@ -188,8 +188,8 @@ static void commit() {
     now->groups.push_back(std::move(now->open));
     now->open.clear();
 }
-static void wait_for_all_but_last() {
-    while (now->groups.size() > 1) {
+template <size_t last> static void wait_for_all_but() {
+    while (now->groups.size() > last) {
         for (const Copy &copy : now->groups.front()) arrive(copy);
         now->groups.pop_front();
     }

@@ -79,7 +79,8 @@ const INSTRUCTIONS: &[(&str, &str)] = &[
     ("cp.async.cg.shared::cta.global [%0], [%1], 16, ", "copy_async<16>"),
     ("cp.async.ca.shared::cta.global [%0], [%1], 8, ", "copy_async<8>"),
     ("cp.async.commit_group;", "commit"),
-    ("cp.async.wait_group 1;", "wait_for_all_but_last"),
+    ("cp.async.wait_group 1;", "wait_for_all_but<1>"),
+    ("cp.async.wait_group 0;", "wait_for_all_but<0>"),
     ("ex2.approx.ftz.f32 ", "ex2"),
 ];
 

@@ -2,4 +2,7 @@
 
 mod attention;
 mod emulator;
+mod linear_attention;
+mod numbers;
+mod short_conv;
 mod table;

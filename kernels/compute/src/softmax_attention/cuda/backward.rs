@@ -79,34 +79,6 @@ fn weight_and_slope(
     (exp2(x), derivative)
 }
 
-/// Stores the sums of the 16 rows of a plane, times `scale`.
-#[cube]
-fn store<E: Float>(
-    sums: &Sequence<Fragment<f32>>,
-    out: &mut [Pair<E>],
-    base: u32,
-    row: u32,
-    limit: u32,
-    scale: f32,
-    #[comptime] width: usize,
-    #[comptime] depth: usize,
-) {
-    #[unroll]
-    for r in 0..2usize {
-        let row = row + r as u32 * 8;
-        if row < limit {
-            #[unroll]
-            for n in 0..depth / 8 {
-                let c = n as u32 * 8 + UNIT_POS_X % 4 * 2;
-                if c < width as u32 {
-                    let at = ((base + row) * width as u32 + c) / 2;
-                    out[at as usize] = Pair::cast_from(sums.index(n)[r] * Pair::new(scale));
-                }
-            }
-        }
-    }
-}
-
 /// The gradient of the queries: the forward pass's walk over the keys.
 ///
 /// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad` as its output, `log_sum, delta
@@ -177,13 +149,13 @@ pub fn attention_query_grad<E: Float>(
 
     let mut sums = zeros(depth);
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_rows::<E>(query, &mut queries, row_base * width as u32, first_row, time, rows, width, depth, vector);
+    copy_rows::<E>(query, &mut queries, row_base * width as u32, first_row, time, width as u32, rows, width, depth, vector);
     copy_rows::<E>(
-        out_grad, &mut grads, row_base * value_width as u32, first_row, time, rows, value_width, value_depth, value_vector,
+        out_grad, &mut grads, row_base * value_width as u32, first_row, time, value_width as u32, rows, value_width, value_depth, value_vector,
     );
-    copy_rows::<E>(key, &mut keys[0..key_tile], key_base, first * step as u32, source, step, width, depth, vector);
+    copy_rows::<E>(key, &mut keys[0..key_tile], key_base, first * step as u32, source, width as u32, step, width, depth, vector);
     copy_rows::<E>(
-        value, &mut values[0..value_tile], value_base, first * step as u32, source,
+        value, &mut values[0..value_tile], value_base, first * step as u32, source, value_width as u32,
         step, value_width, value_depth, value_vector,
     );
     commit_copies();
@@ -193,11 +165,11 @@ pub fn attention_query_grad<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             copy_rows::<E>(
-                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source,
+                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source, width as u32,
                 step, width, depth, vector,
             );
             copy_rows::<E>(
-                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source,
+                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source, value_width as u32,
                 step, value_width, value_depth, value_vector,
             );
         }
@@ -249,7 +221,7 @@ pub fn attention_query_grad<E: Float>(
         // The next round's copies overwrite this stage.
         sync_cube();
     }
-    store::<E>(&sums, grad, row_base, row, time, gradient_scale, width, depth);
+    store_rows::<E>(&sums, grad, row_base, row, time, gradient_scale, width, depth);
 }
 
 /// Which of the two gradients a kernel sums.
@@ -261,11 +233,11 @@ pub enum Of {
 }
 
 impl Of {
-    const fn key(self) -> bool {
+    pub const fn key(self) -> bool {
         !matches!(self, Self::Value)
     }
 
-    const fn value(self) -> bool {
+    pub const fn value(self) -> bool {
         !matches!(self, Self::Key)
     }
 }
@@ -333,19 +305,19 @@ pub fn attention_key_value_grad<E: Float>(
     // The heads of the group, one after the other.
     let rounds = steps * group;
 
-    copy_rows::<E>(key, &mut keys, kv_base * width as u32, first_row, source, rows, width, depth, vector);
+    copy_rows::<E>(key, &mut keys, kv_base * width as u32, first_row, source, width as u32, rows, width, depth, vector);
     if comptime!(of.key()) {
         copy_rows::<E>(
-            value, &mut values, kv_base * value_width as u32, first_row, source, rows, value_width, value_depth, value_vector,
+            value, &mut values, kv_base * value_width as u32, first_row, source, value_width as u32, rows, value_width, value_depth, value_vector,
         );
     }
     if rounds > 0 {
         let base = (CUBE_POS_Z * heads + first_head) * time;
         copy_rows::<E>(
-            query, &mut queries[0..query_tile], base * width as u32, first * step as u32, time, step, width, depth, vector,
+            query, &mut queries[0..query_tile], base * width as u32, first * step as u32, time, width as u32, step, width, depth, vector,
         );
         copy_rows::<E>(
-            out_grad, &mut grads[0..grad_tile], base * value_width as u32, first * step as u32, time,
+            out_grad, &mut grads[0..grad_tile], base * value_width as u32, first * step as u32, time, value_width as u32,
             step, value_width, value_depth, value_vector,
         );
     }
@@ -358,11 +330,11 @@ pub fn attention_key_value_grad<E: Float>(
             let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
             let t = (first + (round + 1) % steps) * step as u32;
             copy_rows::<E>(
-                query, &mut queries[next * query_tile..(next + 1) * query_tile], base * width as u32, t, time,
+                query, &mut queries[next * query_tile..(next + 1) * query_tile], base * width as u32, t, time, width as u32,
                 step, width, depth, vector,
             );
             copy_rows::<E>(
-                out_grad, &mut grads[next * grad_tile..(next + 1) * grad_tile], base * value_width as u32, t, time,
+                out_grad, &mut grads[next * grad_tile..(next + 1) * grad_tile], base * value_width as u32, t, time, value_width as u32,
                 step, value_width, value_depth, value_vector,
             );
         }
@@ -436,9 +408,9 @@ pub fn attention_key_value_grad<E: Float>(
     }
 
     if comptime!(of.key()) {
-        store::<E>(&key_sums, key_grad, kv_base, row, source, gradient_scale, width, depth);
+        store_rows::<E>(&key_sums, key_grad, kv_base, row, source, gradient_scale, width, depth);
     }
     if comptime!(of.value()) {
-        store::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
+        store_rows::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
     }
 }

@@ -1,7 +1,7 @@
 //! The forward pass: one cube has 64 queries of a head and goes over the keys that they see, with
 //! the running maximum and sum of every row (Dao 2023, arXiv 2307.08691).
 
-use super::plan::{PLANES, Plan, ROWS, key_steps, visible};
+use super::plan::{Plan, ROWS, key_steps, visible};
 use super::{FLOOR, HIDDEN, LN_2, LOG2_E, score};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
@@ -79,15 +79,15 @@ pub fn attention_forward<E: Float>(
 
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
     copy_rows::<E>(
-        query, &mut queries, row_base * width as u32, first_row, time,
+        query, &mut queries, row_base * width as u32, first_row, time, width as u32,
         comptime!(ROWS as usize), width, depth, comptime!(Plan::vector(width)),
     );
     copy_rows::<E>(
-        key, &mut keys[0..key_tile], key_base, first * step as u32, source,
+        key, &mut keys[0..key_tile], key_base, first * step as u32, source, width as u32,
         step, width, depth, comptime!(Plan::vector(width)),
     );
     copy_rows::<E>(
-        value, &mut values[0..value_tile], value_base, first * step as u32, source,
+        value, &mut values[0..value_tile], value_base, first * step as u32, source, value_width as u32,
         step, value_width, value_depth, comptime!(Plan::vector(value_width)),
     );
     commit_copies();
@@ -97,11 +97,11 @@ pub fn attention_forward<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             copy_rows::<E>(
-                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source,
+                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source, width as u32,
                 step, width, depth, comptime!(Plan::vector(width)),
             );
             copy_rows::<E>(
-                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source,
+                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source, value_width as u32,
                 step, value_width, value_depth, comptime!(Plan::vector(value_width)),
             );
         }
@@ -187,9 +187,4 @@ pub fn attention_forward<E: Float>(
             }
         }
     }
-}
-
-/// The cubes and units of [`attention_forward`].
-pub fn attention_forward_grid(batch: u32, heads: u32, time: u32) -> (CubeCount, CubeDim) {
-    (CubeCount::Static(time.div_ceil(ROWS), heads, batch), CubeDim::new_2d(32, PLANES))
 }

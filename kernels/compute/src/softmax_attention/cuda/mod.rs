@@ -6,6 +6,7 @@
 
 pub mod backward;
 pub mod forward;
+pub mod launch;
 pub mod plan;
 pub mod sources;
 

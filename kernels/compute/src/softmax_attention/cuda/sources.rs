@@ -66,16 +66,11 @@ fn name(plan: Plan) -> String {
     name
 }
 
-/// Every width of the tests, plain and with everything, and the wider values of DIFF.
+/// Usual widths, the wider values of DIFF, and everything at once where it is hardest: at widths that
+/// fill no tile and at the widest.
 pub fn all() -> Vec<Source> {
-    let mut plans = Vec::new();
-    for width in [16, 60, 64, 100, 128, 256] {
-        let plan = Plan::plain(width, width);
-        plans.push(plan);
-        plans.push(Plan { window: true, softcap: true, slopes: true, sinks: true, ..plan });
-    }
-    plans.push(Plan::plain(64, 128));
-    plans.push(Plan::plain(128, 256));
+    let everything = |width| Plan { window: true, softcap: true, slopes: true, sinks: true, ..Plan::plain(width, width) };
+    let plans = [Plan::plain(64, 64), Plan::plain(128, 128), Plan::plain(64, 128), everything(60), everything(256)];
     let of = |plan: Plan| match plan.split_gradients() {
         true => vec![Of::Key, Of::Value],
         false => vec![Of::KeyAndValue],
