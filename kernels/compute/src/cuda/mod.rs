@@ -7,12 +7,11 @@ pub mod tile;
 
 /// Every kernel of this crate as CUDA C++, for every shape that the table holds. Expanded once: it takes a while.
 pub fn sources() -> &'static [source::Source] {
-    static SOURCES: std::sync::LazyLock<Vec<source::Source>> =
-        std::sync::LazyLock::new(|| {
-            let mut sources = crate::softmax_attention::cuda::sources::all();
-            sources.extend(crate::linear_attention::cuda::sources());
-            sources.extend(crate::short_conv::cuda::sources(4));
-            sources
-        });
+    static SOURCES: std::sync::LazyLock<Vec<source::Source>> = std::sync::LazyLock::new(|| {
+        let mut sources = crate::softmax_attention::cuda::sources::all();
+        sources.extend(crate::linear_attention::cuda::sources());
+        sources.extend(crate::short_conv::cuda::sources(4));
+        sources
+    });
     &SOURCES
 }

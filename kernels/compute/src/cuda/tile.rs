@@ -269,7 +269,11 @@ mod tests {
                     let expected = |ident, i| (row_index(lane, i, 2, ident), col_index(lane, i, 2, ident));
                     assert_eq!(left, expected(MatrixIdent::A, i), "left: lane {lane}, register {register}");
                     let transposed = loaded(lane, register, number, right_transposed_address, true);
-                    assert_eq!((transposed.1, transposed.0), left, "left of transposed: lane {lane}, register {register}");
+                    assert_eq!(
+                        (transposed.1, transposed.0),
+                        left,
+                        "left of transposed: lane {lane}, register {register}"
+                    );
                     // The right operand: two tiles of 8 columns, two registers each.
                     let (depth, column) = expected(MatrixIdent::B, i % 4);
                     let column = column + register / 2 * 8;

@@ -124,7 +124,8 @@ pub fn short_conv_input_grad<E: Float>(
         for j in 0..taps {
             let later = comptime!(taps - 1 - j);
             if t + later < time {
-                sum += f32::cast_from(weight[(channel * taps + j) as usize]) * sum_grad[(at + later * channels) as usize];
+                sum +=
+                    f32::cast_from(weight[(channel * taps + j) as usize]) * sum_grad[(at + later * channels) as usize];
             }
         }
         x_grad[at as usize] = E::cast_from(sum);
@@ -179,24 +180,69 @@ pub fn sources(taps: u32) -> [Source; 4] {
     [
         source(&name("forward"), units, |t| {
             short_conv_forward::ShortConvForward::new(
-                t.settings, t.device, t.properties, buffer(), buffer(), buffer(), buffer(), buffer(), (), (), (), taps, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+                taps,
+                BF16,
             )
         }),
         source(&name("sum_grad"), units, |t| {
             short_conv_sum_grad::ShortConvSumGrad::new(
-                t.settings, t.device, t.properties,
-                buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), (), (), (), taps, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+                taps,
+                BF16,
             )
         }),
         source(&name("input_grad"), units, |t| {
             short_conv_input_grad::ShortConvInputGrad::new(
-                t.settings, t.device, t.properties, buffer(), buffer(), buffer(), (), (), (), taps, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+                taps,
+                BF16,
             )
         }),
         source(&name("weight_grad"), CubeDim::new_2d(32, taps + 1), |t| {
             short_conv_weight_grad::ShortConvWeightGrad::new(
-                t.settings, t.device, t.properties,
-                buffer(), buffer(), buffer(), buffer(), buffer(), (), (), (), taps, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+                taps,
+                BF16,
             )
         }),
     ]

@@ -122,7 +122,8 @@ fn program(source: &Source) -> String {
         main += &format!("info.scalars_u32[{i}] = word(in);\n");
     }
     let many = pointers.len();
-    main += &format!("std::vector<Buffer> buffers;\nfor (int i = 0; i < {many}; i++) buffers.emplace_back(word(in));\n");
+    main +=
+        &format!("std::vector<Buffer> buffers;\nfor (int i = 0; i < {many}; i++) buffers.emplace_back(word(in));\n");
     main += "for (Buffer &b : buffers) if (fread(b.data, 1, b.size, in) != b.size) return 2;\n";
     main += "if (fgetc(in) != EOF) { fprintf(stderr, \"more arguments than the kernel has\\n\"); return 2; }\n";
     let mut given: Vec<String> =

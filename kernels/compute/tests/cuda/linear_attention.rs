@@ -45,9 +45,7 @@ fn check(width: usize, value_width: usize, decay: Decay, write: Write, start: bo
         let gates = match write {
             Write::Add => Gates::Add,
             Write::Beta => Gates::Beta(tensor(&erase, by_row)),
-            Write::EraseWrite => {
-                Gates::EraseWrite { erase: tensor(&erase, by_key), write: tensor(&written, by_value) }
-            }
+            Write::EraseWrite => Gates::EraseWrite { erase: tensor(&erase, by_key), write: tensor(&written, by_value) },
         };
         let given = start.then(|| tensor(&state, [batch, heads, width, value_width]));
         let (out, end) = by_reference(|| {

@@ -30,11 +30,16 @@ fn the_table_was_made_from_these_kernels_and_none_of_them_spills() {
     let table = table();
     let sources = kernels::cuda::sources();
     let renew = "run kernels/compute/cuda-kernels.py";
-    for source in &sources {
+    for source in sources {
         let Some((recorded, spills)) = table.get(&source.name) else {
             panic!("{} is not in cuda-kernels.md: {renew}", source.name)
         };
-        assert_eq!(*recorded, hash(source), "{} is not the kernel that cuda-kernels.md describes: {renew}", source.name);
+        assert_eq!(
+            *recorded,
+            hash(source),
+            "{} is not the kernel that cuda-kernels.md describes: {renew}",
+            source.name
+        );
         assert_eq!(spills, &["0"], "{} spills registers", source.name);
     }
     let names: Vec<&String> = sources.iter().map(|source| &source.name).collect();

@@ -115,12 +115,18 @@ pub fn delta_rule_prepare<E: Float>(
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
+    copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
     copy_rows::<E>(
-        key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize,
-    );
-    copy_rows::<E>(
-        value, &mut values, base * value_width as u32, first, time, value_width as u32,
-        rows, value_width, value_depth, comptime!(plan.vector()),
+        value,
+        &mut values,
+        base * value_width as u32,
+        first,
+        time,
+        value_width as u32,
+        rows,
+        value_width,
+        value_depth,
+        comptime!(plan.vector()),
     );
     commit_copies();
     sum_decays(decay, &mut gamma, head, first, time);
@@ -275,10 +281,29 @@ pub fn delta_rule_walk<E: Float>(
         sync_cube();
         copy_rows::<E>(query, &mut queries, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
         copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
-        copy_rows::<E>(erased, &mut erasers, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
         copy_rows::<E>(
-            new, &mut news, base * value_width + first_column, first, time, value_width - first_column,
-            rows, comptime!(plan.value_width), comptime!(COLUMNS as usize), comptime!(plan.vector()),
+            erased,
+            &mut erasers,
+            base * width as u32,
+            first,
+            time,
+            width as u32,
+            rows,
+            width,
+            width,
+            8usize,
+        );
+        copy_rows::<E>(
+            new,
+            &mut news,
+            base * value_width + first_column,
+            first,
+            time,
+            value_width - first_column,
+            rows,
+            comptime!(plan.value_width),
+            comptime!(COLUMNS as usize),
+            comptime!(plan.vector()),
         );
         commit_copies();
         sum_decays(decay, &mut gamma, head, first, time);
@@ -402,14 +427,36 @@ pub fn chunk_sources(plan: Chunks) -> [Source; 2] {
     [
         source(&name("prepare"), cube, |t| {
             delta_rule_prepare::DeltaRulePrepare::new(
-                t.settings, t.device, t.properties,
-                buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), (), plan, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                plan,
+                BF16,
             )
         }),
         source(&name("walk"), cube, |t| {
             delta_rule_walk::DeltaRuleWalk::new(
-                t.settings, t.device, t.properties,
-                buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), (), plan, BF16,
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                plan,
+                BF16,
             )
         }),
     ]

@@ -149,14 +149,53 @@ pub fn attention_query_grad<E: Float>(
 
     let mut sums = zeros(depth);
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_rows::<E>(query, &mut queries, row_base * width as u32, first_row, time, width as u32, rows, width, depth, vector);
     copy_rows::<E>(
-        out_grad, &mut grads, row_base * value_width as u32, first_row, time, value_width as u32, rows, value_width, value_depth, value_vector,
+        query,
+        &mut queries,
+        row_base * width as u32,
+        first_row,
+        time,
+        width as u32,
+        rows,
+        width,
+        depth,
+        vector,
     );
-    copy_rows::<E>(key, &mut keys[0..key_tile], key_base, first * step as u32, source, width as u32, step, width, depth, vector);
     copy_rows::<E>(
-        value, &mut values[0..value_tile], value_base, first * step as u32, source, value_width as u32,
-        step, value_width, value_depth, value_vector,
+        out_grad,
+        &mut grads,
+        row_base * value_width as u32,
+        first_row,
+        time,
+        value_width as u32,
+        rows,
+        value_width,
+        value_depth,
+        value_vector,
+    );
+    copy_rows::<E>(
+        key,
+        &mut keys[0..key_tile],
+        key_base,
+        first * step as u32,
+        source,
+        width as u32,
+        step,
+        width,
+        depth,
+        vector,
+    );
+    copy_rows::<E>(
+        value,
+        &mut values[0..value_tile],
+        value_base,
+        first * step as u32,
+        source,
+        value_width as u32,
+        step,
+        value_width,
+        value_depth,
+        value_vector,
     );
     commit_copies();
 
@@ -165,12 +204,28 @@ pub fn attention_query_grad<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             copy_rows::<E>(
-                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source, width as u32,
-                step, width, depth, vector,
+                key,
+                &mut keys[next * key_tile..(next + 1) * key_tile],
+                key_base,
+                (j + 1) * step as u32,
+                source,
+                width as u32,
+                step,
+                width,
+                depth,
+                vector,
             );
             copy_rows::<E>(
-                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source, value_width as u32,
-                step, value_width, value_depth, value_vector,
+                value,
+                &mut values[next * value_tile..(next + 1) * value_tile],
+                value_base,
+                (j + 1) * step as u32,
+                source,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                value_vector,
             );
         }
         commit_copies();
@@ -204,9 +259,8 @@ pub fn attention_query_grad<E: Float>(
                 for c in 0..2usize {
                     let k = j * step as u32 + n as u32 * 8 + column + c as u32;
                     let seen = visible(k, own, window, comptime!(plan.window));
-                    let (weight, derivative) = weight_and_slope(
-                        products.extract(c), k, own, sums_of_rows[r], seen, slope, scale, cap, plan,
-                    );
+                    let (weight, derivative) =
+                        weight_and_slope(products.extract(c), k, own, sums_of_rows[r], seen, slope, scale, cap, plan);
                     score_grads.insert(c, weight * derivative * (by_weight.extract(c) - deltas[r]));
                 }
                 scores.index_mut(n)[r] = score_grads;
@@ -283,7 +337,8 @@ pub fn attention_key_value_grad<E: Float>(
     let grad_tile = comptime!(step * value_stride);
 
     let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
-    let mut values = Shared::<[E]>::new_aligned_slice(comptime!(if of.key() { rows * value_stride } else { 8 }), 16usize);
+    let mut values =
+        Shared::<[E]>::new_aligned_slice(comptime!(if of.key() { rows * value_stride } else { 8 }), 16usize);
     let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(2 * query_tile), 16usize);
     let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(2 * grad_tile), 16usize);
 
@@ -308,17 +363,43 @@ pub fn attention_key_value_grad<E: Float>(
     copy_rows::<E>(key, &mut keys, kv_base * width as u32, first_row, source, width as u32, rows, width, depth, vector);
     if comptime!(of.key()) {
         copy_rows::<E>(
-            value, &mut values, kv_base * value_width as u32, first_row, source, value_width as u32, rows, value_width, value_depth, value_vector,
+            value,
+            &mut values,
+            kv_base * value_width as u32,
+            first_row,
+            source,
+            value_width as u32,
+            rows,
+            value_width,
+            value_depth,
+            value_vector,
         );
     }
     if rounds > 0 {
         let base = (CUBE_POS_Z * heads + first_head) * time;
         copy_rows::<E>(
-            query, &mut queries[0..query_tile], base * width as u32, first * step as u32, time, width as u32, step, width, depth, vector,
+            query,
+            &mut queries[0..query_tile],
+            base * width as u32,
+            first * step as u32,
+            time,
+            width as u32,
+            step,
+            width,
+            depth,
+            vector,
         );
         copy_rows::<E>(
-            out_grad, &mut grads[0..grad_tile], base * value_width as u32, first * step as u32, time, value_width as u32,
-            step, value_width, value_depth, value_vector,
+            out_grad,
+            &mut grads[0..grad_tile],
+            base * value_width as u32,
+            first * step as u32,
+            time,
+            value_width as u32,
+            step,
+            value_width,
+            value_depth,
+            value_vector,
         );
     }
     commit_copies();
@@ -330,12 +411,28 @@ pub fn attention_key_value_grad<E: Float>(
             let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
             let t = (first + (round + 1) % steps) * step as u32;
             copy_rows::<E>(
-                query, &mut queries[next * query_tile..(next + 1) * query_tile], base * width as u32, t, time, width as u32,
-                step, width, depth, vector,
+                query,
+                &mut queries[next * query_tile..(next + 1) * query_tile],
+                base * width as u32,
+                t,
+                time,
+                width as u32,
+                step,
+                width,
+                depth,
+                vector,
             );
             copy_rows::<E>(
-                out_grad, &mut grads[next * grad_tile..(next + 1) * grad_tile], base * value_width as u32, t, time, value_width as u32,
-                step, value_width, value_depth, value_vector,
+                out_grad,
+                &mut grads[next * grad_tile..(next + 1) * grad_tile],
+                base * value_width as u32,
+                t,
+                time,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                value_vector,
             );
         }
         commit_copies();

@@ -79,16 +79,40 @@ pub fn attention_forward<E: Float>(
 
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
     copy_rows::<E>(
-        query, &mut queries, row_base * width as u32, first_row, time, width as u32,
-        comptime!(ROWS as usize), width, depth, comptime!(Plan::vector(width)),
+        query,
+        &mut queries,
+        row_base * width as u32,
+        first_row,
+        time,
+        width as u32,
+        comptime!(ROWS as usize),
+        width,
+        depth,
+        comptime!(Plan::vector(width)),
     );
     copy_rows::<E>(
-        key, &mut keys[0..key_tile], key_base, first * step as u32, source, width as u32,
-        step, width, depth, comptime!(Plan::vector(width)),
+        key,
+        &mut keys[0..key_tile],
+        key_base,
+        first * step as u32,
+        source,
+        width as u32,
+        step,
+        width,
+        depth,
+        comptime!(Plan::vector(width)),
     );
     copy_rows::<E>(
-        value, &mut values[0..value_tile], value_base, first * step as u32, source, value_width as u32,
-        step, value_width, value_depth, comptime!(Plan::vector(value_width)),
+        value,
+        &mut values[0..value_tile],
+        value_base,
+        first * step as u32,
+        source,
+        value_width as u32,
+        step,
+        value_width,
+        value_depth,
+        comptime!(Plan::vector(value_width)),
     );
     commit_copies();
 
@@ -97,12 +121,28 @@ pub fn attention_forward<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             copy_rows::<E>(
-                key, &mut keys[next * key_tile..(next + 1) * key_tile], key_base, (j + 1) * step as u32, source, width as u32,
-                step, width, depth, comptime!(Plan::vector(width)),
+                key,
+                &mut keys[next * key_tile..(next + 1) * key_tile],
+                key_base,
+                (j + 1) * step as u32,
+                source,
+                width as u32,
+                step,
+                width,
+                depth,
+                comptime!(Plan::vector(width)),
             );
             copy_rows::<E>(
-                value, &mut values[next * value_tile..(next + 1) * value_tile], value_base, (j + 1) * step as u32, source, value_width as u32,
-                step, value_width, value_depth, comptime!(Plan::vector(value_width)),
+                value,
+                &mut values[next * value_tile..(next + 1) * value_tile],
+                value_base,
+                (j + 1) * step as u32,
+                source,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                comptime!(Plan::vector(value_width)),
             );
         }
         commit_copies();

@@ -22,15 +22,7 @@ const HIDDEN: f32 = -1e30;
 
 /// The score of `product = query · key`.
 #[cube]
-fn score(
-    product: f32,
-    key: u32,
-    own: u32,
-    slope: f32,
-    scale: f32,
-    cap: f32,
-    #[comptime] plan: Plan,
-) -> f32 {
+fn score(product: f32, key: u32, own: u32, slope: f32, scale: f32, cap: f32, #[comptime] plan: Plan) -> f32 {
     let mut score = product * scale;
     if comptime!(plan.softcap) {
         score = cap * (score / cap).tanh();

@@ -10,8 +10,20 @@ use cubecl::prelude::*;
 pub fn delta(plan: Plan) -> Source {
     source(&format!("attention_delta {}", name(plan)), cube(), |t| {
         backward::attention_delta::AttentionDelta::new(
-            t.settings, t.device, t.properties,
-            buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), (), (), (), plan, BF16,
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
         )
     })
 }
@@ -19,8 +31,24 @@ pub fn delta(plan: Plan) -> Source {
 pub fn forward(plan: Plan) -> Source {
     source(&format!("attention_forward {}", name(plan)), cube(), |t| {
         forward::attention_forward::AttentionForward::new(
-            t.settings, t.device, t.properties,
-            buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), (), (), (), (), (), (), plan, BF16,
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
         )
     })
 }
@@ -28,9 +56,26 @@ pub fn forward(plan: Plan) -> Source {
 pub fn query_grad(plan: Plan) -> Source {
     source(&format!("attention_query_grad {}", name(plan)), cube(), |t| {
         backward::attention_query_grad::AttentionQueryGrad::new(
-            t.settings, t.device, t.properties,
-            buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(),
-            (), (), (), (), (), (), (), plan, BF16,
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
         )
     })
 }
@@ -43,9 +88,28 @@ pub fn key_value_grad(plan: Plan, of: Of) -> Source {
     };
     source(&format!("attention_key_value_grad {}{which}", name(plan)), cube(), |t| {
         backward::attention_key_value_grad::AttentionKeyValueGrad::new(
-            t.settings, t.device, t.properties,
-            buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), buffer(),
-            (), (), (), (), (), (), (), plan, of, BF16,
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            of,
+            BF16,
         )
     })
 }
@@ -66,11 +130,11 @@ fn name(plan: Plan) -> String {
     name
 }
 
-/// Usual widths, the wider values of DIFF, and everything at once where it is hardest: at widths that
-/// fill no tile and at the widest.
+/// Usual widths, the wider values of DIFF, and everything at once where it is hardest, at the widest.
 pub fn all() -> Vec<Source> {
-    let everything = |width| Plan { window: true, softcap: true, slopes: true, sinks: true, ..Plan::plain(width, width) };
-    let plans = [Plan::plain(64, 64), Plan::plain(128, 128), Plan::plain(64, 128), everything(60), everything(256)];
+    let everything =
+        |width| Plan { window: true, softcap: true, slopes: true, sinks: true, ..Plan::plain(width, width) };
+    let plans = [Plan::plain(64, 64), Plan::plain(128, 128), Plan::plain(64, 128), everything(256)];
     let of = |plan: Plan| match plan.split_gradients() {
         true => vec![Of::Key, Of::Value],
         false => vec![Of::KeyAndValue],
