@@ -92,7 +92,7 @@ fn program(source: &Source) -> String {
         !(line.starts_with("typedef unsigned") || line.starts_with("typedef signed") || line.starts_with("#include"))
     };
     text = text.lines().filter(own).collect::<Vec<_>>().join("\n");
-    if let Some(start) = text.find("extern __shared__ __align__(16) char ") {
+    if let Some(start) = text.find("extern __shared__ ") {
         let end = start + text[start..].find("[];").unwrap();
         let name = text[start..end].rsplit(' ').next().unwrap().to_string();
         text.replace_range(start..end + 3, &format!("char *const {name} = emulator::shared;"));
