@@ -19,6 +19,7 @@
 //! `q` arrives already scaled.
 
 mod chunked;
+pub mod cuda;
 mod recurrent;
 
 use crate::trace::{Implementation, record};
