@@ -17,7 +17,7 @@ pub mod softmax_attention;
 mod trace;
 
 pub use differential_attention::differential_attention;
-pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
+pub use linear_attention::{Gates, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};

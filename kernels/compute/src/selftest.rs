@@ -129,7 +129,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [crate::softmax_attention::cases(), crate::differential_attention::cases()].into_iter().flatten().collect()
+    [crate::softmax_attention::cases(), crate::differential_attention::cases(), crate::linear_attention::cases()].into_iter().flatten().collect()
 }
 
 /// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.

@@ -1,6 +1,7 @@
 //! What the operators' CPU forms are made of: reals, vector loops, products of matrices, strided
 //! views of tensors, and work shared out among threads.
 
+mod lanes;
 mod matrix;
 mod real;
 mod scratch;
@@ -8,6 +9,7 @@ mod simd;
 mod tensor;
 mod threads;
 
+pub use lanes::{combine, padded, scale, spread, zip};
 pub use matrix::{Mat, MatMut, product};
 pub use real::Real;
 pub use scratch::with_scratch;

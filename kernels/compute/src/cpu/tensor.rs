@@ -67,6 +67,11 @@ impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
         &self.data[start..start + length]
     }
 
+    /// The last axis, from `index` on.
+    pub fn row(&self, index: [usize; D]) -> &'a [E] {
+        self.run(index, self.shape[D - 1] - index[D - 1])
+    }
+
     /// The last two axes as a matrix, at `index` of the others (its last two entries are where the
     /// matrix begins).
     pub fn matrix(&self, index: [usize; D]) -> Mat<'a, E> {
