@@ -12,11 +12,13 @@ pub const VARIABLE: &str = "ATTENTION_DEVICE";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("{VARIABLE} = `{value}` is no device; valid: cpu, cuda, cuda:N (N from 0)")]
+    #[error("`{value}` is no device; valid: cpu, cuda, cuda:N (N from 0)")]
     Unknown { value: String },
-    #[error("{VARIABLE} = `{value}`, but CUDA does not answer: {reason}. Unset it or use {VARIABLE}=cpu")]
+    #[error(
+        "`{value}` was asked for (by {VARIABLE}, or as an option), but CUDA does not answer: {reason}. Leave it out, or use cpu"
+    )]
     NoCuda { value: String, reason: String },
-    #[error("{VARIABLE} = `{value}`, but the devices here are: {}", valid.join(", "))]
+    #[error("there is no `{value}`; the devices here are: {}", valid.join(", "))]
     NoSuchGpu { value: String, valid: Vec<String> },
 }
 
@@ -29,7 +31,40 @@ pub enum DeviceError {
 /// An unknown value, with the valid ones; CUDA asked for where it does not answer, with what did
 /// not answer.
 pub fn device() -> Result<Device, DeviceError> {
-    choose(std::env::var(VARIABLE).ok().as_deref(), cuda_devices)
+    named(None)
+}
+
+/// The device that an option names (`cpu`, `cuda`, `cuda:N`), or without one [`device`].
+///
+/// # Errors
+/// As [`device`].
+pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
+    let value = option.map(String::from).or_else(|| std::env::var(VARIABLE).ok());
+    let device = choose(value.as_deref(), cuda_devices)?;
+    if device == Device::flex() {
+        keep_freed_memory();
+    }
+    Ok(device)
+}
+
+/// On the CPU every tensor is memory of its own. glibc maps large ones afresh and unmaps them when they
+/// are freed, so each step touches all its pages for the first time, and the system clears them: a
+/// sixth of a training step (417 ms with it, 353 ms without, 3.3 M parameters, two cores). Freed memory
+/// is kept for the next tensor instead.
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            let set = |option, bytes| {
+                // SAFETY: two numbers; the allocator changes them under its own lock.
+                unsafe { libc::mallopt(option, bytes) == 1 }
+            };
+            set(libc::M_TRIM_THRESHOLD, c_int::MAX);
+            // Older versions take no more than 32 MiB.
+            let _ = set(libc::M_MMAP_THRESHOLD, 1 << 30) || set(libc::M_MMAP_THRESHOLD, 32 << 20);
+        });
+    }
 }
 
 fn choose(value: Option<&str>, gpus: impl FnOnce() -> Result<Vec<String>, String>) -> Result<Device, DeviceError> {

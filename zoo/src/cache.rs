@@ -1,9 +1,13 @@
 //! What a mixer keeps of the past while it decodes one token at a time.
 
+mod growing;
+mod key_values;
+
 use crate::quantise::{CacheCodec, CodedSlot};
 use crate::tap::Value;
 use burn::tensor::Tensor;
-use kernels::{AttentionOptions, ProductCodes};
+use growing::Growing;
+pub(crate) use key_values::KeyValues;
 use std::collections::BTreeMap;
 
 /// Named tensors of one mixer, and how many tokens it has seen.
@@ -22,6 +26,7 @@ pub struct Cache {
 #[allow(clippy::large_enum_variant)] // a few per block
 enum Slot {
     Whole(Value),
+    Growing(Growing),
     Coded(CodedSlot),
 }
 
@@ -46,8 +51,16 @@ impl Cache {
     pub fn get<const D: usize>(&self, slot: &'static str) -> Option<Tensor<D>> {
         self.slots.get(slot).map(|slot| match slot {
             Slot::Whole(value) => value.clone().tensor(),
+            Slot::Growing(growing) => growing.last(growing.length()),
             Slot::Coded(coded) => Value::new(coded.read()).tensor(),
         })
+    }
+
+    /// What [`get`](Self::get) gives, which the cache holds no longer.
+    pub fn take<const D: usize>(&mut self, slot: &'static str) -> Option<Tensor<D>> {
+        let tensor = self.get(slot);
+        self.slots.remove(slot);
+        tensor
     }
 
     pub fn set<const D: usize>(&mut self, slot: &'static str, tensor: Tensor<D>) {
@@ -70,20 +83,30 @@ impl Cache {
         most: Option<usize>,
     ) -> Tensor<D> {
         let time = tensor.dims()[dim];
-        let coded = self.push(slot, &tensor, dim, most);
-        let all = match self.get(slot) {
-            Some(all) if coded => all,
-            Some(past) => Tensor::cat(vec![past, tensor], dim),
-            None => tensor,
-        };
-        let last = |most: usize| {
+        // The first of several tokens sees as many as the last.
+        let seen = most.map(|most| most + time - 1);
+        if self.push(slot, &tensor, dim, most) {
+            let all = self.get::<D>(slot).expect("pushed just before");
             let length = all.dims()[dim];
-            if most < length { all.clone().narrow(dim, length - most, most) } else { all.clone() }
-        };
-        if !coded {
-            self.set(slot, most.map_or(all.clone(), last));
+            return match seen {
+                Some(seen) if seen < length => all.narrow(dim, length - seen, seen),
+                _ => all,
+            };
         }
-        most.map_or(all.clone(), |most| last(most + time - 1))
+        let held = match self.slots.remove(slot) {
+            Some(Slot::Growing(growing)) => Some(growing),
+            Some(Slot::Whole(value)) => Some(Growing::new(value.tensor::<D>(), dim)),
+            Some(Slot::Coded(_)) => unreachable!("`push` has encoded it"),
+            None => None,
+        };
+        let mut growing = match held {
+            Some(growing) => growing.push(tensor),
+            None => Growing::new(tensor, dim),
+        };
+        let last = growing.last(seen.map_or(growing.length(), |seen| seen.min(growing.length())));
+        growing.keep(most);
+        self.slots.insert(slot, Slot::Growing(growing));
+        last
     }
 
     /// Appends to a slot that the codec encodes, and says whether it is one.
@@ -104,6 +127,7 @@ impl Cache {
                 return true;
             }
             Some(Slot::Whole(set)) => Tensor::cat(vec![set.clone().tensor(), tokens], 2),
+            Some(Slot::Growing(grown)) => Tensor::cat(vec![grown.last(grown.length()), tokens], 2),
             None => tokens,
         };
         self.slots.insert(slot, Slot::Coded(CodedSlot::new(codec, block, first)));
@@ -117,10 +141,12 @@ impl Cache {
         }
     }
 
-    /// Bytes held: for an encoded slot its packed codes, its scales and its recent tokens.
+    /// Bytes of what is kept, without the room for tokens to come: for an encoded slot its packed codes,
+    /// its scales and its recent tokens.
     pub fn bytes(&self) -> usize {
         let bytes = |slot: &Slot| match slot {
             Slot::Whole(value) => value.bytes(),
+            Slot::Growing(growing) => growing.bytes(),
             Slot::Coded(coded) => coded.bytes(),
         };
         self.slots.values().map(bytes).sum()
@@ -129,85 +155,18 @@ impl Cache {
     /// The part of [`bytes`](Self::bytes) that is codes and scales, and how many numbers it stands for.
     pub fn encoded(&self) -> (usize, usize) {
         let coded = self.slots.values().filter_map(|slot| match slot {
-            Slot::Whole(_) => None,
+            Slot::Whole(_) | Slot::Growing(_) => None,
             Slot::Coded(coded) => Some(coded.encoded()),
         });
         coded.fold((0, 0), |(bytes, numbers), (more, of)| (bytes + more, numbers + of))
     }
 
     /// Names of the slots with the shapes of what they give back.
-    pub fn shapes(&self) -> impl Iterator<Item = (&'static str, &[usize])> {
+    pub fn shapes(&self) -> impl Iterator<Item = (&'static str, Vec<usize>)> {
         self.slots.iter().map(|(name, slot)| match slot {
-            Slot::Whole(value) => (*name, value.shape()),
-            Slot::Coded(coded) => (*name, &coded.shape()[..]),
+            Slot::Whole(value) => (*name, value.shape().to_vec()),
+            Slot::Growing(growing) => (*name, growing.shape()),
+            Slot::Coded(coded) => (*name, coded.shape().to_vec()),
         })
     }
-}
-
-/// Keys and values of all tokens so far, in the form in which the cache holds them.
-#[allow(clippy::large_enum_variant)] // one a step
-pub(crate) enum KeyValues {
-    Whole {
-        k: Tensor<4>,
-        v: Tensor<4>,
-    },
-    /// Codes of a product quantiser, which attention can look up, and recent tokens.
-    Product {
-        k: (ProductCodes, Tensor<4>),
-        v: (ProductCodes, Tensor<4>),
-    },
-}
-
-impl KeyValues {
-    /// Keys and values `[batch, kv_heads, time, d]` after those of the cache, if there is one. What lies
-    /// before the last `window` tokens is not kept.
-    pub fn of(k: Tensor<4>, v: Tensor<4>, cache: Option<&mut Cache>, window: Option<usize>) -> Self {
-        let Some(cache) = cache else { return Self::Whole { k, v } };
-        if !cache.codec.is_product() {
-            return Self::Whole { k: cache.append_last("k", k, 2, window), v: cache.append_last("v", v, 2, window) };
-        }
-        cache.push("k", &k, 2, window);
-        cache.push("v", &v, 2, window);
-        let slots = ["k", "v"].map(|slot| cache.coded(slot).expect("pushed just before"));
-        match slots.map(|slot| Some((slot.product_codes()?, slot.recent()))) {
-            [Some(k), Some(v)] => Self::Product { k, v },
-            _ => Self::Whole { k: slots[0].read(), v: slots[1].read() },
-        }
-    }
-
-    pub fn source(&self) -> usize {
-        match self {
-            Self::Whole { k, .. } => k.dims()[2],
-            Self::Product { k: (codes, recent), .. } => codes.codes.dims()[2] + recent.dims()[2],
-        }
-    }
-
-    /// `[batch, kv_heads, source, d]`.
-    pub fn keys(&self) -> Tensor<4> {
-        match self {
-            Self::Whole { k, .. } => k.clone(),
-            Self::Product { k, .. } => reconstruct(k),
-        }
-    }
-
-    pub fn values(&self) -> Tensor<4> {
-        match self {
-            Self::Whole { v, .. } => v.clone(),
-            Self::Product { v, .. } => reconstruct(v),
-        }
-    }
-
-    /// Attention of the last tokens' queries.
-    pub fn attend(self, q: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
-        match self {
-            Self::Whole { k, v } => kernels::softmax_attention(q, k, v, options),
-            Self::Product { k: (keys, k), v: (values, v) } => {
-                kernels::product_attention(q, &keys, &values, (k, v), options)
-            }
-        }
-    }
-}
-
-fn reconstruct((codes, recent): &(ProductCodes, Tensor<4>)) -> Tensor<4> {
-    Tensor::cat(vec![codes.reconstruct(), recent.clone()], 2)
 }

@@ -29,14 +29,8 @@ impl Linear {
 
     /// `[batch, time, in]` → `[batch, time, out]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, time, d_in] = x.dims();
-        let [d_out, expected] = self.weight.dims();
+        let ([batch, time, d_in], [_, expected]) = (x.dims(), self.weight.dims());
         assert_eq!(d_in, expected, "expected [batch, time, {expected}], got [{batch}, {time}, {d_in}]");
-        // One flat product: a broadcast batch of small ones is slower on every backend.
-        let y = x.reshape([batch * time, d_in]).matmul(self.weight.val().transpose()).reshape([batch, time, d_out]);
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
+        kernels::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }

@@ -7,6 +7,7 @@
 
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Every name that the built-in models offer, with the shape of what is there.
 pub const NAMES: &[(&str, &str)] = &[
@@ -110,6 +111,32 @@ pub trait Tap {
     fn wants(&self, name: &str) -> bool;
     /// Sees a value and returns what the model goes on with (of the same shape).
     fn visit(&mut self, name: &str, value: Value) -> Value;
+    /// Whether what `visit` returns may differ from what it was given, gradients included. Where it
+    /// does not, a fused operator goes on beside the pattern that is formed for the observer.
+    fn changes(&self, name: &str) -> bool {
+        self.wants(name)
+    }
+    /// The part of a pattern that is looked at. A pattern that the model goes on with is whole.
+    fn part(&self, _name: &str) -> Part {
+        Part::default()
+    }
+}
+
+/// Heads and rows (queries) of a pattern; all of them where there is no range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub heads: Option<Range<usize>>,
+    pub rows: Option<Range<usize>>,
+}
+
+impl Part {
+    /// The ranges among `heads` and `rows` that there are.
+    pub fn within(&self, heads: usize, rows: usize) -> (Range<usize>, Range<usize>) {
+        let within = |range: &Option<Range<usize>>, all: usize| {
+            range.as_ref().map_or(0..all, |range| range.start.min(all)..range.end.min(all))
+        };
+        (within(&self.heads, heads), within(&self.rows, rows))
+    }
 }
 
 impl dyn Tap + '_ {
@@ -160,6 +187,12 @@ impl Tap for Scope<'_> {
         let path = self.path(name);
         self.tap.visit(&path, value)
     }
+    fn changes(&self, name: &str) -> bool {
+        self.tap.changes(&self.path(name))
+    }
+    fn part(&self, name: &str) -> Part {
+        self.tap.part(&self.path(name))
+    }
 }
 
 /// Keeps every value whose path matches one of its globs (`blocks.*.mixer.pattern`; `*` stands for
@@ -167,12 +200,18 @@ impl Tap for Scope<'_> {
 #[derive(Debug, Default)]
 pub struct Record {
     globs: Vec<String>,
+    part: Part,
     pub values: BTreeMap<String, Value>,
 }
 
 impl Record {
     pub fn new(globs: &[&str]) -> Self {
-        Self { globs: globs.iter().map(|g| g.to_string()).collect(), values: BTreeMap::new() }
+        Self { globs: globs.iter().map(|g| g.to_string()).collect(), part: Part::default(), values: BTreeMap::new() }
+    }
+
+    /// Keeps these heads and rows of patterns, which are `time²` numbers a head.
+    pub fn with_part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// What was recorded under `path`.
@@ -199,8 +238,25 @@ impl Tap for Record {
         self.globs.iter().any(|g| glob(g, name))
     }
     fn visit(&mut self, name: &str, value: Value) -> Value {
-        self.values.insert(name.to_string(), Value { flat: value.flat.clone().detach(), shape: value.shape.clone() });
+        let mut seen = Value { flat: value.flat.clone().detach(), shape: value.shape.clone() };
+        if let (true, &[_, heads, rows, _]) = (name.contains("pattern"), &value.shape[..]) {
+            // A pattern that the model goes on with came whole.
+            let (only, these) = self.part.within(heads, rows);
+            if self.part.heads.as_ref().is_some_and(|part| part.len() < heads) {
+                seen = Value::new(seen.tensor::<4>().narrow(1, only.start, only.len()));
+            }
+            if self.part.rows.as_ref().is_some_and(|part| part.len() < rows) {
+                seen = Value::new(seen.tensor::<4>().narrow(2, these.start, these.len()));
+            }
+        }
+        self.values.insert(name.to_string(), seen);
         value
+    }
+    fn changes(&self, _name: &str) -> bool {
+        false
+    }
+    fn part(&self, _name: &str) -> Part {
+        self.part.clone()
     }
 }
 

@@ -135,6 +135,39 @@ fn watching_every_tap_changes_nothing() {
 }
 
 #[test]
+fn watching_turns_no_operator_off() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(9, [2, 9, D_MODEL], &device);
+        let (_, silent) = kernels::trace(|| mixer.forward(x.clone(), &mut Silent));
+        let (_, watched) = kernels::trace(|| mixer.forward(x, &mut Record::new(&["*"])));
+        assert_eq!(silent, watched, "{name}");
+    }
+}
+
+#[test]
+fn a_part_of_the_pattern_is_recorded_while_the_operator_runs() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let x = numbers(9, [2, 9, D_MODEL], &device);
+        let part = tap::Part { heads: Some(1..2), rows: Some(3..7) };
+        let mut whole = Record::new(&["*pattern*"]);
+        let mut record = Record::new(&["*pattern*"]).with_part(part);
+        mixer.forward(x.clone(), &mut whole);
+        mixer.forward(x, &mut record);
+        assert!(!whole.values.is_empty(), "{name}");
+        for (path, value) in &whole.values {
+            let whole = value.clone().tensor::<4>().narrow(1, 1, 1).narrow(2, 3, 4);
+            let part = record.get::<4>(path).expect("the same taps");
+            assert_eq!(part.dims(), whole.dims(), "{name}: {path}");
+            assert!(largest(part - whole) < 1e-12, "{name}: {path}");
+        }
+    }
+}
+
+#[test]
 fn a_mixer_read_back_from_disk_computes_the_same_bits() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();

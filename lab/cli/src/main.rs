@@ -3,8 +3,10 @@
 //! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
 //!   JupyterLab or a headless run (`execute.py`, `parameters`)
 //! - `train`, `compare`, `probe`, `memory`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
+//! - `bench`, `selftest`: how fast all that is, and whether the fast operators are right here
 //! - `doctor`: what this machine and this build can do
 
+mod bench;
 mod compare;
 mod doctor;
 mod environment;
@@ -18,6 +20,7 @@ mod notebook;
 mod parameters;
 mod probe;
 mod root;
+mod selftest;
 mod terminal;
 mod train;
 
@@ -40,6 +43,8 @@ enum Command {
     Compare(compare::Arguments),
     Probe(probe::Arguments),
     Memory(memory::Arguments),
+    Bench(bench::Arguments),
+    Selftest(selftest::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Logits(logits::Arguments),
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Memory(arguments) => memory::run(&arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

@@ -25,7 +25,8 @@ use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation::sigmoid};
-use kernels::softmax_attention::{apply, pattern};
+use kernels::differential_attention::patterns;
+use kernels::softmax_attention::apply;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -195,47 +196,35 @@ impl Differential {
         let v = tap.at("v", split_heads(self.v_proj.forward(x.clone()), self.kv_heads));
         let past = KeyValues::of(k, v, cache, None);
         let heads = match &self.lambda {
-            Lambda::Layer(lambda) => self.subtract_patterns(q, past, lambda, tap),
-            Lambda::Token(lambda) => self.subtract_outputs(q, past, lambda.forward(x), tap),
+            Lambda::Layer(lambda) => {
+                let value = tap.at("lambda", lambda.value()).reshape([1, 1, 1, 1]);
+                lambda.norm.forward(self.subtract(q, past, value, tap)) * (1.0 - lambda.init)
+            }
+            Lambda::Token(lambda) => {
+                let value = tap.at("lambda", sigmoid(lambda.forward(x))); // [batch, time, heads]
+                self.subtract(q, past, value.swap_dims(1, 2).unsqueeze_dim(3), tap)
+            }
         };
         tap.at("out", self.o_proj.forward(merge_heads(heads)))
     }
 
-    /// V1. Half `c` of head `i` reads key half `c` of its group.
-    fn subtract_patterns(&self, q: Tensor<4>, past: KeyValues, lambda: &LayerLambda, tap: &mut dyn Tap) -> Tensor<4> {
+    /// Head `i` subtracts the pattern of query `2i + 1` from that of `2i`. `lambda` is broadcast to
+    /// `[batch, heads, time, 1]`.
+    fn subtract(&self, q: Tensor<4>, past: KeyValues, lambda: Tensor<4>, tap: &mut dyn Tap) -> Tensor<4> {
         let scale = (q.dims()[3] as f64).powf(-0.5);
-        let (q1, q2) = halves(q);
-        let (k1, k2) = halves(past.keys());
-        let positive = tap.at("pattern_positive", pattern(q1, k1, scale));
-        let negative = tap.at("pattern_negative", pattern(q2, k2, scale));
-        let value = tap.at("lambda", lambda.value());
-        let difference = tap.at("pattern", positive - negative * value.reshape([1, 1, 1, 1]));
-        lambda.norm.forward(apply(difference, past.values())) * (1.0 - lambda.init)
-    }
-
-    /// V2.
-    fn subtract_outputs(&self, q: Tensor<4>, past: KeyValues, score: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
-        let scale = (q.dims()[3] as f64).powf(-0.5);
-        let lambda = tap.at("lambda", sigmoid(score)); // [batch, time, heads]
-        let lambda = lambda.swap_dims(1, 2).unsqueeze_dim::<4>(3);
-        let wants = |name| tap.wants(name);
-        if ["pattern", "pattern_positive", "pattern_negative"].into_iter().any(wants) {
-            let (positive, negative) = halves(pattern(q, past.keys(), scale));
+        let names = ["pattern_positive", "pattern_negative", "pattern"];
+        let changed = names.iter().any(|name| tap.changes(name));
+        if changed || names.iter().any(|name| tap.wants(name)) {
+            let (positive, negative) = patterns(q.clone(), past.keys(), self.kv_heads, scale);
             let positive = tap.at("pattern_positive", positive);
             let negative = tap.at("pattern_negative", negative);
-            return apply(tap.at("pattern", positive - negative * lambda), past.values());
+            let difference = tap.at("pattern", positive - negative * lambda.clone());
+            if changed {
+                return apply(difference, past.values());
+            }
         }
-        let (positive, negative) = halves(past.attend(q, scale));
-        positive - negative * lambda
+        past.attend_differential(q, lambda, scale)
     }
-}
-
-/// Heads `0, 2, 4, …` and heads `1, 3, 5, …` of `[batch, heads, time, d]`.
-fn halves(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-    let [batch, heads, time, d] = x.dims();
-    let pairs = x.reshape([batch, heads / 2, 2, time, d]);
-    let half = |c| pairs.clone().narrow(2, c, 1).reshape([batch, heads / 2, time, d]);
-    (half(0), half(1))
 }
 
 impl Mixer for Differential {

@@ -240,8 +240,13 @@ impl Gated {
         let q = self.at(GatePosition::Query, q, &x, tap);
         let k = self.at(GatePosition::Key, k, &x, tap);
         let v = self.at(GatePosition::Value, v, &x, tap);
-        let heads = self.attention.attend_from([q, k, v], |_, _, _| None, cache, tap);
-        let heads = self.at(GatePosition::Output, heads, &x, tap);
+        // A gate that multiplies the output is a part of the operator.
+        let GatedConfig { position, combine, .. } = self.config;
+        let fused = (position, combine) == (GatePosition::Output, GateCombine::Multiply);
+        let gate = if fused { self.gate(q.dims()[1], &x, tap) } else { None };
+        let done = gate.is_some();
+        let heads = self.attention.attend_from([q, k, v], |_, _, _| None, gate, cache, tap);
+        let heads = if done { heads } else { self.at(GatePosition::Output, heads, &x, tap) };
         let out = self.attention.o_proj.forward(merge_heads(heads));
         let out = self.at(GatePosition::Dense, split_heads(out, 1), &x, tap);
         tap.at("out", merge_heads(out))
@@ -249,28 +254,35 @@ impl Gated {
 
     /// `y [batch, heads, time, channels]`, gated if this is the gate's place.
     fn at(&self, position: GatePosition, y: Tensor<4>, x: &Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
-        let GatedConfig { position: place, shared, combine, activation, .. } = self.config;
-        if position != place {
+        if position != self.config.position {
             return y;
         }
-        let [batch, heads, time, _] = y.dims();
-        let logits = match (&self.gate_proj, &self.gate_logits, &self.head_norm) {
-            (Some(proj), ..) => {
+        match (self.gate(y.dims()[1], x, tap), &self.head_norm) {
+            (Some(gate), _) => match self.config.combine {
+                GateCombine::Multiply => y * gate,
+                GateCombine::Add => y + gate,
+            },
+            (None, Some(norm)) => norm.forward(y),
+            (None, None) => silu(y),
+        }
+    }
+
+    /// The gate, broadcast to `[batch, heads, time, channels]`; none where a norm or SiLU stands in its place.
+    fn gate(&self, heads: usize, x: &Tensor<3>, tap: &mut dyn Tap) -> Option<Tensor<4>> {
+        let GatedConfig { shared, activation, .. } = self.config;
+        let [batch, time, _] = x.dims();
+        let logits = match (&self.gate_proj, &self.gate_logits) {
+            (Some(proj), _) => {
                 let logits = proj.forward(x.clone());
                 let scores = logits.dims()[2] / heads;
                 logits.reshape([batch, time, heads, scores])
             }
-            (None, Some(logits), _) => logits.val().unsqueeze(),
-            (None, None, Some(norm)) => return norm.forward(y),
-            (None, None, None) => return silu(y),
+            (None, Some(logits)) => logits.val().unsqueeze(),
+            (None, None) => return None,
         };
         let gate = activation.apply(logits); // [batch, time, heads, channels]
         let gate = if shared { gate.mean_dim(2) } else { gate };
-        let gate = tap.at("gate", gate).swap_dims(1, 2);
-        match combine {
-            GateCombine::Multiply => y * gate,
-            GateCombine::Add => y + gate,
-        }
+        Some(tap.at("gate", gate).swap_dims(1, 2))
     }
 }
 

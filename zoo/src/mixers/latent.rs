@@ -23,11 +23,11 @@
 //! `r_q` the first term becomes `D·r_q + r_q + r_q·H·(d_c + d_r)`.
 
 use super::{merge_heads, split_heads};
+use crate::cache::KeyValues;
 use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kernels::softmax_attention::{apply, pattern};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -199,10 +199,7 @@ impl Latent {
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let (k, v) = self.expand(kept);
         let (k, v) = (tap.at("k", k), tap.at("v", v));
-        if tap.wants("pattern") {
-            return apply(tap.at("pattern", pattern(q, k, scale)), v);
-        }
-        kernels::softmax_attention(q, k, v, scale)
+        KeyValues::Whole { k, v }.attend(q, scale, "pattern", tap)
     }
 
     /// The same without keys and values: heads read what is kept.
@@ -216,11 +213,7 @@ impl Latent {
         let content = q.clone().narrow(3, 0, self.content).matmul(to_key);
         let q = Tensor::cat(vec![content, q.narrow(3, self.content, width - self.content)], 3);
         let c = kept.clone().narrow(3, 0, self.rank);
-        let mixed = if tap.wants("pattern") {
-            apply(tap.at("pattern", pattern(q, kept, scale)), c)
-        } else {
-            kernels::softmax_attention(q, kept, c, scale)
-        };
+        let mixed = KeyValues::Whole { k: kept, v: c }.attend(q, scale, "pattern", tap);
         mixed.matmul(to_value.transpose())
     }
 

@@ -29,12 +29,12 @@
 //! keys, all levels of both and `V`.
 
 use super::{SoftmaxConfig, check_heads, merge_heads, normed, split_heads};
+use crate::cache::KeyValues;
 use crate::error::{ZooError, positive};
-use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
+use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Silent, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use kernels::AttentionOptions;
-use kernels::softmax_attention::{apply, pattern};
 use serde::{Deserialize, Serialize};
 
 /// What an inner loop gathers, see the [module's formulas](self).
@@ -347,12 +347,12 @@ fn attend(
     name: Option<&str>,
     tap: &mut dyn Tap,
 ) -> Tensor<4> {
-    let [_, heads, time, d] = q.dims();
-    let bias = place.bias(heads, time, &q, k.dims()[2]);
-    let options = AttentionOptions { bias, ..(d as f64).powf(-0.5).into() };
+    let [_, heads, _, d] = q.dims();
+    let options = AttentionOptions { slopes: place.slopes(heads), ..(d as f64).powf(-0.5).into() };
+    let past = KeyValues::Whole { k, v };
     match name {
-        Some(name) if tap.wants(name) => apply(tap.at(name, pattern(q, k, options)), v),
-        _ => kernels::softmax_attention(q, k, v, options),
+        Some(name) => past.attend(q, options, name, tap),
+        None => past.attend(q, options, "", &mut Silent),
     }
 }
 

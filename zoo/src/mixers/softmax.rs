@@ -23,7 +23,6 @@ use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use kernels::AttentionOptions;
-use kernels::softmax_attention::{apply, pattern};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,15 +188,16 @@ impl Softmax {
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
-        self.attend_from(self.inputs(x), more, cache, tap)
+        self.attend_from(self.inputs(x), more, None, cache, tap)
     }
 
     /// The same from [`inputs`](Self::inputs) that may have been changed; keys and values are cached
-    /// as they come.
+    /// as they come. The output is multiplied by `gate`, broadcast to `[batch, heads, time, d]`.
     pub(crate) fn attend_from(
         &self,
         inputs: [Tensor<4>; 3],
         more: impl FnOnce(&Tensor<4>, &KeyValues, &mut dyn Tap) -> Option<Tensor<4>>,
+        gate: Option<Tensor<4>>,
         cache: Option<&mut Cache>,
         tap: &mut dyn Tap,
     ) -> Tensor<4> {
@@ -208,22 +208,20 @@ impl Softmax {
         let [_, _, time, d] = q.dims();
         let source = past.source();
         let scale = (d as f64).powf(-0.5);
-        let slope = position.bias(heads, time, &q, source);
         let first = sink.and_then(|sink| sink.bias(start + time - source, source, &q));
         let options = AttentionOptions {
             window,
             softcap,
-            bias: slope.into_iter().chain(first).chain(more(&q, &past, tap)).reduce(|a, b| a + b),
+            bias: first.into_iter().chain(more(&q, &past, tap)).reduce(|a, b| a + b),
+            slopes: position.slopes(heads),
             normaliser: match sink {
                 Some(sink) => sink.normaliser(self.sink.as_ref().map(Param::val), &q, scale),
                 None => AttentionOptions::from(scale).normaliser,
             },
+            gate,
             ..scale.into()
         };
-        if tap.wants("pattern") {
-            return apply(tap.at("pattern", pattern(q, past.keys(), options)), past.values());
-        }
-        past.attend(q, options)
+        past.attend(q, options, "pattern", tap)
     }
 }
 

@@ -144,7 +144,7 @@ fn bytes_are_those_of_packed_codes_scales_and_recent_tokens() {
         let (_, cache) = decode(&mixer, &x, &codec, &mut Silent);
         assert_eq!(cache.bytes(), slots_and_heads * (coded + recent), "{codec:?}");
         let shapes: Vec<_> = cache.shapes().collect();
-        assert_eq!(shapes, [("k", &[1, 2, 10, 8][..]), ("v", &[1, 2, 10, 8][..])]);
+        assert_eq!(shapes, [("k", vec![1, 2, 10, 8]), ("v", vec![1, 2, 10, 8])]);
     }
 }
 

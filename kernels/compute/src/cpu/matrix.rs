@@ -1,4 +1,4 @@
-//! Products of matrices with any strides, on the calling thread.
+//! Products of matrices with any strides.
 
 use super::Real;
 use std::marker::PhantomData;
@@ -86,8 +86,21 @@ impl<'a, E: Real> MatMut<'a, E> {
     }
 }
 
-/// `c ← old · c + scale · a b`. With `old = 0` what stood in `c` is not read.
+/// `c ← old · c + scale · a b` on the calling thread. With `old = 0` what stood in `c` is not read.
 pub fn product<E: Real>(c: MatMut<'_, E>, old: E, scale: E, a: Mat<'_, E>, b: Mat<'_, E>) {
+    multiply(c, old, scale, a, b, gemm::Parallelism::None);
+}
+
+/// The same on all threads, when there is enough to do. The number of threads does not change the bits:
+/// they share out the elements of `c`, not the terms of a sum.
+pub fn wide_product<E: Real>(c: MatMut<'_, E>, old: E, scale: E, a: Mat<'_, E>, b: Mat<'_, E>) {
+    // Below this, waking a thread costs more than it saves.
+    let worth = c.rows * c.columns * a.columns >= 128 * 128 * 128;
+    let threads = if worth { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    multiply(c, old, scale, a, b, threads);
+}
+
+fn multiply<E: Real>(c: MatMut<'_, E>, old: E, scale: E, a: Mat<'_, E>, b: Mat<'_, E>, threads: gemm::Parallelism) {
     assert!(
         a.columns == b.rows && c.rows == a.rows && c.columns == b.columns,
         "[{}, {}] · [{}, {}] → [{}, {}]",
@@ -119,7 +132,7 @@ pub fn product<E: Real>(c: MatMut<'_, E>, old: E, scale: E, a: Mat<'_, E>, b: Ma
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            threads,
         );
     }
 }

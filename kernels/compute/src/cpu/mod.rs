@@ -4,18 +4,20 @@
 mod lanes;
 mod matrix;
 mod real;
+mod rows;
 mod scratch;
 mod simd;
 mod tensor;
 mod threads;
 
 pub use lanes::{combine, padded, scale, spread, zip};
-pub use matrix::{Mat, MatMut, product};
+pub use matrix::{Mat, MatMut, product, wide_product};
 pub use real::Real;
+pub use rows::Rows;
 pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
-pub use tensor::{Strided, buffer, forwards, output, output_heads};
-pub use threads::{Shared, for_each};
+pub use tensor::{Strided, as_rows, buffer, forwards, output, output_heads, output_like};
+pub use threads::{Shared, for_each, in_pool, threads_for};
 
 /// Runs `$body` with `$E` the real type of `$dtype`.
 macro_rules! with_real {

@@ -21,14 +21,18 @@ impl<E, const D: usize> Clone for Strided<'_, E, D> {
 impl<E, const D: usize> Copy for Strided<'_, E, D> {}
 
 impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
+    /// Axes of length 1 stand before those of a tensor that has fewer than `D`.
+    ///
     /// # Panics
-    /// When the tensor has another rank or type, or a negative stride (see [`forwards`]).
+    /// When the tensor has more axes or another type, or a negative stride (see [`forwards`]).
     pub fn of(tensor: &'a FlexTensor) -> Self {
         let layout = tensor.layout();
-        let shape: [usize; D] = layout.shape().as_slice().try_into().expect("the rank of the tensor");
-        let strides: Vec<usize> =
-            layout.strides().iter().map(|&s| s.try_into().expect("a stride that is not negative")).collect();
-        let strides: [usize; D] = strides.try_into().expect("a stride per axis");
+        let missing = D.checked_sub(layout.num_dims()).expect("the rank of the tensor");
+        let (mut shape, mut strides) = ([1; D], [0; D]);
+        shape[missing..].copy_from_slice(layout.shape().as_slice());
+        for (to, &stride) in strides[missing..].iter_mut().zip(layout.strides()) {
+            *to = stride.try_into().expect("a stride that is not negative");
+        }
         let data = &tensor.storage::<E>()[layout.start_offset()..];
         if shape.iter().all(|&n| n > 0) {
             let last: usize = shape.iter().zip(&strides).map(|(n, s)| (n - 1) * s).sum();
@@ -72,6 +76,11 @@ impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
         self.run(index, self.shape[D - 1] - index[D - 1])
     }
 
+    /// All of the memory from `index` on.
+    pub fn run_from(&self, index: [usize; D]) -> &'a [E] {
+        &self.data[self.offset(index)..]
+    }
+
     /// The last two axes as a matrix, at `index` of the others (its last two entries are where the
     /// matrix begins).
     pub fn matrix(&self, index: [usize; D]) -> Mat<'a, E> {
@@ -86,6 +95,28 @@ pub fn forwards(tensor: FlexTensor) -> FlexTensor {
     let last = strides.len().checked_sub(1).map_or(1, |last| strides[last]);
     let one = tensor.layout().shape().as_slice().last() == Some(&1);
     if strides.iter().all(|&s| s >= 0) && (last == 1 || one) { tensor } else { tensor.to_contiguous() }
+}
+
+/// `tensor` with all axes but the last taken together, `[rows, last]`; copied only when they do not
+/// lie as if they were one.
+pub fn as_rows(tensor: FlexTensor) -> FlexTensor {
+    let tensor = forwards(tensor);
+    let shape = tensor.layout().shape().to_vec();
+    let (&last, leading) = shape.split_last().expect("an axis");
+    let count = leading.iter().product();
+    let strides = tensor.layout().strides();
+    // From the innermost outwards every axis goes on where the one inside it ends.
+    let (mut step, mut length) = (0, 1);
+    for (&n, &stride) in leading.iter().zip(strides).rev().filter(|(n, _)| **n > 1) {
+        if length > 1 && stride != step * length {
+            return as_rows(tensor.to_contiguous());
+        }
+        step = if length == 1 { stride } else { step };
+        length *= n as isize;
+    }
+    let column = strides[leading.len()];
+    let layout = Layout::new([count, last].into(), vec![step, column], tensor.layout().start_offset());
+    tensor.with_layout(layout)
 }
 
 /// Memory for results, every number of which is written before it is read. In tests it begins as
@@ -107,6 +138,14 @@ pub fn buffer<E: Real>(length: usize) -> Vec<E> {
 pub fn output<E: Real, const D: usize>(values: Vec<E>, shape: [usize; D]) -> FlexTensor {
     assert_eq!(values.len(), shape.iter().product::<usize>(), "as many numbers as {shape:?} has");
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), E::dtype())
+}
+
+/// The same in a shape that is known as the program runs.
+pub fn output_like<E: Real>(values: Vec<E>, shape: &[usize]) -> FlexTensor {
+    let layout = Layout::contiguous(shape.to_vec().into());
+    let flat = [values.len()];
+    assert_eq!(values.len(), layout.num_elements(), "as many numbers as {shape:?} has");
+    output(values, flat).with_layout(layout)
 }
 
 /// A tensor of numbers that lie as [batch, time, heads, d], seen as `[batch, heads, time, d]`: heads

@@ -30,6 +30,17 @@ use burn::tensor::activation::sigmoid;
 use burn_dispatch::DispatchAutodiffContext;
 pub use chunked::inverse_unit_lower;
 
+/// How the reference runs through the tokens; the result is the same, and the fast form has a way of its
+/// own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinearForm {
+    /// Token after token, as the equation reads: the truth.
+    Recurrent,
+    /// In chunks of this many tokens (a power of two) through the WY/UT representation:
+    /// matrix products inside a chunk, one state passed from chunk to chunk.
+    Chunked(usize),
+}
+
 /// The logarithm `g ≤ 0` of what survives a step.
 #[derive(Clone, Debug)]
 pub enum LogDecay {
@@ -96,6 +107,7 @@ pub fn linear_attention(
     decay: &LogDecay,
     gates: &Gates,
     state: Option<Tensor<4>>,
+    form: LinearForm,
 ) -> (Tensor<4>, Tensor<4>) {
     check(&q, &k, &v, decay, gates, state.as_ref());
     let as_channel = |x: &Tensor<3>| x.clone().unsqueeze_dim::<4>(3);
@@ -121,12 +133,11 @@ pub fn linear_attention(
         Implementation::Reference => {
             let [q, k, v, .., state] = inputs.map(|x| x.map(Tensor::<4>::from_dispatch));
             let there = "queries, keys and values are always there";
-            reference(q.expect(there), k.expect(there), v.expect(there), decay, gates, state)
+            reference(q.expect(there), k.expect(there), v.expect(there), decay, gates, state, form)
         }
     }
 }
 
-/// Token after token where there is but one, and in chunks.
 fn reference(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -134,13 +145,17 @@ fn reference(
     decay: &LogDecay,
     gates: &Gates,
     state: Option<Tensor<4>>,
+    form: LinearForm,
 ) -> (Tensor<4>, Tensor<4>) {
     let [batch, heads, time, d_key] = q.dims();
     let state = state.unwrap_or_else(|| Tensor::zeros([batch, heads, d_key, v.dims()[3]], (&q.device(), q.dtype())));
-    match time {
-        1 => recurrent::run(q, k, v, decay, gates, state),
-        // A chunk longer than the sequence would be padding.
-        _ => chunked::run(q, k, v, decay, gates, state, time.next_power_of_two().min(64)),
+    match form {
+        LinearForm::Recurrent => recurrent::run(q, k, v, decay, gates, state),
+        LinearForm::Chunked(chunk) => {
+            // A chunk longer than the sequence would be padding.
+            let chunk = chunk.min(time.next_power_of_two());
+            chunked::run(q, k, v, decay, gates, state, chunk)
+        }
     }
 }
 
@@ -190,8 +205,7 @@ pub(crate) fn cases() -> Vec<Case> {
         gates: &'static str,
         with_state: bool,
     ) -> Case {
-        let (head, key, value) =
-            ([batch, heads, time], [batch, heads, time, d_key], [batch, heads, time, d_value]);
+        let (head, key, value) = ([batch, heads, time], [batch, heads, time, d_key], [batch, heads, time, d_value]);
         let state = [batch, heads, d_key, d_value];
         let mut inputs: Vec<(&'static str, &[usize])> = vec![("q", &key), ("k", &key), ("v", &value)];
         match decay {
@@ -221,7 +235,7 @@ pub(crate) fn cases() -> Vec<Case> {
             };
             let state = with_state.then(|| x.get("state"));
             let (q, k) = (unit(x.get("q")), unit(x.get("k")));
-            let (out, end) = linear_attention(q, k, x.get("v"), &decay, &gates, state);
+            let (out, end) = linear_attention(q, k, x.get("v"), &decay, &gates, state, LinearForm::Chunked(64));
             Tensor::cat(vec![out.reshape([-1]), end.reshape([-1])], 0)
         };
         let state = if with_state { ", from a state" } else { "" };
@@ -247,5 +261,3 @@ pub(crate) fn cases() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod speed;

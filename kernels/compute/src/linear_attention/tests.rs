@@ -1,4 +1,4 @@
-use super::{Gates, LogDecay, chunked, effective_pattern, linear_attention, recurrent};
+use super::{Gates, LinearForm, LogDecay, chunked, effective_pattern, linear_attention, recurrent};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// Reproducible numbers in (−1, 1), f64.
@@ -97,7 +97,7 @@ impl Case {
         match form {
             Form::Recurrent => recurrent::run(q, k, v, &decay, &gates, state),
             Form::Chunked(chunk) => chunked::run(q, k, v, &decay, &gates, state, chunk),
-            Form::Cpu => linear_attention(q, k, v, &decay, &gates, Some(state)),
+            Form::Cpu => linear_attention(q, k, v, &decay, &gates, Some(state), LinearForm::Recurrent),
         }
     }
 

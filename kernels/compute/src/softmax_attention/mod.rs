@@ -3,7 +3,7 @@
 
 mod cpu;
 mod reference;
-mod rows;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +11,7 @@ use crate::operator::{choose, input, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
-pub use reference::{apply, pattern};
+pub use reference::{apply, pattern, pattern_of};
 pub(crate) use reference::{products, scores};
 
 /// What becomes of the scores.

@@ -1,5 +1,6 @@
 use super::{AttentionOptions, Normaliser};
 use burn::tensor::{Tensor, TensorData, activation};
+use std::ops::Range;
 
 /// Far below any score, and finite: an infinity would make NaN of a row without keys.
 const HIDDEN: f32 = -1e30;
@@ -20,6 +21,45 @@ pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>)
             activation::softmax(Tensor::cat(vec![scores, sink], 3), 3).narrow(3, 0, source)
         }
     }
+}
+
+/// The rows `rows` of the heads `heads` of the pattern, `[batch, heads, rows, source]`: what somebody
+/// looks at while the fused operator does the work.
+pub fn pattern_of(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    options: impl Into<AttentionOptions>,
+    heads: Range<usize>,
+    rows: Range<usize>,
+) -> Tensor<4> {
+    let options = options.into();
+    let [batch, all, time, _] = q.dims();
+    let [_, kv_heads, source, _] = k.dims();
+    if heads == (0..all) && rows == (0..time) {
+        return pattern(q, k, options);
+    }
+    // The keys up to the last row's own, of every head by itself.
+    let seen = source - time + rows.end;
+    let key = |head: usize| k.clone().narrow(1, head / (all / kv_heads), 1).narrow(2, 0, seen);
+    let keys = Tensor::cat(heads.clone().map(key).collect(), 1);
+    let part = |x: Tensor<4>| {
+        let narrow = |x: Tensor<4>, axis: usize, range: &Range<usize>| {
+            if x.dims()[axis] == 1 { x } else { x.narrow(axis, range.start, range.len()) }
+        };
+        let x = narrow(narrow(x, 1, &heads), 2, &rows);
+        if x.dims()[3] == source { x.narrow(3, 0, seen) } else { x }
+    };
+    let normaliser = match options.normaliser {
+        Normaliser::Softmax { sink } => Normaliser::Softmax { sink: sink.map(part) },
+        Normaliser::Sigmoid => Normaliser::Sigmoid,
+    };
+    let slopes = options.slopes.map(|slopes| slopes[heads.clone()].to_vec());
+    let options = AttentionOptions { bias: options.bias.map(part), normaliser, slopes, ..options };
+    let q = q.narrow(1, heads.start, heads.len()).narrow(2, rows.start, rows.len());
+    let like = (&q.device(), q.dtype());
+    let rest = Tensor::zeros([batch, heads.len(), rows.len(), source - seen], like);
+    let pattern = pattern(q, keys, options);
+    if seen == source { pattern } else { Tensor::cat(vec![pattern, rest], 3) }
 }
 
 /// `q kᵀ`, `[batch, heads, time, source]`.

@@ -91,3 +91,23 @@ fn a_soft_cap_bounds_the_scores_and_a_large_one_leaves_them() {
 fn the_tiles_agree_with_the_reference_in_the_output_and_every_gradient() {
     crate::selftest::agree(cases(), 1e-10);
 }
+
+#[test]
+fn a_part_of_the_pattern_is_what_the_whole_has_there() {
+    let (q, k) = (numbers([2, 4, 6, 4]), numbers([2, 2, 9, 4]));
+    let options = AttentionOptions {
+        window: Some(5),
+        slopes: Some(vec![0.5, 0.4, 0.3, 0.2]),
+        bias: Some(numbers([1, 4, 6, 9])),
+        normaliser: Normaliser::Softmax { sink: Some(numbers([1, 4, 1, 1])) },
+        ..options()
+    };
+    let whole = pattern(q.clone(), k.clone(), options.clone());
+    for (heads, rows) in [(1..4, 2..5), (0..4, 5..6), (3..4, 0..6)] {
+        let part = pattern_of(q.clone(), k.clone(), options.clone(), heads.clone(), rows.clone());
+        let there = whole.clone().narrow(1, heads.start, heads.len()).narrow(2, rows.start, rows.len());
+        assert_eq!(part.dims(), there.dims());
+        let apart = (part - there).abs().max().into_scalar::<f64>();
+        assert!(apart < 1e-14, "heads {heads:?}, rows {rows:?}: {apart}");
+    }
+}

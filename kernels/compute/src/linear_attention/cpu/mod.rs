@@ -195,7 +195,13 @@ fn gated<E: Real>(to: &mut [E], from: &[E], gate: &[E], f: impl Fn(E, E) -> E) {
 
 /// Rows of tokens, filled up with zeros to rows of `width` and to a whole chunk.
 #[inline(always)]
-fn load<E: Real>(from: Strided<'_, E, 4>, [b, h]: [usize; 2], tokens: std::ops::Range<usize>, to: &mut [E], width: usize) {
+fn load<E: Real>(
+    from: Strided<'_, E, 4>,
+    [b, h]: [usize; 2],
+    tokens: std::ops::Range<usize>,
+    to: &mut [E],
+    width: usize,
+) {
     let d = from.shape[3];
     let whole = tokens.len() * width;
     for (t, row) in tokens.zip(to.chunks_exact_mut(width)) {
@@ -224,7 +230,10 @@ fn store_state<E: Real>(from: &[E], width: usize, to: &mut [E], d_value: usize) 
 }
 
 /// The output, the state at the end, and U and the states when `tracked`.
-fn forward<E: Real>(inputs: &[Option<FlexTensor>; 7], tracked: bool) -> (FlexTensor, FlexTensor, Option<[FlexTensor; 2]>) {
+fn forward<E: Real>(
+    inputs: &[Option<FlexTensor>; 7],
+    tracked: bool,
+) -> (FlexTensor, FlexTensor, Option<[FlexTensor; 2]>) {
     let x = Views::<E>::of(&inputs[..6]);
     let state = inputs[6].as_ref().map(Strided::<E, 4>::of);
     let Views { batch, heads, time, d_key, d_value, .. } = x;
@@ -262,8 +271,7 @@ fn forward<E: Real>(inputs: &[Option<FlexTensor>; 7], tracked: bool) -> (FlexTen
                             chunk.forward(s, u, &mut y[..sizes.readers * sizes.value]);
                             if tracked {
                                 // SAFETY: as above.
-                                let to =
-                                    unsafe { all_written.part(unit * written_of_head + c * u.len(), u.len()) };
+                                let to = unsafe { all_written.part(unit * written_of_head + c * u.len(), u.len()) };
                                 to.copy_from_slice(u);
                             }
                             for (t, row) in x.tokens(c).zip(y.chunks_exact(sizes.value)) {
@@ -274,9 +282,8 @@ fn forward<E: Real>(inputs: &[Option<FlexTensor>; 7], tracked: bool) -> (FlexTen
                         }
                         if tracked {
                             // SAFETY: as above.
-                            let last = unsafe {
-                                states.part((unit + 1) * states_of_head - sizes.state(), sizes.state())
-                            };
+                            let last =
+                                unsafe { states.part((unit + 1) * states_of_head - sizes.state(), sizes.state()) };
                             last.copy_from_slice(s);
                         }
                         // SAFETY: as above.
@@ -288,9 +295,8 @@ fn forward<E: Real>(inputs: &[Option<FlexTensor>; 7], tracked: bool) -> (FlexTen
             with_scratch(&lengths, run);
         });
     }
-    let kept = tracked.then(|| {
-        [output(all_written, [units, written_of_head]), output(states, [units, states_of_head])]
-    });
+    let kept =
+        tracked.then(|| [output(all_written, [units, written_of_head]), output(states, [units, states_of_head])]);
     (output_heads(out, [batch, heads, time, d_value]), output(end, [batch, heads, d_key, d_value]), kept)
 }
 
@@ -330,8 +336,12 @@ impl<'a, E: Real> TokenGradients<'a, E> {
             // SAFETY: the rows of this head are its thread's own.
             let row = |all: &Shared<'a, E>, width: usize| unsafe { all.part(place * width, width) };
             let (own, erased) = (i * key..(i + 1) * key, (CHUNK + i) * key..(CHUNK + i + 1) * key);
-            let (q, d_q, k, d_k) =
-                (&chunk.readers[own.clone()], &from.readers[own.clone()], &chunk.keys[own.clone()], &mut from.keys[own]);
+            let (q, d_q, k, d_k) = (
+                &chunk.readers[own.clone()],
+                &from.readers[own.clone()],
+                &chunk.keys[own.clone()],
+                &mut from.keys[own],
+            );
             fades(fading, q, d_q, E::ONE);
             fades(fading, k, d_k, -E::ONE);
             row(&self.q, d_key).copy_from_slice(&d_q[..d_key]);
@@ -448,9 +458,10 @@ fn backward<E: Real>(saved: &Saved, gradient: &FlexTensor, d_end: Option<&FlexTe
             });
         });
     }
-    let mut gradients = of_tokens.into_iter().zip(widths).map(|(values, width)| {
-        (width > 0).then(|| output_heads(values, [batch, heads, time, width]))
-    });
+    let mut gradients = of_tokens
+        .into_iter()
+        .zip(widths)
+        .map(|(values, width)| (width > 0).then(|| output_heads(values, [batch, heads, time, width])));
     let mut next = || gradients.next().expect("six gradients");
     let of_state = output(d_state, [batch, heads, d_key, d_value]);
     [next(), next(), next(), next(), next(), next(), Some(of_state)]
