@@ -9,6 +9,7 @@
 pub mod adamw;
 mod cpu;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod differential_attention;
 pub mod embedding;
 pub mod experts;

@@ -30,8 +30,8 @@ pub struct Saved {
     worked: FlexTensor,
 }
 
-/// Rows in a tile.
-const TILE: usize = 64;
+/// Rows in a tile: every tile packs the matrices of its expert again, so not too few.
+const TILE: usize = 256;
 
 impl Experts {
     pub fn new(busy: &[(usize, Vec<usize>)], per_token: usize) -> Self {

@@ -20,6 +20,7 @@
 
 mod chunked;
 mod cpu;
+pub mod cuda;
 mod recurrent;
 
 use crate::operator::{Second, choose, run_on_cpu};

@@ -1,6 +1,7 @@
 //! Short causal depthwise convolution followed by SiLU.
 
 mod cpu;
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;

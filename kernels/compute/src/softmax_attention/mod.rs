@@ -2,6 +2,7 @@
 //! known to stand in the softmax's place.
 
 mod cpu;
+pub mod cuda;
 mod reference;
 pub(crate) mod rows;
 #[cfg(test)]

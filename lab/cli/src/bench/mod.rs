@@ -5,12 +5,14 @@
 //! - `model`: the model that is measured, and the work it cannot avoid
 //! - `step`, `decode`: what is measured
 //! - `op`: one operator alone; `peers`: PyTorch beside it
+//! - `notebook`: what a user of the notebook kernel waits for
 //! - `report`: one result, for people and as JSON
 
 mod decode;
 mod machine;
 mod measure;
 mod model;
+mod notebook;
 mod op;
 mod peers;
 mod report;
@@ -48,6 +50,8 @@ enum What {
     Op(op::Arguments),
     /// Steps and decoding beside PyTorch's, by turns, as a table (on the CPU)
     Peers(peers::Arguments),
+    /// What a notebook's user waits for: the kernel, the first cell, small and large ones
+    Notebook(notebook::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -97,6 +101,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         What::Decode(run) => run.measure("decode", decode::bench, [1, 512]),
         What::Op(arguments) => op::run(&arguments),
         What::Peers(arguments) => peers::run(&arguments),
+        What::Notebook(arguments) => notebook::run(&arguments),
     }
 }
 

@@ -1,0 +1,107 @@
+"""Renews cuda-kernels.md: what NVRTC and ptxas make of every CUDA kernel. Neither needs a GPU.
+
+    python -m venv ENV && ENV/bin/pip install nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cuda-crt \
+        nvidia-cuda-cccl nvidia-cuda-nvcc
+    ENV/bin/python kernels/compute/cuda-kernels.py
+
+Fails when a kernel does not compile or spills registers. `--check` compiles without writing.
+"""
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nvidia
+
+HERE = Path(__file__).resolve().parent
+ARCHITECTURES = ["sm_80", "sm_90a"]
+CUDA = next(path for root in nvidia.__path__ for path in Path(root).glob("cu*") if (path / "bin/ptxas").exists())
+NVRTC = ctypes.CDLL(str(next((CUDA / "lib").glob("libnvrtc.so.*"))))
+
+
+def nvrtc_text(program, size, get):
+    length = ctypes.c_size_t()
+    getattr(NVRTC, size)(program, ctypes.byref(length))
+    text = ctypes.create_string_buffer(length.value)
+    getattr(NVRTC, get)(program, text)
+    return text.value.decode()
+
+
+def ptx(source, architecture):
+    """As CubeCL's runtime calls it."""
+    program = ctypes.c_void_p()
+    NVRTC.nvrtcCreateProgram(ctypes.byref(program), source.encode(), None, 0, None, None)
+    include = CUDA / "include"
+    options = [f"--gpu-architecture={architecture}", f"--include-path={include}", f"--include-path={include}/cccl", "-lineinfo"]
+    given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+    if NVRTC.nvrtcCompileProgram(program, len(options), given) != 0:
+        sys.exit(nvrtc_text(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog"))
+    text = nvrtc_text(program, "nvrtcGetPTXSize", "nvrtcGetPTX")
+    NVRTC.nvrtcDestroyProgram(ctypes.byref(program))
+    return text
+
+
+def assemble(text, architecture, folder):
+    """Registers, and bytes that do not fit in them."""
+    path = folder / "kernel.ptx"
+    path.write_text(text)
+    command = [CUDA / "bin/ptxas", "-v", f"-arch={architecture}", path, "-o", folder / "kernel.cubin"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    if done.returncode != 0:
+        sys.exit(said)
+    registers = int(re.search(r"Used (\d+) registers", said)[1])
+    stack, stores, loads = (int(re.search(rf"(\d+) bytes {what}", said)[1]) for what in ["stack frame", "spill stores", "spill loads"])
+    return registers, max(stack, stores, loads)
+
+
+def version():
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    NVRTC.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+def main():
+    rows, spilled = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        # Selected as the workspace is, so that nothing is compiled again.
+        test = ["cargo", "test", "-p", "kernels", "-p", "lab-cli", "--test", "cuda", "--", "--ignored", "--exact", "table::write_the_kernels"]
+        subprocess.run(test, check=True, cwd=HERE, env=os.environ | {"CUDA_KERNELS_TO": str(folder)})
+        for i, line in enumerate((folder / "list.tsv").read_text().splitlines()):
+            name, units, shared, key = line.split("\t")
+            source = (folder / f"{i}.cu").read_text()
+            found = [assemble(ptx(source, architecture), architecture, folder) for architecture in ARCHITECTURES]
+            spills = max(bytes for _, bytes in found)
+            if spills:
+                spilled.append(name)
+            registers = " | ".join(str(count) for count, _ in found)
+            rows.append(f"| `{name}` | {units} | {shared} | {registers} | {spills} | `{key}` |")
+            print(rows[-1], flush=True)
+    if spilled:
+        sys.exit(f"spills: {', '.join(spilled)}")
+    if "--check" not in sys.argv:
+        (HERE / "cuda-kernels.md").write_text(
+            f"""# The CUDA kernels, compiled
+
+Every kernel is expanded to CUDA C++ without a GPU, compiled by NVRTC {version()} for sm_80 and sm_90a with the options of
+CubeCL's runtime, and assembled by `ptxas`. Numbers after a name are widths of a head (queries and keys, values). A test
+compares the last column with the kernels as they are; `cuda-kernels.py` renews this file and refuses a kernel that spills.
+
+None of these kernels has run on a GPU yet. What they compute is tested on the CPU, by running this same CUDA C++ in an
+emulator of blocks, planes and tensor-core instructions (`tests/cuda`).
+
+| kernel | threads of a block | shared memory, bytes | registers, sm_80 | registers, sm_90a | spilled bytes | source |
+|---|---|---|---|---|---|---|
+"""
+            + "\n".join(rows)
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,468 @@
+//! The gated delta rule, with one decay and one β per head, in chunks of 64 tokens: the equations of `chunked.rs` as products of
+//! 16-bit tiles with sums in f32. The state is f32, in registers, and is rounded only where a product reads it.
+//!
+//! Chunks are prepared side by side (`U = M diag(β) V`, `E = M diag(β e^γ) K`), then one cube per head and 64
+//! channels of the values walks over them. With `γ_i` the sum of a chunk's decays through token `i`:
+//!
+//! ```text
+//! A = strict_lower(β_i ⟨k_i, k_j⟩ e^{γ_i − γ_j}),   M = (I + A)⁻¹
+//! V' = U − E S,   O = e^γ Q S + lower(⟨q_i, k_j⟩ e^{γ_i − γ_j}) V',   S ← e^{γ_C} S + Kᵀ (e^{γ_C − γ} V')
+//! ```
+
+use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// Tokens of a chunk: 16 for each of the planes.
+pub const CHUNK: u32 = 64;
+const PLANES: u32 = 4;
+/// Channels of the values in a cube that walks.
+pub const COLUMNS: u32 = 64;
+/// Numbers of a row of a 64 × 64 tile in shared memory.
+const SQUARE: usize = 64 + PAD;
+/// The same in f32, where no row begins in the bank of the one before.
+const LOWER: u32 = CHUNK + 1;
+const LOG2_E: f32 = core::f32::consts::LOG2_E;
+
+/// What the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Chunks {
+    /// Numbers of a query and a key: 64 or 128.
+    pub width: usize,
+    /// Numbers of a value, a multiple of 4.
+    pub value_width: usize,
+    /// Whether there is a state to begin with; zeros otherwise.
+    pub start: bool,
+}
+
+impl Chunks {
+    /// Whether the tiles fit into shared memory and whole tiles of the state into planes.
+    pub fn fits(&self) -> bool {
+        (self.width == 64 || self.width == 128) && self.value_width.is_multiple_of(4) && self.value_width <= 256
+    }
+
+    const fn value_depth(&self) -> usize {
+        self.value_width.next_multiple_of(16)
+    }
+
+    const fn vector(&self) -> usize {
+        if self.value_width.is_multiple_of(8) { 8 } else { 4 }
+    }
+
+    /// Cubes that prepare, and that walk.
+    pub fn blocks(&self, heads: usize, time: usize) -> [[u32; 3]; 2] {
+        [
+            [(time as u32).div_ceil(CHUNK), heads as u32, 1],
+            [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+        ]
+    }
+}
+
+/// `γ` of a chunk, in units of `ln 2`; tokens past the end do not decay.
+///
+/// A decay below e^−100 is as good as e^−100, which is no normal f32: sums stay small enough that their differences keep
+/// the digits that 16-bit products need.
+#[cube]
+fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32) {
+    if UNIT_POS < CHUNK {
+        let end = min(first + UNIT_POS + 1, time);
+        let mut sum = 0.0f32;
+        for t in first..end {
+            sum += max(decay[(head * time + t) as usize], -100.0);
+        }
+        gamma[UNIT_POS as usize] = sum * LOG2_E;
+    }
+}
+
+/// `U` and `E` of every chunk.
+///
+/// `key, erased [heads, time, width]`, `value, new [heads, time, value_width]`, `decay, beta [heads, time]`. Cubes: `(chunks,
+/// heads)` of `(32, PLANES)`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn delta_rule_prepare<E: Float>(
+    key: &[E],
+    value: &[E],
+    decay: &[f32],
+    beta: &[E],
+    new: &mut [Pair<E>],
+    erased: &mut [Pair<E>],
+    time: u32,
+    #[comptime] plan: Chunks,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width);
+    let value_depth = comptime!(plan.value_depth());
+    let stride = comptime!(width + PAD);
+    let value_stride = comptime!(value_depth + PAD);
+    let rows = comptime!(CHUNK as usize);
+    let chunk = comptime!(CHUNK);
+
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut values = Shared::<[E]>::new_aligned_slice(comptime!(rows * value_stride), 16usize);
+    let mut lower = Shared::<[f32]>::new_slice(comptime!((CHUNK * LOWER) as usize));
+    let mut inverse = Shared::<[f32]>::new_slice(comptime!((CHUNK * LOWER) as usize));
+    let mut by_value = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut by_key = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut gamma = Shared::<[f32]>::new_slice(rows);
+    let mut betas = Shared::<[f32]>::new_slice(rows);
+
+    let first = CUBE_POS_X * chunk;
+    let head = CUBE_POS_Y;
+    let base = head * time;
+    let plane_row = UNIT_POS_Y * 16;
+    let row = plane_row + UNIT_POS_X / 4;
+    let column = UNIT_POS_X % 4 * 2;
+
+    copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+    copy_rows::<E>(
+        value,
+        &mut values,
+        base * value_width as u32,
+        first,
+        time,
+        value_width as u32,
+        rows,
+        value_width,
+        value_depth,
+        comptime!(plan.vector()),
+    );
+    commit_copies();
+    sum_decays(decay, &mut gamma, head, first, time);
+    if UNIT_POS < chunk {
+        let t = first + UNIT_POS;
+        let mut b = 0.0f32.runtime();
+        if t < time {
+            b = f32::cast_from(beta[(base + t) as usize]);
+        }
+        betas[UNIT_POS as usize] = b;
+    }
+    wait_for_all();
+    sync_cube();
+
+    let mut products = zeros(rows);
+    #[unroll]
+    for d in 0..width / 16 {
+        let k = left::<E>(&keys, plane_row, d as u32 * 16, stride);
+        multiply_rows::<E>(&mut products, &k, &keys, d as u32 * 16, rows, stride);
+    }
+    #[unroll]
+    for n in 0..rows / 8 {
+        #[unroll]
+        for r in 0..2usize {
+            let i = row + r as u32 * 8;
+            let pair = products.index(n)[r];
+            #[unroll]
+            for c in 0..2usize {
+                let j = n as u32 * 8 + column + c as u32;
+                let fade = exp2(min(gamma[i as usize] - gamma[j as usize], 0.0));
+                let entry = betas[i as usize] * pair.extract(c) * fade;
+                lower[(i * LOWER + j) as usize] = select(j < i, entry, 0.0);
+            }
+        }
+    }
+    sync_cube();
+
+    // Forward substitution, a column of the inverse per unit.
+    if UNIT_POS < chunk {
+        let j = UNIT_POS;
+        for i in 0..chunk {
+            let mut sum = select(i == j, 1.0f32, 0.0f32);
+            for k in j..i {
+                sum -= lower[(i * LOWER + k) as usize] * inverse[(k * LOWER + j) as usize];
+            }
+            inverse[(i * LOWER + j) as usize] = sum;
+        }
+    }
+    sync_cube();
+
+    let mut at = UNIT_POS;
+    while at < chunk * chunk {
+        let (i, j) = (at / chunk, at % chunk);
+        let weight = inverse[(i * LOWER + j) as usize] * betas[j as usize];
+        let to = (i * SQUARE as u32 + j) as usize;
+        by_value[to] = E::cast_from(weight);
+        by_key[to] = E::cast_from(weight * exp2(gamma[j as usize]));
+        at += CUBE_DIM;
+    }
+    sync_cube();
+
+    let mut sums = zeros(value_depth);
+    #[unroll]
+    for k in 0..rows / 16 {
+        let m = left::<E>(&by_value, plane_row, k as u32 * 16, SQUARE);
+        multiply_columns::<E>(&mut sums, &m, &values, k as u32 * 16, value_depth, value_stride);
+    }
+    store_rows::<E>(&sums, new, base, first + row, time, 1.0, value_width, value_depth);
+    let mut sums = zeros(width);
+    #[unroll]
+    for k in 0..rows / 16 {
+        let m = left::<E>(&by_key, plane_row, k as u32 * 16, SQUARE);
+        multiply_columns::<E>(&mut sums, &m, &keys, k as u32 * 16, width, stride);
+    }
+    store_rows::<E>(&sums, erased, base, first + row, time, 1.0, width, width);
+}
+
+/// The outputs and the last state from what was prepared.
+///
+/// `query, key, erased [heads, time, width]`, `new [heads, time, value_width]`, `out` likewise, `decay [heads, time]`, `start,
+/// end [heads, width, value_width]`. Cubes: `(⌈value_width / COLUMNS⌉, heads)` of `(32, PLANES)`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn delta_rule_walk<E: Float>(
+    query: &[E],
+    key: &[E],
+    decay: &[f32],
+    new: &[E],
+    erased: &[E],
+    start: &[f32],
+    out: &mut [E],
+    end: &mut [f32],
+    time: u32,
+    #[comptime] plan: Chunks,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width as u32);
+    let stride = comptime!(width + PAD);
+    let rows = comptime!(CHUNK as usize);
+    let chunk = comptime!(CHUNK);
+    // Rows of the state: 16 for every plane, as often as needed.
+    let layers = comptime!(width / 64);
+
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut erasers = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut news = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    // `V'`, and the same faded to the end of the chunk.
+    let mut fresh = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut faded = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut memory = Shared::<[E]>::new_aligned_slice(comptime!(width * SQUARE), 16usize);
+    let mut gamma = Shared::<[f32]>::new_slice(rows);
+
+    let head = CUBE_POS_Y;
+    let first_column = CUBE_POS_X * COLUMNS;
+    let base = head * time;
+    let plane_row = UNIT_POS_Y * 16;
+    let row = plane_row + UNIT_POS_X / 4;
+    let column = UNIT_POS_X % 4 * 2;
+
+    let mut state = Sequence::<Sequence<Fragment<f32>>>::new();
+    #[unroll]
+    for layer in 0..layers {
+        let mut tiles = zeros(rows);
+        if comptime!(plan.start) {
+            #[unroll]
+            for n in 0..rows / 8 {
+                #[unroll]
+                for r in 0..2usize {
+                    let key_row = layer as u32 * 64 + row + r as u32 * 8;
+                    let mut pair = Pair::<f32>::new(0.0);
+                    #[unroll]
+                    for c in 0..2usize {
+                        let at = first_column + n as u32 * 8 + column + c as u32;
+                        let mut number = 0.0f32.runtime();
+                        if at < value_width {
+                            number = start[((head * width as u32 + key_row) * value_width + at) as usize];
+                        }
+                        pair.insert(c, number);
+                    }
+                    tiles.index_mut(n)[r] = pair;
+                }
+            }
+        }
+        state.push(tiles);
+    }
+
+    for round in 0..(time + chunk - 1) / chunk {
+        let first = round * chunk;
+        // The last chunk's tiles have been read.
+        sync_cube();
+        copy_rows::<E>(query, &mut queries, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+        copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+        copy_rows::<E>(
+            erased,
+            &mut erasers,
+            base * width as u32,
+            first,
+            time,
+            width as u32,
+            rows,
+            width,
+            width,
+            8usize,
+        );
+        copy_rows::<E>(
+            new,
+            &mut news,
+            base * value_width + first_column,
+            first,
+            time,
+            value_width - first_column,
+            rows,
+            comptime!(plan.value_width),
+            comptime!(COLUMNS as usize),
+            comptime!(plan.vector()),
+        );
+        commit_copies();
+        sum_decays(decay, &mut gamma, head, first, time);
+        #[unroll]
+        for layer in 0..layers {
+            #[unroll]
+            for n in 0..rows / 8 {
+                #[unroll]
+                for r in 0..2usize {
+                    let at = (layer as u32 * 64 + row + r as u32 * 8) * SQUARE as u32 + n as u32 * 8 + column;
+                    let pair = state.index(layer).index(n)[r];
+                    memory[at as usize] = E::cast_from(pair.extract(0usize));
+                    memory[(at + 1) as usize] = E::cast_from(pair.extract(1usize));
+                }
+            }
+        }
+        wait_for_all();
+        sync_cube();
+
+        let whole = gamma[comptime!(CHUNK as usize - 1)];
+        let mut scores = zeros(rows);
+        let mut read = zeros(rows);
+        let mut answer = zeros(rows);
+        #[unroll]
+        for d in 0..width / 16 {
+            let q = left::<E>(&queries, plane_row, d as u32 * 16, stride);
+            multiply_rows::<E>(&mut scores, &q, &keys, d as u32 * 16, rows, stride);
+            multiply_columns::<E>(&mut answer, &q, &memory, d as u32 * 16, rows, SQUARE);
+            let e = left::<E>(&erasers, plane_row, d as u32 * 16, stride);
+            multiply_columns::<E>(&mut read, &e, &memory, d as u32 * 16, rows, SQUARE);
+        }
+        #[unroll]
+        for n in 0..rows / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let i = row + r as u32 * 8;
+                let here = gamma[i as usize];
+                let mut weights = scores.index(n)[r];
+                let old = read.index(n)[r];
+                #[unroll]
+                for c in 0..2usize {
+                    let j = n as u32 * 8 + column + c as u32;
+                    let fade = exp2(min(here - gamma[j as usize], 0.0));
+                    weights.insert(c, select(j <= i, weights.extract(c) * fade, 0.0));
+                    let at = (i * SQUARE as u32 + j) as usize;
+                    let number = f32::cast_from(news[at]) - old.extract(c);
+                    fresh[at] = E::cast_from(number);
+                    faded[at] = E::cast_from(number * exp2(whole - here));
+                }
+                scores.index_mut(n)[r] = weights;
+                let scaled = answer.index(n)[r] * Pair::new(exp2(here));
+                answer.index_mut(n)[r] = scaled;
+            }
+        }
+        sync_cube();
+
+        #[unroll]
+        for k in 0..rows / 16 {
+            let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
+            multiply_columns::<E>(&mut answer, &weights, &fresh, k as u32 * 16, rows, SQUARE);
+        }
+        #[unroll]
+        for n in 0..rows / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let t = first + row + r as u32 * 8;
+                let at = first_column + n as u32 * 8 + column;
+                if t < time && at < value_width {
+                    let to = (base + t) * value_width + at;
+                    let pair = answer.index(n)[r];
+                    out[to as usize] = E::cast_from(pair.extract(0usize));
+                    out[(to + 1) as usize] = E::cast_from(pair.extract(1usize));
+                }
+            }
+        }
+        let keep = exp2(whole);
+        #[unroll]
+        for layer in 0..layers {
+            #[unroll]
+            for n in 0..rows / 8 {
+                #[unroll]
+                for r in 0..2usize {
+                    let kept = state.index(layer).index(n)[r] * Pair::new(keep);
+                    state.index_mut(layer).index_mut(n)[r] = kept;
+                }
+            }
+            #[unroll]
+            for k in 0..rows / 16 {
+                let keys_down = left_of_transposed::<E>(&keys, k as u32 * 16, layer as u32 * 64 + plane_row, stride);
+                multiply_columns::<E>(state.index_mut(layer), &keys_down, &faded, k as u32 * 16, rows, SQUARE);
+            }
+        }
+    }
+
+    #[unroll]
+    for layer in 0..layers {
+        #[unroll]
+        for n in 0..rows / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let key_row = layer as u32 * 64 + row + r as u32 * 8;
+                let at = first_column + n as u32 * 8 + column;
+                if at < value_width {
+                    let to = (head * width as u32 + key_row) * value_width + at;
+                    let pair = state.index(layer).index(n)[r];
+                    end[to as usize] = pair.extract(0usize);
+                    end[(to + 1) as usize] = pair.extract(1usize);
+                }
+            }
+        }
+    }
+}
+
+/// The two kernels for `plan`, as CUDA C++, in their order.
+pub fn chunk_sources(plan: Chunks) -> [Source; 2] {
+    let name = |kernel: &str| {
+        let state = if plan.start { " state" } else { "" };
+        format!("delta_rule_{kernel} {} {}{state}", plan.width, plan.value_width)
+    };
+    let cube = CubeDim::new_2d(32, PLANES);
+    [
+        source(&name("prepare"), cube, |t| {
+            delta_rule_prepare::DeltaRulePrepare::new(
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                plan,
+                BF16,
+            )
+        }),
+        source(&name("walk"), cube, |t| {
+            delta_rule_walk::DeltaRuleWalk::new(
+                t.settings,
+                t.device,
+                t.properties,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                plan,
+                BF16,
+            )
+        }),
+    ]
+}
+
+/// Gated DeltaNet's widths.
+pub fn sources() -> Vec<Source> {
+    chunk_sources(Chunks { width: 128, value_width: 128, start: true }).into()
+}

@@ -1,0 +1,214 @@
+//! Linear attention on CUDA, token after token: the decode step, and any length where latency does not matter.
+//! The state is f32, in registers.
+
+use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::tile::row_sum;
+use cubecl::prelude::*;
+
+/// Units that share a column of the state: each holds every fourth row.
+const PARTS: u32 = 4;
+/// Columns of the state, which are channels of the values, in a cube.
+pub const COLUMNS: u32 = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decay {
+    None,
+    /// `decay [batch, heads, time]`.
+    Head,
+    /// `decay [batch, heads, time, width]`.
+    Channel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// Values add up.
+    Add,
+    /// `erase [batch, heads, time]` is β.
+    Beta,
+    /// `erase [batch, heads, time, width]`, `write [batch, heads, time, value_width]`.
+    EraseWrite,
+}
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Steps {
+    /// Numbers of a query and a key, a multiple of 4.
+    pub width: usize,
+    pub value_width: usize,
+    pub decay: Decay,
+    pub write: Write,
+    /// Whether there is a state to begin with; zeros otherwise.
+    pub start: bool,
+}
+
+impl Steps {
+    /// Whether a column fits into the registers of four units.
+    pub fn fits(&self) -> bool {
+        self.width.is_multiple_of(PARTS as usize) && (4..=256).contains(&self.width)
+    }
+
+    /// The cubes and units of [`linear_attention_steps`].
+    pub fn grid(&self, heads: usize) -> ([u32; 3], [u32; 3]) {
+        ([(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1], [PARTS * COLUMNS, 1, 1])
+    }
+}
+
+/// `S ← (I − k (b ⊙ k)ᵀ) Diag(e^g) S + k (w ⊙ v)ᵀ`, `o = Sᵀ q` for every token.
+///
+/// `query, key [heads, time, width]`, `value, out [heads, time, value_width]`, `start, end [heads, width, value_width]`,
+/// where `heads` are those of the whole batch; `decay`, `erase` and `write` as [`Decay`] and [`Write`] say. Decays and
+/// states are f32: a rounded logarithm of a decay would be rounded again with every token.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn linear_attention_steps<E: Float>(
+    query: &[E],
+    key: &[E],
+    value: &[E],
+    decay: &[f32],
+    erase: &[E],
+    write: &[E],
+    start: &[f32],
+    out: &mut [E],
+    end: &mut [f32],
+    time: u32,
+    #[comptime] steps: Steps,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(steps.width as u32);
+    let value_width = comptime!(steps.value_width as u32);
+    let rows = comptime!(steps.width / PARTS as usize);
+    let by_channel = comptime!(steps.decay == Decay::Channel);
+
+    let mut queries = Shared::<[f32]>::new_slice(comptime!(steps.width));
+    let mut keys = Shared::<[f32]>::new_slice(comptime!(steps.width));
+    // `b ⊙ k`, and what survives.
+    let mut erased = Shared::<[f32]>::new_slice(comptime!(steps.width));
+    let mut kept = Shared::<[f32]>::new_slice(comptime!(steps.width));
+
+    let head = CUBE_POS_Y;
+    let part = UNIT_POS_X % PARTS;
+    let column = CUBE_POS_X * COLUMNS + UNIT_POS_X / PARTS;
+    // Units beyond the last channel keep company, reading the last one's numbers.
+    let inside = column < value_width;
+    let column = min(column, comptime!(value_width - 1));
+
+    let mut state = Array::<f32>::new(rows);
+    #[unroll]
+    for i in 0..rows {
+        state[i] = 0.0;
+        if comptime!(steps.start) {
+            let row = i as u32 * PARTS + part;
+            state[i] = start[((head * width + row) * value_width + column) as usize];
+        }
+    }
+
+    for t in 0..time {
+        let token = head * time + t;
+        // The last token's numbers have been read.
+        sync_cube();
+        let mut c = UNIT_POS_X;
+        while c < width {
+            let at = (token * width + c) as usize;
+            let k = f32::cast_from(key[at]);
+            queries[c as usize] = f32::cast_from(query[at]);
+            keys[c as usize] = k;
+            if comptime!(steps.write == Write::Beta) {
+                erased[c as usize] = k * f32::cast_from(erase[token as usize]);
+            }
+            if comptime!(steps.write == Write::EraseWrite) {
+                erased[c as usize] = k * f32::cast_from(erase[at]);
+            }
+            if by_channel {
+                kept[c as usize] = decay[at].exp();
+            }
+            c += CUBE_DIM_X;
+        }
+        sync_cube();
+
+        let mut keep = 1.0f32.runtime();
+        if comptime!(steps.decay == Decay::Head) {
+            keep = decay[token as usize].exp();
+        }
+        let mut old = 0.0f32;
+        #[unroll]
+        for i in 0..rows {
+            let row = (i as u32 * PARTS + part) as usize;
+            if by_channel {
+                keep = kept[row];
+            }
+            state[i] = state[i] * keep;
+            if comptime!(steps.write != Write::Add) {
+                old += erased[row] * state[i];
+            }
+        }
+
+        let at = (token * value_width + column) as usize;
+        let mut new = f32::cast_from(value[at]);
+        if comptime!(steps.write == Write::Beta) {
+            new *= f32::cast_from(erase[token as usize]);
+        }
+        if comptime!(steps.write == Write::EraseWrite) {
+            new *= f32::cast_from(write[at]);
+        }
+        if comptime!(steps.write != Write::Add) {
+            new -= row_sum(old);
+        }
+
+        let mut answer = 0.0f32;
+        #[unroll]
+        for i in 0..rows {
+            let row = (i as u32 * PARTS + part) as usize;
+            state[i] = state[i] + keys[row] * new;
+            answer += queries[row] * state[i];
+        }
+        let answer = row_sum(answer);
+        if inside && part == 0 {
+            out[at] = E::cast_from(answer);
+        }
+    }
+
+    if inside {
+        #[unroll]
+        for i in 0..rows {
+            let row = i as u32 * PARTS + part;
+            end[((head * width + row) * value_width + column) as usize] = state[i];
+        }
+    }
+}
+
+/// The kernel for `steps`, as CUDA C++.
+pub fn steps_source(steps: Steps) -> Source {
+    let Steps { width, value_width, decay, write, start } = steps;
+    let state = if start { " state" } else { "" };
+    let name = format!("linear_attention_steps {width} {value_width} {decay:?} {write:?}{state}");
+    let units = steps.grid(1).1[0];
+    source(&name, CubeDim::new_1d(units), |t| {
+        linear_attention_steps::LinearAttentionSteps::new(
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            steps,
+            BF16,
+        )
+    })
+}
+
+/// Gated DeltaNet's and Kimi's decode steps, and the largest state with everything by channel.
+pub fn sources() -> Vec<Source> {
+    let steps = |width, value_width, decay, write| Steps { width, value_width, decay, write, start: true };
+    vec![
+        steps_source(steps(128, 128, Decay::Head, Write::Beta)),
+        steps_source(steps(128, 128, Decay::Channel, Write::Beta)),
+        steps_source(steps(256, 256, Decay::Channel, Write::EraseWrite)),
+    ]
+}

@@ -1,0 +1,513 @@
+//! The gradients. Weights are computed again from the saved logarithm of every row's sum:
+//!
+//! ```text
+//! P = 2^(S − log_sum),   D_t = Σ_c dO_tc O_tc,   dS = P ⊙ (dO Vᵀ − D)
+//! dQ = scale · dS K,     dK = scale · dSᵀ Q,     dV = Pᵀ dO
+//! ```
+//! with `dS` times `1 − tanh²` where scores are capped. One cube per 64 queries sums `dQ`, one per 64
+//! keys sums `dK` and `dV` over the queries of its group of heads: every number is written once, by
+//! one unit, in a fixed order.
+
+use super::plan::{PLANES, Plan, ROWS, key_steps, query_steps, visible};
+use super::{HIDDEN, LOG2_E, score};
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// `D_t = Σ_c dO_tc O_tc` and, where planned, the part of every row in the gradient of its head's
+/// sink: `−e^{sink − log_sum} D_t`.
+///
+/// `out, out_grad [rows, value_width]`, `sinks [heads]`, rows being `[batch, heads, time]` → `delta, sink_grad [rows]`.
+/// Cubes: one plane to a row, `PLANES` rows to a cube.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_delta<E: Float>(
+    out: &[Pair<E>],
+    out_grad: &[Pair<E>],
+    log_sum: &[f32],
+    sinks: &[f32],
+    delta: &mut [f32],
+    sink_grad: &mut [f32],
+    rows: u32,
+    heads: u32,
+    time: u32,
+    #[comptime] plan: Plan,
+    #[define(E)] _dtype: ElemType,
+) {
+    let row = CUBE_POS_X * PLANES + UNIT_POS_Y;
+    if row >= rows {
+        terminate!();
+    }
+    let pairs = comptime!(plan.value_width as u32 / 2);
+    let mut sum = 0.0f32;
+    let mut c = UNIT_POS_X;
+    while c < pairs {
+        let at = (row * pairs + c) as usize;
+        let product = Pair::<f32>::cast_from(out[at]) * Pair::<f32>::cast_from(out_grad[at]);
+        sum += product.extract(0usize) + product.extract(1usize);
+        c += 32;
+    }
+    let sum = plane_sum(sum);
+    if UNIT_POS_X == 0 {
+        delta[row as usize] = sum;
+        if comptime!(plan.sinks) {
+            let sink = sinks[(row / time % heads) as usize];
+            sink_grad[row as usize] = -sum * (sink - log_sum[row as usize]).exp();
+        }
+    }
+}
+
+/// The weight of a score, and the derivative of the capped score by the product times scale.
+#[cube]
+fn weight_and_slope(
+    product: f32,
+    key: u32,
+    own: u32,
+    log_sum: f32,
+    seen: bool,
+    slope: f32,
+    scale: f32,
+    cap: f32,
+    #[comptime] plan: Plan,
+) -> (f32, f32) {
+    let x = score(product, key, own, slope, scale, cap, plan);
+    let x = select(seen, x - log_sum, HIDDEN);
+    let mut derivative = 1.0f32.runtime();
+    if comptime!(plan.softcap) {
+        let th = (product * scale / cap).tanh();
+        derivative = 1.0 - th * th;
+    }
+    (exp2(x), derivative)
+}
+
+/// The gradient of the queries: the forward pass's walk over the keys.
+///
+/// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad` as its output, `log_sum, delta
+/// [batch, heads, time]`, `grad` as `query`, in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_query_grad<E: Float>(
+    query: &[E],
+    key: &[E],
+    value: &[E],
+    slopes: &[f32],
+    out_grad: &[E],
+    log_sum: &[f32],
+    delta: &[f32],
+    grad: &mut [Pair<E>],
+    time: u32,
+    source: u32,
+    kv_heads: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    gradient_scale: f32,
+    #[comptime] plan: Plan,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width);
+    let depth = comptime!(Plan::depth(width));
+    let value_depth = comptime!(Plan::depth(value_width));
+    let stride = comptime!(Plan::stride(width));
+    let value_stride = comptime!(Plan::stride(value_width));
+    let vector = comptime!(Plan::vector(width));
+    let value_vector = comptime!(Plan::vector(value_width));
+    let rows = comptime!(ROWS as usize);
+    let step = comptime!(plan.backward_step());
+    let key_tile = comptime!(step * stride);
+    let value_tile = comptime!(step * value_stride);
+
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(rows * value_stride), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * key_tile), 16usize);
+    let mut values = Shared::<[E]>::new_aligned_slice(comptime!(2 * value_tile), 16usize);
+
+    let heads = CUBE_COUNT_Y;
+    let head = CUBE_POS_Y;
+    let kv = CUBE_POS_Z * kv_heads + head / (heads / kv_heads);
+    let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
+    let row_base = (CUBE_POS_Z * heads + head) * time;
+    let key_base = kv * source * width as u32;
+    let value_base = kv * source * value_width as u32;
+
+    let plane_row = UNIT_POS_Y * 16;
+    let row = first_row + plane_row + UNIT_POS_X / 4;
+    let column = UNIT_POS_X % 4 * 2;
+    let mut slope = 0.0f32.runtime();
+    if comptime!(plan.slopes) {
+        slope = slopes[head as usize] * LOG2_E;
+    }
+    // Rows past the end are computed from the last one's numbers and never stored.
+    let mut sums_of_rows = Array::<f32>::new(2usize);
+    let mut deltas = Array::<f32>::new(2usize);
+    #[unroll]
+    for r in 0..2usize {
+        let at = (row_base + min(row + r as u32 * 8, time - 1)) as usize;
+        sums_of_rows[r] = log_sum[at] * LOG2_E;
+        deltas[r] = delta[at];
+    }
+
+    let mut sums = zeros(depth);
+    let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
+    copy_rows::<E>(
+        query,
+        &mut queries,
+        row_base * width as u32,
+        first_row,
+        time,
+        width as u32,
+        rows,
+        width,
+        depth,
+        vector,
+    );
+    copy_rows::<E>(
+        out_grad,
+        &mut grads,
+        row_base * value_width as u32,
+        first_row,
+        time,
+        value_width as u32,
+        rows,
+        value_width,
+        value_depth,
+        value_vector,
+    );
+    copy_rows::<E>(
+        key,
+        &mut keys[0..key_tile],
+        key_base,
+        first * step as u32,
+        source,
+        width as u32,
+        step,
+        width,
+        depth,
+        vector,
+    );
+    copy_rows::<E>(
+        value,
+        &mut values[0..value_tile],
+        value_base,
+        first * step as u32,
+        source,
+        value_width as u32,
+        step,
+        value_width,
+        value_depth,
+        value_vector,
+    );
+    commit_copies();
+
+    for j in first..end {
+        let stage = ((j - first) % 2) as usize;
+        let next = 1 - stage;
+        if j + 1 < end {
+            copy_rows::<E>(
+                key,
+                &mut keys[next * key_tile..(next + 1) * key_tile],
+                key_base,
+                (j + 1) * step as u32,
+                source,
+                width as u32,
+                step,
+                width,
+                depth,
+                vector,
+            );
+            copy_rows::<E>(
+                value,
+                &mut values[next * value_tile..(next + 1) * value_tile],
+                value_base,
+                (j + 1) * step as u32,
+                source,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                value_vector,
+            );
+        }
+        commit_copies();
+        wait_for_all_but_last();
+        sync_cube();
+        let keys_now = &keys[stage * key_tile..(stage + 1) * key_tile];
+        let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
+
+        let mut scores = zeros(step);
+        #[unroll]
+        for d in 0..depth / 16 {
+            let q = left::<E>(&queries, plane_row, d as u32 * 16, stride);
+            multiply_rows::<E>(&mut scores, &q, keys_now, d as u32 * 16, step, stride);
+        }
+        let mut weight_grads = zeros(step);
+        #[unroll]
+        for d in 0..value_depth / 16 {
+            let g = left::<E>(&grads, plane_row, d as u32 * 16, value_stride);
+            multiply_rows::<E>(&mut weight_grads, &g, values_now, d as u32 * 16, step, value_stride);
+        }
+
+        #[unroll]
+        for n in 0..step / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let own = source - time + row + r as u32 * 8;
+                let products = scores.index(n)[r];
+                let by_weight = weight_grads.index(n)[r];
+                let mut score_grads = Pair::<f32>::new(0.0);
+                #[unroll]
+                for c in 0..2usize {
+                    let k = j * step as u32 + n as u32 * 8 + column + c as u32;
+                    let seen = visible(k, own, window, comptime!(plan.window));
+                    let (weight, derivative) =
+                        weight_and_slope(products.extract(c), k, own, sums_of_rows[r], seen, slope, scale, cap, plan);
+                    score_grads.insert(c, weight * derivative * (by_weight.extract(c) - deltas[r]));
+                }
+                scores.index_mut(n)[r] = score_grads;
+            }
+        }
+
+        #[unroll]
+        for k in 0..step / 16 {
+            let by_score = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
+            multiply_columns::<E>(&mut sums, &by_score, keys_now, k as u32 * 16, depth, stride);
+        }
+        // The next round's copies overwrite this stage.
+        sync_cube();
+    }
+    store_rows::<E>(&sums, grad, row_base, row, time, gradient_scale, width, depth);
+}
+
+/// Which of the two gradients a kernel sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Of {
+    KeyAndValue,
+    Key,
+    Value,
+}
+
+impl Of {
+    pub const fn key(self) -> bool {
+        !matches!(self, Self::Value)
+    }
+
+    pub const fn value(self) -> bool {
+        !matches!(self, Self::Key)
+    }
+}
+
+/// The gradients of keys and values: rows of a tile are keys, its columns queries.
+///
+/// Shapes as in [`attention_query_grad`]; `key_grad, value_grad` as `key, value`, in pairs; a gradient that is not asked for is not
+/// written. Cubes: `(⌈source / ROWS⌉, kv_heads, batch)` of `(32, PLANES)`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_key_value_grad<E: Float>(
+    query: &[E],
+    key: &[E],
+    value: &[E],
+    slopes: &[f32],
+    out_grad: &[E],
+    log_sum: &[f32],
+    delta: &[f32],
+    key_grad: &mut [Pair<E>],
+    value_grad: &mut [Pair<E>],
+    time: u32,
+    source: u32,
+    heads: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    gradient_scale: f32,
+    #[comptime] plan: Plan,
+    #[comptime] of: Of,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width);
+    let depth = comptime!(Plan::depth(width));
+    let value_depth = comptime!(Plan::depth(value_width));
+    let stride = comptime!(Plan::stride(width));
+    let value_stride = comptime!(Plan::stride(value_width));
+    let vector = comptime!(Plan::vector(width));
+    let value_vector = comptime!(Plan::vector(value_width));
+    let rows = comptime!(ROWS as usize);
+    let step = comptime!(plan.backward_step());
+    let query_tile = comptime!(step * stride);
+    let grad_tile = comptime!(step * value_stride);
+
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut values =
+        Shared::<[E]>::new_aligned_slice(comptime!(if of.key() { rows * value_stride } else { 8 }), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(2 * query_tile), 16usize);
+    let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(2 * grad_tile), 16usize);
+
+    let kv_heads = CUBE_COUNT_Y;
+    let group = heads / kv_heads;
+    let kv = CUBE_POS_Z * kv_heads + CUBE_POS_Y;
+    let first_head = CUBE_POS_Y * group;
+    let first_row = CUBE_POS_X * ROWS;
+    let kv_base = kv * source;
+
+    let plane_row = UNIT_POS_Y * 16;
+    let row = first_row + plane_row + UNIT_POS_X / 4;
+    let column = UNIT_POS_X % 4 * 2;
+
+    let mut key_sums = zeros(comptime!(if of.key() { depth } else { 0 }));
+    let mut value_sums = zeros(comptime!(if of.value() { value_depth } else { 0 }));
+    let (first, end) = query_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
+    let steps = select(end > first, end - first, 0);
+    // The heads of the group, one after the other.
+    let rounds = steps * group;
+
+    copy_rows::<E>(key, &mut keys, kv_base * width as u32, first_row, source, width as u32, rows, width, depth, vector);
+    if comptime!(of.key()) {
+        copy_rows::<E>(
+            value,
+            &mut values,
+            kv_base * value_width as u32,
+            first_row,
+            source,
+            value_width as u32,
+            rows,
+            value_width,
+            value_depth,
+            value_vector,
+        );
+    }
+    if rounds > 0 {
+        let base = (CUBE_POS_Z * heads + first_head) * time;
+        copy_rows::<E>(
+            query,
+            &mut queries[0..query_tile],
+            base * width as u32,
+            first * step as u32,
+            time,
+            width as u32,
+            step,
+            width,
+            depth,
+            vector,
+        );
+        copy_rows::<E>(
+            out_grad,
+            &mut grads[0..grad_tile],
+            base * value_width as u32,
+            first * step as u32,
+            time,
+            value_width as u32,
+            step,
+            value_width,
+            value_depth,
+            value_vector,
+        );
+    }
+    commit_copies();
+
+    for round in 0..rounds {
+        let stage = (round % 2) as usize;
+        let next = 1 - stage;
+        if round + 1 < rounds {
+            let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
+            let t = (first + (round + 1) % steps) * step as u32;
+            copy_rows::<E>(
+                query,
+                &mut queries[next * query_tile..(next + 1) * query_tile],
+                base * width as u32,
+                t,
+                time,
+                width as u32,
+                step,
+                width,
+                depth,
+                vector,
+            );
+            copy_rows::<E>(
+                out_grad,
+                &mut grads[next * grad_tile..(next + 1) * grad_tile],
+                base * value_width as u32,
+                t,
+                time,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                value_vector,
+            );
+        }
+        commit_copies();
+        wait_for_all_but_last();
+        sync_cube();
+        let queries_now = &queries[stage * query_tile..(stage + 1) * query_tile];
+        let grads_now = &grads[stage * grad_tile..(stage + 1) * grad_tile];
+        let head = first_head + round / steps;
+        let row_base = (CUBE_POS_Z * heads + head) * time;
+        let first_query = (first + round % steps) * step as u32;
+        let mut slope = 0.0f32.runtime();
+        if comptime!(plan.slopes) {
+            slope = slopes[head as usize] * LOG2_E;
+        }
+
+        let mut scores = zeros(step);
+        #[unroll]
+        for d in 0..depth / 16 {
+            let k = left::<E>(&keys, plane_row, d as u32 * 16, stride);
+            multiply_rows::<E>(&mut scores, &k, queries_now, d as u32 * 16, step, stride);
+        }
+        let mut weight_grads = zeros(comptime!(if of.key() { step } else { 0 }));
+        if comptime!(of.key()) {
+            #[unroll]
+            for d in 0..value_depth / 16 {
+                let v = left::<E>(&values, plane_row, d as u32 * 16, value_stride);
+                multiply_rows::<E>(&mut weight_grads, &v, grads_now, d as u32 * 16, step, value_stride);
+            }
+        }
+
+        #[unroll]
+        for n in 0..step / 8 {
+            #[unroll]
+            for c in 0..2usize {
+                let t = first_query + n as u32 * 8 + column + c as u32;
+                let own = source - time + t;
+                let at = (row_base + min(t, time - 1)) as usize;
+                let sum_of_row = log_sum[at] * LOG2_E;
+                #[unroll]
+                for r in 0..2usize {
+                    let k = row + r as u32 * 8;
+                    let seen = t < time && visible(k, own, window, comptime!(plan.window));
+                    let mut pair = scores.index(n)[r];
+                    let (weight, derivative) =
+                        weight_and_slope(pair.extract(c), k, own, sum_of_row, seen, slope, scale, cap, plan);
+                    pair.insert(c, weight);
+                    scores.index_mut(n)[r] = pair;
+                    if comptime!(of.key()) {
+                        let mut pair = weight_grads.index(n)[r];
+                        pair.insert(c, weight * derivative * (pair.extract(c) - delta[at]));
+                        weight_grads.index_mut(n)[r] = pair;
+                    }
+                }
+            }
+        }
+
+        #[unroll]
+        for k in 0..step / 16 {
+            if comptime!(of.value()) {
+                let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
+                multiply_columns::<E>(&mut value_sums, &weights, grads_now, k as u32 * 16, value_depth, value_stride);
+            }
+            if comptime!(of.key()) {
+                let by_score = as_left::<E>(weight_grads.index(2 * k), weight_grads.index(2 * k + 1));
+                multiply_columns::<E>(&mut key_sums, &by_score, queries_now, k as u32 * 16, depth, stride);
+            }
+        }
+        // The next round's copies overwrite this stage.
+        sync_cube();
+    }
+
+    if comptime!(of.key()) {
+        store_rows::<E>(&key_sums, key_grad, kv_base, row, source, gradient_scale, width, depth);
+    }
+    if comptime!(of.value()) {
+        store_rows::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
+    }
+}

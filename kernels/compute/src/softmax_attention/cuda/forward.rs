@@ -1,0 +1,230 @@
+//! The forward pass: one cube has 64 queries of a head and goes over the keys that they see, with
+//! the running maximum and sum of every row (Dao 2023, arXiv 2307.08691).
+
+use super::plan::{Plan, ROWS, key_steps, visible};
+use super::{FLOOR, HIDDEN, LN_2, LOG2_E, score};
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// `out = softmax(scores) value` and the logarithm of every row's sum.
+///
+/// `query [batch, heads, time, width]`, `key [batch, kv_heads, source, width]`,
+/// `value [batch, kv_heads, source, value_width]`, `slopes, sinks [heads]` (not read unless planned), all contiguous →
+/// `out [batch, heads, time, value_width]` in pairs, `log_sum [batch, heads, time]`.
+/// `scale` and `cap` are in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)` of `(32, PLANES)`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_forward<E: Float>(
+    query: &[E],
+    key: &[E],
+    value: &[E],
+    slopes: &[f32],
+    sinks: &[f32],
+    out: &mut [Pair<E>],
+    log_sum: &mut [f32],
+    time: u32,
+    source: u32,
+    kv_heads: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    #[comptime] plan: Plan,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width);
+    let depth = comptime!(Plan::depth(width));
+    let value_depth = comptime!(Plan::depth(value_width));
+    let stride = comptime!(Plan::stride(width));
+    let value_stride = comptime!(Plan::stride(value_width));
+    let step = comptime!(plan.forward_step());
+    let key_tile = comptime!(step * stride);
+    let value_tile = comptime!(step * value_stride);
+
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(ROWS as usize * stride), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * key_tile), 16usize);
+    let mut values = Shared::<[E]>::new_aligned_slice(comptime!(2 * value_tile), 16usize);
+
+    let heads = CUBE_COUNT_Y;
+    let head = CUBE_POS_Y;
+    let kv = CUBE_POS_Z * kv_heads + head / (heads / kv_heads);
+    // The last queries see most: their cubes begin first.
+    let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
+    let row_base = (CUBE_POS_Z * heads + head) * time;
+    let key_base = kv * source * width as u32;
+    let value_base = kv * source * value_width as u32;
+
+    let (lane, plane) = (UNIT_POS_X, UNIT_POS_Y);
+    let row = first_row + plane * 16 + lane / 4;
+    let own = source - time + row;
+    let column = lane % 4 * 2;
+    let mut slope = 0.0f32.runtime();
+    if comptime!(plan.slopes) {
+        slope = slopes[head as usize] * LOG2_E;
+    }
+
+    let mut sums = zeros(value_depth);
+    let mut best = Array::<f32>::new(2usize);
+    let mut total = Array::<f32>::new(2usize);
+    #[unroll]
+    for r in 0..2usize {
+        best[r] = FLOOR;
+        total[r] = 0.0;
+        if comptime!(plan.sinks) {
+            best[r] = sinks[head as usize] * LOG2_E;
+            // Each of the four lanes of a row holds a part of its sum.
+            total[r] = select(lane % 4 == 0, 1.0, 0.0);
+        }
+    }
+
+    let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
+    copy_rows::<E>(
+        query,
+        &mut queries,
+        row_base * width as u32,
+        first_row,
+        time,
+        width as u32,
+        comptime!(ROWS as usize),
+        width,
+        depth,
+        comptime!(Plan::vector(width)),
+    );
+    copy_rows::<E>(
+        key,
+        &mut keys[0..key_tile],
+        key_base,
+        first * step as u32,
+        source,
+        width as u32,
+        step,
+        width,
+        depth,
+        comptime!(Plan::vector(width)),
+    );
+    copy_rows::<E>(
+        value,
+        &mut values[0..value_tile],
+        value_base,
+        first * step as u32,
+        source,
+        value_width as u32,
+        step,
+        value_width,
+        value_depth,
+        comptime!(Plan::vector(value_width)),
+    );
+    commit_copies();
+
+    for j in first..end {
+        let stage = ((j - first) % 2) as usize;
+        let next = 1 - stage;
+        if j + 1 < end {
+            copy_rows::<E>(
+                key,
+                &mut keys[next * key_tile..(next + 1) * key_tile],
+                key_base,
+                (j + 1) * step as u32,
+                source,
+                width as u32,
+                step,
+                width,
+                depth,
+                comptime!(Plan::vector(width)),
+            );
+            copy_rows::<E>(
+                value,
+                &mut values[next * value_tile..(next + 1) * value_tile],
+                value_base,
+                (j + 1) * step as u32,
+                source,
+                value_width as u32,
+                step,
+                value_width,
+                value_depth,
+                comptime!(Plan::vector(value_width)),
+            );
+        }
+        commit_copies();
+        wait_for_all_but_last();
+        sync_cube();
+        let keys_now = &keys[stage * key_tile..(stage + 1) * key_tile];
+        let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
+
+        let mut scores = zeros(step);
+        #[unroll]
+        for d in 0..depth / 16 {
+            let q = left::<E>(&queries, plane * 16, d as u32 * 16, stride);
+            multiply_rows::<E>(&mut scores, &q, keys_now, d as u32 * 16, step, stride);
+        }
+
+        #[unroll]
+        for r in 0..2usize {
+            let own = own + r as u32 * 8;
+            let mut top = best[r];
+            #[unroll]
+            for n in 0..step / 8 {
+                let products = scores.index(n)[r];
+                let mut pair = Pair::<f32>::new(0.0);
+                #[unroll]
+                for c in 0..2usize {
+                    let k = j * step as u32 + n as u32 * 8 + column + c as u32;
+                    let x = score(products.extract(c), k, own, slope, scale, cap, plan);
+                    let x = select(visible(k, own, window, comptime!(plan.window)), x, HIDDEN);
+                    pair.insert(c, x);
+                    top = max(top, x);
+                }
+                scores.index_mut(n)[r] = pair;
+            }
+            let top = row_max(top);
+            let shrink = exp2(best[r] - top);
+            best[r] = top;
+            let mut sum = total[r] * shrink;
+            #[unroll]
+            for n in 0..step / 8 {
+                let pair = scores.index(n)[r];
+                let mut weights = Pair::<f32>::new(0.0);
+                #[unroll]
+                for c in 0..2usize {
+                    let weight = exp2(pair.extract(c) - top);
+                    weights.insert(c, weight);
+                    sum += weight;
+                }
+                scores.index_mut(n)[r] = weights;
+            }
+            total[r] = sum;
+            #[unroll]
+            for n in 0..value_depth / 8 {
+                let scaled = sums.index(n)[r] * Pair::new(shrink);
+                sums.index_mut(n)[r] = scaled;
+            }
+        }
+
+        #[unroll]
+        for k in 0..step / 16 {
+            let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
+            multiply_columns::<E>(&mut sums, &weights, values_now, k as u32 * 16, value_depth, value_stride);
+        }
+        // The next round's copies overwrite this stage.
+        sync_cube();
+    }
+
+    #[unroll]
+    for r in 0..2usize {
+        let sum = row_sum(total[r]);
+        let t = row + r as u32 * 8;
+        if t < time {
+            #[unroll]
+            for n in 0..value_depth / 8 {
+                let c = n as u32 * 8 + column;
+                if c < value_width as u32 {
+                    let at = ((row_base + t) * value_width as u32 + c) / 2;
+                    out[at as usize] = Pair::cast_from(sums.index(n)[r] / Pair::new(sum));
+                }
+            }
+            if lane % 4 == 0 {
+                log_sum[(row_base + t) as usize] = best[r] * LN_2 + sum.ln();
+            }
+        }
+    }
+}

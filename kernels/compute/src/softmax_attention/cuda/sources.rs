@@ -1,0 +1,150 @@
+//! The instances of these kernels that the table of `cuda-kernels.md` holds.
+
+use super::backward::{self, Of};
+use super::forward;
+use super::plan::{PLANES, Plan};
+use crate::cuda::source::{BF16, Source, buffer, source};
+use cubecl::prelude::*;
+
+/// The delta of every row.
+pub fn delta(plan: Plan) -> Source {
+    source(&format!("attention_delta {}", name(plan)), cube(), |t| {
+        backward::attention_delta::AttentionDelta::new(
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
+        )
+    })
+}
+
+pub fn forward(plan: Plan) -> Source {
+    source(&format!("attention_forward {}", name(plan)), cube(), |t| {
+        forward::attention_forward::AttentionForward::new(
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
+        )
+    })
+}
+
+pub fn query_grad(plan: Plan) -> Source {
+    source(&format!("attention_query_grad {}", name(plan)), cube(), |t| {
+        backward::attention_query_grad::AttentionQueryGrad::new(
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            BF16,
+        )
+    })
+}
+
+pub fn key_value_grad(plan: Plan, of: Of) -> Source {
+    let which = match of {
+        Of::KeyAndValue => "",
+        Of::Key => ", keys",
+        Of::Value => ", values",
+    };
+    source(&format!("attention_key_value_grad {}{which}", name(plan)), cube(), |t| {
+        backward::attention_key_value_grad::AttentionKeyValueGrad::new(
+            t.settings,
+            t.device,
+            t.properties,
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            buffer(),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            (),
+            plan,
+            of,
+            BF16,
+        )
+    })
+}
+
+fn cube() -> CubeDim {
+    CubeDim::new_2d(32, PLANES)
+}
+
+fn name(plan: Plan) -> String {
+    let mut name = format!("{} {}", plan.width, plan.value_width);
+    for (has, what) in
+        [(plan.window, " window"), (plan.softcap, " cap"), (plan.slopes, " slopes"), (plan.sinks, " sinks")]
+    {
+        if has {
+            name += what;
+        }
+    }
+    name
+}
+
+/// Usual widths, the wider values of DIFF, and everything at once where it is hardest, at the widest.
+pub fn all() -> Vec<Source> {
+    let everything =
+        |width| Plan { window: true, softcap: true, slopes: true, sinks: true, ..Plan::plain(width, width) };
+    let plans = [Plan::plain(64, 64), Plan::plain(128, 128), Plan::plain(64, 128), everything(256)];
+    let of = |plan: Plan| match plan.split_gradients() {
+        true => vec![Of::Key, Of::Value],
+        false => vec![Of::KeyAndValue],
+    };
+    plans
+        .into_iter()
+        .flat_map(|plan| {
+            let mut sources = vec![forward(plan), delta(plan), query_grad(plan)];
+            sources.extend(of(plan).into_iter().map(|of| key_value_grad(plan, of)));
+            sources
+        })
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! The CUDA kernels without a GPU.
+
+mod attention;
+mod emulator;
+mod linear_attention;
+mod numbers;
+mod short_conv;
+mod table;
