@@ -56,6 +56,13 @@ impl Cache {
         })
     }
 
+    /// What [`get`](Self::get) gives, which the cache holds no longer.
+    pub fn take<const D: usize>(&mut self, slot: &'static str) -> Option<Tensor<D>> {
+        let tensor = self.get(slot);
+        self.slots.remove(slot);
+        tensor
+    }
+
     pub fn set<const D: usize>(&mut self, slot: &'static str, tensor: Tensor<D>) {
         self.slots.insert(slot, Slot::Whole(Value::new(tensor)));
     }

@@ -1,7 +1,8 @@
 //! An operator with a backward of its own: how it is chosen, run and put on the gradient tape.
 
 use crate::trace::{Implementation, by_reference, record, reference_only};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Int, Shape, Tensor};
+use burn_backend::ops::FloatTensorOps;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 use burn_dispatch::backends::autodiff::checkpoint::base::Checkpointer;
@@ -12,6 +13,7 @@ use burn_dispatch::backends::{Autodiff, Flex};
 use burn_dispatch::{BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind};
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A function of up to `N` tensors on one backend, and its gradient.
 ///
@@ -103,6 +105,59 @@ pub fn run_on_cpu<O: Operator<Flex, N>, const N: usize>(
     let output = tracked(operator, kinds.map(|kind| kind.map(lifted)));
     let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(output));
     DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff: context }
+}
+
+/// A second output, which the operator holds beside its first one.
+///
+/// On the tape it hangs on the first output, so that its gradient is here before the operator's backward
+/// runs.
+#[derive(Clone, Debug, Default)]
+pub struct Second(Arc<Mutex<Option<FloatTensor<Flex>>>>);
+
+impl Second {
+    /// The output, by the operator's forward.
+    pub fn put(&self, output: FloatTensor<Flex>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+    }
+
+    /// Its gradient, for the operator's backward; `None` where the loss does not depend on it.
+    pub fn gradient(&self) -> Option<FloatTensor<Flex>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The output that was put here, to the other output of the operator.
+    pub fn beside(&self, first: &DispatchTensor) -> DispatchTensor {
+        let output = self.gradient().expect("a forward that put its second output");
+        let autodiff = first.autodiff;
+        if autodiff == DispatchAutodiffContext::Disabled {
+            return DispatchTensor { kind: DispatchTensorKind::Flex(BackendTensor::Float(output)), autodiff };
+        }
+        let shape = first.shape();
+        let node = lifted(first.clone().kind).node();
+        let output = match Hung.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((self.clone(), shape), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        };
+        let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(output));
+        DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff }
+    }
+}
+
+#[derive(Debug)]
+struct Hung;
+
+impl Backward<Flex, 1> for Hung {
+    type State = (Second, Shape);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node);
+        let (second, shape) = ops.state;
+        if let [Some(first)] = &ops.parents {
+            // The operator's backward runs when its first output has a gradient.
+            grads.register::<Flex>(first.id, Flex::float_zeros(shape, &gradient.device(), gradient.dtype().into()));
+        }
+        second.put(gradient);
+    }
 }
 
 fn plain(kind: DispatchTensorKind) -> FloatTensor<Flex> {

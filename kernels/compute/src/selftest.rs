@@ -148,6 +148,7 @@ pub fn cases() -> Vec<Case> {
         crate::experts::cases(),
         crate::softmax_attention::cases(),
         crate::differential_attention::cases(),
+        crate::linear_attention::cases(),
         crate::product_attention::cases(),
         crate::rms_norm::cases(),
         crate::rope::cases(),

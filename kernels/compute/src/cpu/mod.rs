@@ -1,6 +1,7 @@
 //! What the operators' CPU forms are made of: reals, vector loops, products of matrices, strided
 //! views of tensors, and work shared out among threads.
 
+mod lanes;
 mod matrix;
 mod real;
 mod rows;
@@ -9,6 +10,7 @@ mod simd;
 mod tensor;
 mod threads;
 
+pub use lanes::{combine, padded, scale, spread, zip};
 pub use matrix::{Mat, MatMut, product, wide_product};
 pub use real::Real;
 pub use rows::Rows;

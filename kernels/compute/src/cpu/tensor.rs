@@ -71,6 +71,11 @@ impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
         &self.data[start..start + length]
     }
 
+    /// The last axis, from `index` on.
+    pub fn row(&self, index: [usize; D]) -> &'a [E] {
+        self.run(index, self.shape[D - 1] - index[D - 1])
+    }
+
     /// All of the memory from `index` on.
     pub fn run_from(&self, index: [usize; D]) -> &'a [E] {
         &self.data[self.offset(index)..]

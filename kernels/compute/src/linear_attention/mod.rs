@@ -19,17 +19,23 @@
 //! `q` arrives already scaled.
 
 mod chunked;
+mod cpu;
 pub mod cuda;
 mod recurrent;
 
-use crate::trace::{Implementation, record};
+use crate::operator::{Second, choose, run_on_cpu};
+use crate::selftest::{Case, Inputs};
+use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
+use burn_dispatch::DispatchAutodiffContext;
 pub use chunked::inverse_unit_lower;
 
-/// How to run through the tokens; the result is the same.
+/// How the reference runs through the tokens; the result is the same, and the fast form has a way of its
+/// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinearForm {
-    /// Token after token, as the equation reads: the truth, and the way to decode.
+    /// Token after token, as the equation reads: the truth.
     Recurrent,
     /// In chunks of this many tokens (a power of two) through the WY/UT representation:
     /// matrix products inside a chunk, one state passed from chunk to chunk.
@@ -92,6 +98,9 @@ impl Gates {
 /// Shapes: `q, k [batch, heads, time, d_key]`, `v [batch, heads, time, d_value]`,
 /// `state [batch, heads, d_key, d_value]` (zeros when absent) → the output
 /// `[batch, heads, time, d_value]` and the state after the last token.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together.
 pub fn linear_attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -101,7 +110,44 @@ pub fn linear_attention(
     state: Option<Tensor<4>>,
     form: LinearForm,
 ) -> (Tensor<4>, Tensor<4>) {
-    record("linear_attention", Implementation::Reference);
+    check(&q, &k, &v, decay, gates, state.as_ref());
+    let as_channel = |x: &Tensor<3>| x.clone().unsqueeze_dim::<4>(3);
+    let log_decay = match decay {
+        LogDecay::None => None,
+        LogDecay::Head(g) => Some(as_channel(g)),
+        LogDecay::Channel(g) => Some(g.clone()),
+    };
+    let (erase, write) = match gates {
+        Gates::Add => (None, None),
+        Gates::Beta(beta) => (Some(as_channel(beta)), None),
+        Gates::EraseWrite { erase, write } => (Some(erase.clone()), Some(write.clone())),
+    };
+    let inputs = [Some(q), Some(k), Some(v), log_decay, erase, write, state].map(|x| x.map(Tensor::into_dispatch));
+    match choose("linear_attention", &inputs.iter().flatten().collect::<Vec<_>>()) {
+        Implementation::Cpu => {
+            let tracked = inputs.iter().flatten().any(|x| x.autodiff != DispatchAutodiffContext::Disabled);
+            let end = Second::default();
+            let out = run_on_cpu(cpu::LinearAttention { tracked, end: end.clone() }, inputs);
+            let end = end.beside(&out);
+            (Tensor::from_dispatch(out), Tensor::from_dispatch(end))
+        }
+        Implementation::Reference => {
+            let [q, k, v, .., state] = inputs.map(|x| x.map(Tensor::<4>::from_dispatch));
+            let there = "queries, keys and values are always there";
+            reference(q.expect(there), k.expect(there), v.expect(there), decay, gates, state, form)
+        }
+    }
+}
+
+fn reference(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    decay: &LogDecay,
+    gates: &Gates,
+    state: Option<Tensor<4>>,
+    form: LinearForm,
+) -> (Tensor<4>, Tensor<4>) {
     let [batch, heads, time, d_key] = q.dims();
     let state = state.unwrap_or_else(|| Tensor::zeros([batch, heads, d_key, v.dims()[3]], (&q.device(), q.dtype())));
     match form {
@@ -114,6 +160,33 @@ pub fn linear_attention(
     }
 }
 
+/// # Panics
+/// When a shape is not the one that the queries and values ask for.
+fn check(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, decay: &LogDecay, gates: &Gates, state: Option<&Tensor<4>>) {
+    let ([batch, heads, time, d_key], d_value) = (q.dims(), v.dims()[3]);
+    let (per_token, per_key) = (vec![batch, heads, time], vec![batch, heads, time, d_key]);
+    let per_value = vec![batch, heads, time, d_value];
+    let mut shapes = vec![("keys", k.dims().to_vec(), &per_key), ("values", v.dims().to_vec(), &per_value)];
+    match decay {
+        LogDecay::None => {}
+        LogDecay::Head(g) => shapes.push(("decays", g.dims().to_vec(), &per_token)),
+        LogDecay::Channel(g) => shapes.push(("decays", g.dims().to_vec(), &per_key)),
+    }
+    match gates {
+        Gates::Add => {}
+        Gates::Beta(beta) => shapes.push(("beta", beta.dims().to_vec(), &per_token)),
+        Gates::EraseWrite { erase, write } => {
+            shapes.push(("erase gates", erase.dims().to_vec(), &per_key));
+            shapes.push(("write gates", write.dims().to_vec(), &per_value));
+        }
+    }
+    let per_state = vec![batch, heads, d_key, d_value];
+    shapes.extend(state.map(|state| ("state", state.dims().to_vec(), &per_state)));
+    for (what, got, expected) in shapes {
+        assert_eq!(&got, expected, "{what} to queries {:?} and values {:?}", q.dims(), v.dims());
+    }
+}
+
 /// The weights with which the values enter the outputs when the state starts empty, erase term
 /// included: the output is the pattern times [`Gates::values`]. Rows need not sum to one and entries
 /// may be negative. `[batch, heads, time, time]`.
@@ -123,6 +196,68 @@ pub fn effective_pattern(q: Tensor<4>, k: Tensor<4>, decay: &LogDecay, gates: &G
         Gates::Beta(beta) => pattern * beta.clone().unsqueeze_dim::<4>(2),
         Gates::Add | Gates::EraseWrite { .. } => pattern,
     }
+}
+
+/// Every member of the family; lengths around those of chunks; keys and values of different widths.
+pub(crate) fn cases() -> Vec<Case> {
+    fn case(
+        [batch, heads, time, d_key, d_value]: [usize; 5],
+        decay: &'static str,
+        gates: &'static str,
+        with_state: bool,
+    ) -> Case {
+        let (head, key, value) = ([batch, heads, time], [batch, heads, time, d_key], [batch, heads, time, d_value]);
+        let state = [batch, heads, d_key, d_value];
+        let mut inputs: Vec<(&'static str, &[usize])> = vec![("q", &key), ("k", &key), ("v", &value)];
+        match decay {
+            "none" => {}
+            "head" => inputs.push(("decay", &head)),
+            _ => inputs.push(("decay", &key)),
+        }
+        match gates {
+            "add" => {}
+            "beta" => inputs.push(("beta", &head)),
+            _ => inputs.extend([("erase", &key[..]), ("write", &value[..])]),
+        }
+        if with_state {
+            inputs.push(("state", &state));
+        }
+        let run = move |x: &Inputs| {
+            let unit = |x: Tensor<4>| x.clone() / (x.square().sum_dim(3) + 0.1).sqrt();
+            let decay = match decay {
+                "none" => LogDecay::None,
+                "head" => LogDecay::Head(x.get::<3>("decay").abs() * -0.1),
+                _ => LogDecay::Channel(x.get::<4>("decay").abs() * -0.1),
+            };
+            let gates = match gates {
+                "add" => Gates::Add,
+                "beta" => Gates::Beta(sigmoid(x.get("beta"))),
+                _ => Gates::EraseWrite { erase: sigmoid(x.get("erase")), write: sigmoid(x.get("write")) },
+            };
+            let state = with_state.then(|| x.get("state"));
+            let (q, k) = (unit(x.get("q")), unit(x.get("k")));
+            let (out, end) = linear_attention(q, k, x.get("v"), &decay, &gates, state, LinearForm::Chunked(64));
+            Tensor::cat(vec![out.reshape([-1]), end.reshape([-1])], 0)
+        };
+        let state = if with_state { ", from a state" } else { "" };
+        let name = format!("{time} tokens, d {d_key}, {d_value}; decay: {decay}; gates: {gates}{state}");
+        Case::new("linear_attention", name, &inputs, run)
+    }
+    vec![
+        case([1, 1, 1, 16, 16], "head", "beta", true),
+        case([2, 3, 63, 16, 16], "none", "add", true),
+        case([1, 2, 63, 60, 100], "head", "beta", false),
+        case([1, 2, 75, 100, 60], "channel", "split", true),
+        case([2, 2, 75, 16, 16], "none", "beta", true),
+        case([1, 2, 75, 16, 60], "head", "add", true),
+        case([1, 2, 75, 64, 64], "head", "beta", true),
+        case([1, 2, 75, 64, 64], "channel", "beta", true),
+        case([1, 1, 75, 60, 16], "channel", "add", true),
+        case([1, 1, 63, 16, 64], "none", "split", false),
+        case([1, 1, 63, 64, 16], "head", "split", true),
+        case([1, 1, 75, 128, 256], "head", "beta", false),
+        case([1, 1, 500, 16, 16], "channel", "beta", true),
+    ]
 }
 
 #[cfg(test)]

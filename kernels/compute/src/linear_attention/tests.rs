@@ -1,5 +1,5 @@
-use super::*;
-use burn::tensor::{DType, Device, TensorData};
+use super::{Gates, LinearForm, LogDecay, chunked, effective_pattern, linear_attention, recurrent};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// Reproducible numbers in (−1, 1), f64.
 fn numbers<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
@@ -13,6 +13,14 @@ fn numbers<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
         })
         .collect();
     Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), DType::F64))
+}
+
+/// The two forms of the reference, the first of which is the truth, and the fast one.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Recurrent,
+    Chunked(usize),
+    Cpu,
 }
 
 const BATCH: usize = 2;
@@ -84,9 +92,13 @@ fn family(time: usize) -> Vec<Case> {
 }
 
 impl Case {
-    fn run(&self, form: LinearForm) -> (Tensor<4>, Tensor<4>) {
+    fn run(&self, form: Form) -> (Tensor<4>, Tensor<4>) {
         let Case { q, k, v, decay, gates, state, .. } = self.clone();
-        linear_attention(q, k, v, &decay, &gates, Some(state), form)
+        match form {
+            Form::Recurrent => recurrent::run(q, k, v, &decay, &gates, state),
+            Form::Chunked(chunk) => chunked::run(q, k, v, &decay, &gates, state, chunk),
+            Form::Cpu => linear_attention(q, k, v, &decay, &gates, Some(state), LinearForm::Recurrent),
+        }
     }
 
     /// The same case with every tensor changed in kind: another precision, another device.
@@ -123,18 +135,18 @@ impl Case {
         self
     }
 
-    /// Every chunked form against the recurrent one in double precision.
+    /// Every form against the recurrent one in double precision.
     fn check(&self) {
-        let (out, state) = self.run(LinearForm::Recurrent);
-        for chunk in [1, 4, 16, 64] {
+        let (out, state) = self.run(Form::Recurrent);
+        for form in [Form::Chunked(1), Form::Chunked(4), Form::Chunked(16), Form::Chunked(64), Form::Cpu] {
             for (case, tolerance) in [(self.clone(), 1e-10), (self.clone().single(), 1e-5)] {
-                let (chunked, end) = case.run(LinearForm::Chunked(chunk));
-                let (chunked, end) = (chunked.cast(DType::F64), end.cast(DType::F64));
+                let (found, end) = case.run(form);
+                let (found, end) = (found.cast(DType::F64), end.cast(DType::F64));
                 // Relative to the largest number there: without decay a state grows.
                 let scale = |x: &Tensor<4>| x.clone().abs().max().into_scalar::<f64>().max(1.0);
-                for (what, truth, found) in [("output", &out, chunked), ("state", &state, end)] {
+                for (what, truth, found) in [("output", &out, found), ("state", &state, end)] {
                     let error = error(truth.clone(), found) / scale(truth);
-                    assert!(error < tolerance, "{}: {what} off by {error:e} in chunks of {chunk}", case.name);
+                    assert!(error < tolerance, "{}: {what} off by {error:e}, {form:?}", case.name);
                 }
             }
         }
@@ -152,7 +164,7 @@ fn error<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
 }
 
 #[test]
-fn chunked_equals_recurrent_for_every_member_length_and_chunk() {
+fn every_form_equals_the_recurrent_one_for_every_member_length_and_chunk() {
     for time in [1, 2, 63, 75, 130] {
         family(time).iter().for_each(Case::check);
     }
@@ -192,7 +204,7 @@ fn extreme_decays_beside_mild_ones_keep_their_digits() {
 }
 
 #[test]
-fn gradients_of_the_chunked_form_are_finite_and_those_of_the_recurrent_one() {
+fn gradients_of_every_form_are_finite_and_those_of_the_recurrent_one() {
     let device = Device::flex().autodiff();
     for strength in [0.0, -30.0, -300.0] {
         for case in family(21) {
@@ -219,10 +231,12 @@ fn gradients_of_the_chunked_form_are_finite_and_those_of_the_recurrent_one() {
                 }
                 all
             };
-            let truth = gradients(LinearForm::Recurrent);
-            for (i, (truth, found)) in truth.into_iter().zip(gradients(LinearForm::Chunked(16))).enumerate() {
-                let error = error(truth, found);
-                assert!(error < 1e-9, "{}, g about {strength}: gradient {i} off by {error:e}", case.name);
+            let truth = gradients(Form::Recurrent);
+            for form in [Form::Chunked(16), Form::Cpu] {
+                for (i, (truth, found)) in truth.clone().into_iter().zip(gradients(form)).enumerate() {
+                    let error = error(truth, found);
+                    assert!(error < 1e-9, "{}, g about {strength}: gradient {i} off by {error:e}, {form:?}", case.name);
+                }
             }
         }
     }
@@ -232,7 +246,7 @@ fn gradients_of_the_chunked_form_are_finite_and_those_of_the_recurrent_one() {
 fn the_effective_pattern_times_the_values_is_the_output() {
     for mut case in family(37) {
         case.state = case.state.zeros_like();
-        let (out, _) = case.run(LinearForm::Recurrent);
+        let (out, _) = case.run(Form::Recurrent);
         let pattern = effective_pattern(case.q.clone(), case.k.clone(), &case.decay, &case.gates);
         let error = error(out, pattern.matmul(case.gates.values(case.v.clone())));
         assert!(error < 1e-10, "{}: off by {error:e}", case.name);
@@ -241,7 +255,7 @@ fn the_effective_pattern_times_the_values_is_the_output() {
 
 /// The output and state of two ways to say the same.
 fn assert_same(a: Case, b: Case) {
-    for form in [LinearForm::Recurrent, LinearForm::Chunked(16)] {
+    for form in [Form::Recurrent, Form::Chunked(16), Form::Cpu] {
         let ((out_a, state_a), (out_b, state_b)) = (a.run(form), b.run(form));
         assert!(error(out_a, out_b) < 1e-12 && error(state_a, state_b) < 1e-12, "{} is not {}", a.name, b.name);
     }
@@ -302,10 +316,15 @@ fn a_delta_rule_that_writes_nothing_only_fades() {
     case.gates = Gates::Beta(Tensor::zeros(per_head(37), (&case.q.device(), DType::F64)));
     let LogDecay::Head(g) = case.decay.clone() else { panic!("per head") };
     let left = g.sum_dim(2).exp().unsqueeze_dim::<4>(3);
-    for form in [LinearForm::Recurrent, LinearForm::Chunked(16)] {
+    for form in [Form::Recurrent, Form::Chunked(16), Form::Cpu] {
         let (_, state) = case.run(form);
         assert!(error(state, case.state.clone() * left.clone()) < 1e-12);
     }
     case.state = case.state.zeros_like();
-    assert_eq!(error(case.run(LinearForm::Chunked(16)).0, case.v.zeros_like()), 0.0);
+    assert_eq!(error(case.run(Form::Chunked(16)).0, case.v.zeros_like()), 0.0);
+}
+
+#[test]
+fn the_fast_form_gives_the_reference_s_outputs_and_gradients() {
+    crate::selftest::agree(super::cases(), 1e-9);
 }

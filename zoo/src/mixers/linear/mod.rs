@@ -127,7 +127,14 @@ fn run_state(
     cache: Option<&mut Cache>,
     tap: &mut dyn Tap,
 ) -> Tensor<4> {
-    let state = cache.as_ref().and_then(|cache| cache.get("state"));
+    // Taken out, so that the step changes the state where it lies.
+    let (cache, state) = match cache {
+        None => (None, None),
+        Some(cache) => {
+            let state = cache.take("state");
+            (Some(cache), state)
+        }
+    };
     let form = if q.dims()[2] == 1 { LinearForm::Recurrent } else { LinearForm::Chunked(chunk) };
     let (o, state) = kernels::linear_attention(q, k, v, decay, gates, state, form);
     let state = tap.at("state", state);
