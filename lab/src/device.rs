@@ -31,7 +31,16 @@ pub enum DeviceError {
 /// An unknown value, with the valid ones; CUDA asked for where it does not answer, with what did
 /// not answer.
 pub fn device() -> Result<Device, DeviceError> {
-    let device = choose(std::env::var(VARIABLE).ok().as_deref(), cuda_devices)?;
+    named(None)
+}
+
+/// The device that an option names (`cpu`, `cuda`, `cuda:N`), or without one [`device`].
+///
+/// # Errors
+/// As [`device`].
+pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
+    let value = option.map(String::from).or_else(|| std::env::var(VARIABLE).ok());
+    let device = choose(value.as_deref(), cuda_devices)?;
     if device == Device::flex() {
         keep_freed_memory();
     }
@@ -56,14 +65,6 @@ fn keep_freed_memory() {
             let _ = set(libc::M_MMAP_THRESHOLD, 1 << 30) || set(libc::M_MMAP_THRESHOLD, 32 << 20);
         });
     }
-}
-
-/// The device that `value` names: `cpu`, `cuda`, `cuda:N`.
-///
-/// # Errors
-/// As [`device`].
-pub fn named(value: &str) -> Result<Device, DeviceError> {
-    choose(Some(value), cuda_devices)
 }
 
 fn choose(value: Option<&str>, gpus: impl FnOnce() -> Result<Vec<String>, String>) -> Result<Device, DeviceError> {

@@ -87,14 +87,26 @@ impl<M: Mixer> Decoder<M> {
     /// The same, and what the prediction head makes of it: logits `[batch, time − 1, vocab_size]`,
     /// row `t` for token `t + 2`. None where there is no such head, or no token after the first.
     pub fn forward_ahead(&self, ids: Tensor<2, Int>, tap: &mut dyn Tap) -> (Tensor<3>, Option<Tensor<3>>) {
+        let (hidden, ahead) = self.hidden_ahead(ids, tap);
+        let ahead = ahead.map(|ahead| self.logits(ahead));
+        (tap.at("logits", self.logits(hidden)), ahead)
+    }
+
+    /// What [`Self::forward_ahead`] makes its logits of, by [`Self::output_matrix`]: `[batch, time, d_model]`
+    /// and `[batch, time − 1, d_model]`. A loss needs no more, and not all logits at once.
+    pub fn hidden_ahead(&self, ids: Tensor<2, Int>, tap: &mut dyn Tap) -> (Tensor<3>, Option<Tensor<3>>) {
         let hidden = self.hidden(ids.clone(), None, tap);
         let ahead = self.mtp.as_ref().filter(|_| ids.dims()[1] > 1).map(|mtp| {
             let known = ids.dims()[1] - 1;
             let next = self.embed(ids.narrow(1, 1, known));
-            let ahead = mtp.forward(hidden.clone().narrow(1, 0, known), next, None, &mut Scope::new(tap, "mtp"));
-            self.logits(ahead)
+            mtp.forward(hidden.clone().narrow(1, 0, known), next, None, &mut Scope::new(tap, "mtp"))
         });
-        (tap.at("logits", self.logits(hidden)), ahead)
+        (hidden, ahead)
+    }
+
+    /// `[vocab_size, d_model]`.
+    pub fn output_matrix(&self) -> Tensor<2> {
+        self.head.as_ref().unwrap_or(&self.embedding).val()
     }
 
     /// How many blocks run; looped ones count as often as they do.
@@ -143,16 +155,11 @@ impl<M: Mixer> Decoder<M> {
 
     /// `[batch, time]` → `[batch, time, d_model]`.
     pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, time] = ids.dims();
-        let [_, d_model] = self.embedding.dims();
-        self.embedding.val().select(0, ids.reshape([batch * time])).reshape([batch, time, d_model])
+        kernels::embedding(self.embedding.val(), ids)
     }
 
     /// `[batch, time, d_model]` → `[batch, time, vocab_size]`.
     pub(crate) fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [batch, time, d_model] = hidden.dims();
-        let matrix = self.head.as_ref().unwrap_or(&self.embedding).val();
-        let logits = hidden.reshape([batch * time, d_model]).matmul(matrix.transpose());
-        logits.reshape([batch, time, self.vocab_size()])
+        kernels::linear(hidden, self.output_matrix(), None)
     }
 }

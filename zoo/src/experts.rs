@@ -16,6 +16,7 @@ use crate::error::{ZooError, positive};
 use crate::{Init, Linear, SwiGlu, Tap};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use kernels::{Expert, Routing};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,26 +103,15 @@ impl MixtureOfExperts {
         let chosen = largest(&shares, k); // token by token, the best first
         let weights = shares.gather(1, ints(&chosen, &device).reshape([tokens, k]));
         let weights = if self.normalised { weights.clone() / weights.sum_dim(1) } else { weights };
-
-        // Tokens in the order of their experts, so that each expert works on one run of rows.
-        let mut order: Vec<usize> = (0..tokens * k).collect();
-        order.sort_by_key(|&i| chosen[i]);
-        let rows: Vec<usize> = order.iter().map(|i| i / k).collect();
-        let rows = x.clone().reshape([tokens, d_model]).select(0, ints(&rows, &device));
-        let mut start = 0;
-        let mut worked = Vec::new();
-        for (e, expert) in self.experts.iter().enumerate() {
-            let count = chosen.iter().filter(|&&c| c == e).count();
-            if count > 0 {
-                let mine = rows.clone().narrow(0, start, count).unsqueeze_dim::<3>(0);
-                worked.push(expert.forward(mine).reshape([count, d_model]));
-                start += count;
-            }
-        }
-        let mut back = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(row, &i)| back[i] = row);
-        let worked = Tensor::cat(worked, 0).select(0, ints(&back, &device)).reshape([tokens, k, d_model]);
-        let mixed = (worked * weights.unsqueeze_dim::<3>(2)).sum_dim(1).reshape([batch, time, d_model]);
+        let matrices = |expert: &SwiGlu| Expert {
+            gate: expert.gate_proj.weight.val(),
+            up: expert.up_proj.weight.val(),
+            down: expert.down_proj.weight.val(),
+        };
+        let all: Vec<Expert> = self.experts.iter().map(matrices).collect();
+        let routing = Routing::new(&chosen, k, all.len());
+        let mixed = kernels::experts(x.clone().reshape([tokens, d_model]), weights, &routing, &all);
+        let mixed = mixed.reshape([batch, time, d_model]);
         match (&self.shared, &self.shared_gate) {
             (Some(shared), Some(gate)) => mixed + activation::sigmoid(gate.forward(x.clone())) * shared.forward(x),
             _ => mixed,

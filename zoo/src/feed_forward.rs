@@ -2,7 +2,7 @@
 
 use crate::{Init, Linear, MixtureOfExperts, ModelConfig, Tap};
 use burn::module::Module;
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::Tensor;
 
 /// What works on each token by itself: one network, or a few chosen of many.
 #[derive(Module, Debug)]
@@ -49,6 +49,6 @@ impl SwiGlu {
 
     /// `[batch, time, d_model]` → the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down_proj.forward(silu(self.gate_proj.forward(x.clone())) * self.up_proj.forward(x))
+        self.down_proj.forward(kernels::swiglu(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
     }
 }

@@ -10,6 +10,7 @@
 use crate::error::positive;
 use crate::{AnyMixer, Cache, Decoder, Mixer, Sampler, Sampling, Silent, ZooError};
 use burn::module::Module;
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -158,7 +159,13 @@ impl<M: Mixer> Generation<M> {
         let ids: Vec<i32> =
             self.sequences.iter().flat_map(|s| positions.clone().map(move |position| fed(s, position))).collect();
         let ids = self.model.tokens(&ids, [self.sequences.len(), time])?;
-        let logits = self.model.step(ids, &mut self.cache, &mut Silent).narrow(1, time - 1, 1);
+        let on_cpu = ids.device() == Device::flex();
+        let (model, cache) = (&mut self.model, &mut self.cache);
+        let step = move || {
+            let model = model; // ours alone: a mixer need not be shared among threads
+            model.step(ids, cache, &mut Silent).narrow(1, time - 1, 1)
+        };
+        let logits = if on_cpu { kernels::in_pool(step) } else { step() };
         self.position += time;
         let position = self.position;
         let writes = |s: &Sequence| !s.ended && position >= s.prompt;

@@ -46,7 +46,7 @@ pub use memory_network::{MemoryNetwork, MemoryNetworkConfig, SentenceEncoding, T
 pub use mixer::Mixer;
 pub use mixers::*;
 pub use mtp::MultiTokenPrediction;
-pub use norm::{RmsNorm, l2_norm};
+pub use norm::RmsNorm;
 pub use position::{Position, Rope, RopeLayout, RopeScaling};
 pub use presets::preset;
 pub use quantise::{Axis, CacheCodec, CacheFormat, CacheSamples, Codebooks, ProductFormat, UniformFormat};

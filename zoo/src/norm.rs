@@ -3,6 +3,8 @@
 use crate::Init;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use kernels::rms_norm::{Activation, GatePlace, NormOptions};
+use kernels::{gated_rms_norm, rms_norm};
 
 /// `y = x / √(mean(x²) + ε) · w`, over the last axis; `w` starts at 1.
 ///
@@ -27,15 +29,21 @@ impl RmsNorm {
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let scale = (x.clone().square().mean_dim(D - 1) + self.eps).sqrt().recip();
-        let weight = self.weight.val();
-        let weight = if self.zero_centred { weight + 1.0 } else { weight };
-        x * scale * weight.unsqueeze()
+        rms_norm(x, self.weight.val(), self.options())
     }
-}
 
-/// `x / √(Σx² + ε)` over the last axis, without a weight (queries and keys of the delta rule).
-pub fn l2_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
-    let scale = (x.clone().square().sum_dim(D - 1) + eps).sqrt().recip();
-    x * scale
+    /// The norm times `φ(z)`, or the norm of `x ⊙ φ(z)`.
+    pub fn gated<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        z: Tensor<D>,
+        activation: Activation,
+        place: GatePlace,
+    ) -> Tensor<D> {
+        gated_rms_norm(x, z, self.weight.val(), activation, place, self.options())
+    }
+
+    fn options(&self) -> NormOptions {
+        NormOptions { eps: self.eps, zero_centred: self.zero_centred }
+    }
 }

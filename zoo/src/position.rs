@@ -3,9 +3,11 @@
 
 use crate::ZooError;
 use crate::error::positive_number;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kernels::rope::Pairs;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
+use std::sync::{Mutex, PoisonError};
 
 /// How a token's place enters attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,42 +188,57 @@ impl Rope {
 
     /// With `a_j = position · θ_j`, a pair `(x, y)` becomes `(x cos a_j − y sin a_j, y cos a_j + x sin a_j)`.
     fn rotate(&self, x: Tensor<4>, start: usize) -> Tensor<4> {
-        let [batch, heads, time, head_dim] = x.dims();
+        let [_, _, time, head_dim] = x.dims();
         let rotated = self.rotated(head_dim);
-        let half = rotated / 2;
-        if half == 0 {
+        if rotated < 2 {
             return x;
         }
-        let (frequencies, amplitude) = self.frequencies(rotated);
-        let table = |f: fn(f64) -> f64| -> Tensor<4> {
-            let values: Vec<f64> =
-                (0..time * half).map(|i| amplitude * f((start + i / half) as f64 * frequencies[i % half])).collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, time, half]), (&x.device(), x.dtype()))
+        let pairs = match self.layout {
+            RopeLayout::HalfSplit => Pairs::HalfSplit,
+            RopeLayout::Interleaved => Pairs::Interleaved,
         };
-        let (cos, sin) = (table(f64::cos), table(f64::sin));
-        let turn = |first: Tensor<4>, second: Tensor<4>| {
-            let to_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-            (to_first, second * cos.clone() + first * sin.clone())
-        };
-        let head = x.clone().narrow(3, 0, rotated);
-        let head = match self.layout {
-            RopeLayout::HalfSplit => {
-                let (first, second) = turn(head.clone().narrow(3, 0, half), head.narrow(3, half, half));
-                Tensor::cat(vec![first, second], 3)
-            }
-            RopeLayout::Interleaved => {
-                let pairs = head.reshape([batch, heads, time, half, 2]);
-                let part = |i| pairs.clone().narrow(4, i, 1).reshape([batch, heads, time, half]);
-                let (first, second) = turn(part(0), part(1));
-                Tensor::stack::<5>(vec![first, second], 4).reshape([batch, heads, time, rotated])
-            }
-        };
-        if rotated == head_dim {
-            return head;
+        let [cos, sin] = self.tables(rotated, start + time, &x).map(|table| table.narrow(0, start, time));
+        kernels::rope(x, cos, sin, pairs)
+    }
+
+    /// Cosine and sine of the angles of at least `length` positions, `[positions, rotated / 2]`; made
+    /// once and kept, on the device and in the precision of `like`.
+    fn tables(&self, rotated: usize, length: usize, like: &Tensor<4>) -> [Tensor<2>; 2] {
+        let mut kept = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (*self, rotated, like.device().without_autodiff(), like.dtype());
+        let place = kept.iter().position(|tables| tables.key == key);
+        if let Some(tables) = place.map(|place| &kept[place])
+            && tables.of[0].dims()[0] >= length
+        {
+            return tables.of.clone();
         }
-        Tensor::cat(vec![head, x.narrow(3, rotated, head_dim - rotated)], 3)
+        // Twice as long each time: a text that grows token by token asks for few of them.
+        let (length, half) = (length.next_power_of_two(), rotated / 2);
+        let (frequencies, amplitude) = self.frequencies(rotated);
+        let of = [f64::cos, f64::sin].map(|f: fn(f64) -> f64| {
+            let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
+            let values: Vec<f64> = (0..length * half).map(|i| amplitude * f(angle(i))).collect();
+            Tensor::from_data(TensorData::new(values, [length, half]), (&key.2, key.3))
+        });
+        if let Some(place) = place {
+            kept.swap_remove(place);
+        } else if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        kept.push(Tables { key, of: of.clone() });
+        of
     }
 }
+
+struct Tables {
+    key: (Rope, usize, Device, DType),
+    of: [Tensor<2>; 2],
+}
+
+/// More kinds of rotation than that are not in use at a time.
+const KEPT: usize = 16;
+
+static TABLES: Mutex<Vec<Tables>> = Mutex::new(Vec::new());
 
 /// `2^(−8h/H)` for `h = 1..=H`; for an `H` that is no power of two, those of the next lower power
 /// and then every second one of twice that.
@@ -234,7 +251,6 @@ pub fn alibi_slopes(heads: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{DType, Device};
 
     fn ramp(shape: [usize; 4]) -> Tensor<4> {
         let values: Vec<f64> = (0..shape.iter().product()).map(|i| ((i * 5 + 2) % 13) as f64 - 6.0).collect();
@@ -261,6 +277,18 @@ mod tests {
             assert!(largest(score(9, 4) - score(105, 100)) < 1e-9, "{layout:?}");
             assert!(largest(score(9, 4) - score(9, 5)) > 1e-3, "{layout:?}");
         }
+    }
+
+    #[test]
+    fn a_longer_table_goes_on_where_the_shorter_one_ended() {
+        // A base that no other test has: its table begins with 4 positions.
+        let position = Position::partial_rope(321.0, 0.75);
+        let x = ramp([1, 2, 30, 8]);
+        let early = position.rotate(x.clone().narrow(2, 0, 4), 0);
+        let late = position.rotate(x.clone().narrow(2, 4, 26), 4);
+        assert_eq!(largest(position.rotate(x.clone(), 0) - Tensor::cat(vec![early, late], 2)), 0.0);
+        let single = position.rotate(x.clone().cast(DType::F32), 0).cast(DType::F64);
+        assert!(largest(position.rotate(x, 0) - single) < 1e-5);
     }
 
     #[test]

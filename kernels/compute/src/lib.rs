@@ -6,22 +6,37 @@
 //! `mod.rs` is the public function, which chooses, and the cases on which [`selftest`] compares the two.
 //! [`trace`] tells which one ran.
 
+pub mod adamw;
 mod cpu;
+pub mod cross_entropy;
 pub mod cuda;
 pub mod differential_attention;
+pub mod embedding;
+pub mod experts;
 pub mod linear;
 pub mod linear_attention;
 mod operator;
 pub mod product_attention;
+pub mod rms_norm;
+pub mod rope;
 pub mod selftest;
 pub mod short_conv;
 pub mod softmax_attention;
+pub mod swiglu;
 mod trace;
 
+pub use adamw::{adamw, squares};
+pub use cpu::in_pool;
+pub use cross_entropy::cross_entropy;
 pub use differential_attention::differential_attention;
+pub use embedding::embedding;
+pub use experts::{Expert, Routing, experts};
 pub use linear::linear;
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
+pub use rms_norm::{gated_rms_norm, l2_norm, rms_norm};
+pub use rope::rope;
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};
+pub use swiglu::swiglu;
 pub use trace::{Implementation, Ran, by_reference, trace};

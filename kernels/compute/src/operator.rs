@@ -1,7 +1,7 @@
 //! An operator with a backward of its own: how it is chosen, run and put on the gradient tape.
 
-use crate::trace::{Implementation, record, reference_only};
-use burn::tensor::{DType, Tensor};
+use crate::trace::{Implementation, by_reference, record, reference_only};
+use burn::tensor::{DType, Int, Tensor};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 use burn_dispatch::backends::autodiff::checkpoint::base::Checkpointer;
@@ -41,6 +41,25 @@ pub fn choose(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementat
     implementation
 }
 
+/// The same for an operator without a backward: where an input is tracked, the reference runs.
+pub fn choose_untracked(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
+    if inputs.iter().any(|x| is_tracked(&x.kind)) {
+        by_reference(|| choose(operator, inputs))
+    } else {
+        choose(operator, inputs)
+    }
+}
+
+fn is_tracked(kind: &DispatchTensorKind) -> bool {
+    match kind {
+        DispatchTensorKind::Autodiff(inner) => match &**inner {
+            DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor.is_tracked(),
+            _ => true,
+        },
+        _ => false,
+    }
+}
+
 fn on_flex(kind: &DispatchTensorKind) -> bool {
     match kind {
         DispatchTensorKind::Flex(_) => true,
@@ -52,6 +71,21 @@ fn on_flex(kind: &DispatchTensorKind) -> bool {
 /// `tensor`, ready to be an input.
 pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
     Some(tensor.into_dispatch())
+}
+
+/// What `choose` let through to the CPU, where no gradient is asked for.
+pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
+    plain(tensor.into_dispatch().kind)
+}
+
+pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
+    let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
+}
+
+/// The whole numbers of a tensor that lies on the CPU.
+pub fn whole_numbers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u32> {
+    tensor.into_data().iter::<u32>().collect()
 }
 
 /// Runs `operator` on the CPU and puts it on the tape where an input is tracked.

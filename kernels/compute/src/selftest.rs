@@ -20,6 +20,11 @@ pub struct Case {
 pub struct Inputs(Vec<(&'static str, Vec<usize>, Tensor<1>)>);
 
 impl Inputs {
+    /// How many numbers all of them have.
+    pub fn elements(&self) -> usize {
+        self.0.iter().map(|(.., values)| values.dims()[0]).sum()
+    }
+
     /// # Panics
     /// When the case has no such input, or one of another rank.
     pub fn get<const D: usize>(&self, name: &str) -> Tensor<D> {
@@ -77,22 +82,27 @@ impl Case {
         Found { differences, ran }
     }
 
+    /// The inputs, on a device with autodiff as leaves whose gradients are asked for.
+    pub fn inputs(&self, device: &Device, dtype: DType) -> Inputs {
+        let one = |(seed, (name, shape)): (usize, &(&'static str, Vec<usize>))| {
+            let values = numbers(seed, shape.iter().product(), device, dtype);
+            (*name, shape.clone(), if device.is_autodiff() { values.require_grad() } else { values })
+        };
+        Inputs(self.inputs.iter().enumerate().map(one).collect())
+    }
+
+    /// The output, flat.
+    pub fn run(&self, inputs: &Inputs) -> Tensor<1> {
+        (self.run)(inputs)
+    }
+
     /// The output and the gradients of all inputs.
     fn results(&self, device: &Device, dtype: DType) -> (Vec<Vec<f64>>, Vec<Ran>) {
         let device = device.clone().autodiff();
-        let tensor = |seed: usize, shape: &[usize]| {
-            let values = numbers(seed, shape.iter().product());
-            let length = values.len();
-            Tensor::<1>::from_data(TensorData::new(values, [length]), (&device, dtype))
-        };
-        let inputs = self.inputs.iter().enumerate().map(|(i, (name, shape))| {
-            let values = tensor(i, shape).require_grad();
-            (*name, shape.clone(), values)
-        });
-        let inputs = Inputs(inputs.collect());
-        let (output, ran) = trace(|| (self.run)(&inputs));
+        let inputs = self.inputs(&device, dtype);
+        let (output, ran) = trace(|| self.run(&inputs));
         // Every number of the output has a weight of its own in the loss.
-        let weights = tensor(self.inputs.len(), &output.dims());
+        let weights = numbers(self.inputs.len(), output.dims()[0], &device, dtype);
         let gradients = (output.clone() * weights).sum().backward();
         let read = |x: Tensor<1>| x.into_data().iter::<f64>().collect::<Vec<f64>>();
         let gradient = |x: &Tensor<1>| x.grad(&gradients).map_or_else(Vec::new, read);
@@ -118,21 +128,35 @@ fn difference(of: &'static str, truth: &[f64], found: &[f64]) -> Difference {
 }
 
 /// About normally distributed, the same on every machine.
-fn numbers(seed: usize, count: usize) -> Vec<f32> {
+fn numbers(seed: usize, count: usize, device: &Device, dtype: DType) -> Tensor<1> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed as u64 + 1);
     let mut uniform = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
-    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() - 3.0).map(|x| x * 2f32.sqrt()).collect()
+    let numbers: Vec<f32> =
+        (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() - 3.0).map(|x| x * 2f32.sqrt()).collect();
+    Tensor::from_data(TensorData::new(numbers, [count]), (device, dtype))
 }
 
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
-    [crate::linear::cases(), crate::softmax_attention::cases(), crate::differential_attention::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        crate::linear::cases(),
+        crate::embedding::cases(),
+        crate::cross_entropy::cases(),
+        crate::experts::cases(),
+        crate::softmax_attention::cases(),
+        crate::differential_attention::cases(),
+        crate::product_attention::cases(),
+        crate::rms_norm::cases(),
+        crate::rope::cases(),
+        crate::short_conv::cases(),
+        crate::swiglu::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.

@@ -43,6 +43,20 @@ pub fn by_reference<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// What [`trace`] and [`by_reference`] have set on a thread.
+#[derive(Debug)]
+pub(crate) struct State(Option<Vec<Ran>>, bool);
+
+/// Takes the state of this thread along.
+pub(crate) fn leave() -> State {
+    State(TRACE.take(), REFERENCE_ONLY.get())
+}
+
+/// Sets the state of this thread and returns what it was.
+pub(crate) fn enter(State(trace, reference): State) -> State {
+    State(TRACE.replace(trace), REFERENCE_ONLY.replace(reference))
+}
+
 pub(crate) fn reference_only() -> bool {
     REFERENCE_ONLY.get()
 }

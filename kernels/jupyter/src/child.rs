@@ -2,6 +2,7 @@
 //! all the time.
 
 use crate::interrupts::Interrupts;
+use crate::memory::{Limit, VARIABLE, Watch, readable};
 use crate::output::{Piece, Scanner};
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result, bail};
@@ -33,25 +34,29 @@ pub struct Ran {
     pub message: String,
     pub place: String,
     pub shown: Option<String>,
+    /// The line of the cell it was at, 0 where it had none.
+    pub line: usize,
     /// The variables now in the store.
     pub names: Vec<String>,
 }
 
 pub enum Answer {
     Ran(Ran),
-    /// The process is gone, and its variables with it.
-    Died(ExitStatus),
+    /// The process is gone, and its variables with it; how, in words.
+    Died(String),
 }
 
 pub struct Session {
     process: Child,
+    watch: Watch,
+    limit: Limit,
     wire: UnixStream,
     ends: [Receiver<String>; 2],
     runs: u64,
 }
 
 impl Session {
-    pub fn start(toolkit: &Toolkit, sink: &Sink) -> Result<Self> {
+    pub fn start(toolkit: &Toolkit, sink: &Sink, limit: &Limit) -> Result<Self> {
         let (wire, theirs) = UnixStream::pair()?;
         let fd = theirs.as_raw_fd();
         let mut command = Command::new(std::env::current_exe()?);
@@ -73,14 +78,27 @@ impl Session {
                     return Err(std::io::Error::last_os_error());
                 }
                 #[cfg(target_os = "linux")]
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    // Where memory runs out after all, the session goes first and nothing else.
+                    let adjust = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+                    if adjust >= 0 {
+                        libc::write(adjust, c"1000".as_ptr().cast(), 4);
+                        libc::close(adjust);
+                    }
+                }
                 Ok(())
             });
         }
         let mut process = command.spawn().context("cannot start the session process")?;
         let out = read(process.stdout.take().expect("piped"), Stream::Stdout, sink.clone());
         let err = read(process.stderr.take().expect("piped"), Stream::Stderr, sink.clone());
-        Ok(Session { process, wire, ends: [out, err], runs: 0 })
+        let watch = Watch::new(process.id(), limit.clone());
+        Ok(Session { process, watch, limit: limit.clone(), wire, ends: [out, err], runs: 0 })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Runs `symbol` of `library`. When this returns, all the cell printed has been forwarded.
@@ -93,7 +111,9 @@ impl Session {
         if ran.is_ok() {
             // It has begun: from here on the stop button is the cell's business.
             stop.cell_started(self.process.id() as i32);
+            self.watch.running(true);
             ran = self.receive();
+            self.watch.running(false);
             stop.cell_ended();
         }
         let Ok(fields) = ran else { return Ok(Answer::Died(self.buried()?)) };
@@ -101,7 +121,7 @@ impl Session {
             while end.recv().is_ok_and(|seen| seen != nonce) {}
         }
         let text = |at: usize| String::from_utf8_lossy(&fields[at]).into_owned();
-        if fields.len() < 5 {
+        if fields.len() < 6 {
             bail!("the session answered in {} fields", fields.len());
         }
         Ok(Answer::Ran(Ran {
@@ -109,7 +129,8 @@ impl Session {
             message: text(1),
             place: text(2),
             shown: (!fields[3].is_empty()).then(|| text(4)),
-            names: (5..fields.len()).map(text).collect(),
+            line: text(5).parse().unwrap_or(0),
+            names: (6..fields.len()).map(text).collect(),
         }))
     }
 
@@ -137,13 +158,19 @@ impl Session {
     }
 
     /// Waits for a process that hung up, and for the last of its output.
-    fn buried(&mut self) -> Result<ExitStatus> {
+    fn buried(&mut self) -> Result<String> {
         let status = self.process.wait()?;
         for end in &self.ends {
             // A program the cell started may hold the pipe open; its output is not waited for.
             while end.recv_timeout(Duration::from_millis(500)).is_ok() {}
         }
-        Ok(status)
+        Ok(match self.limit.get() {
+            Some(limit) if self.watch.outgrown() => format!(
+                "the cell took more memory than the limit of {} (`%memory 8 GB` or {VARIABLE} sets another)",
+                readable(limit)
+            ),
+            _ => obituary(status),
+        })
     }
 }
 
@@ -189,7 +216,7 @@ fn read(mut pipe: impl Read + Send + 'static, stream: Stream, sink: Sink) -> Rec
 }
 
 /// In words: how a session process ended.
-pub fn obituary(status: ExitStatus) -> String {
+fn obituary(status: ExitStatus) -> String {
     let Some(signal) = status.signal() else {
         let code = status.code().unwrap_or(-1);
         return format!("the cell ended its process with exit code {code}");

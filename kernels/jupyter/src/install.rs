@@ -1,9 +1,10 @@
 //! Makes the kernel: builds the workspace, links one dylib of everything, writes the kernelspec.
 
+use crate::assist::index::Index;
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,10 +31,12 @@ pub struct Installed {
 /// What cargo said it made.
 #[derive(Debug, Default)]
 struct Artifacts {
-    /// Library crates by name, the newest version of each.
-    crates: BTreeMap<String, (Version, PathBuf)>,
+    /// Library crates by name, every version of each.
+    crates: BTreeMap<String, Vec<(Version, PathBuf)>>,
     kernel: Option<PathBuf>,
     search: Vec<String>,
+    /// Folders of the sources a notebook's completions come from.
+    sources: BTreeMap<String, PathBuf>,
 }
 
 type Version = Vec<u64>;
@@ -42,7 +45,8 @@ pub fn install(options: &InstallOptions) -> Result<Installed> {
     let sysroot = sysroot(&options.workspace)?;
     let artifacts = build(&options.workspace)?;
     let kernel = artifacts.kernel.context("cargo made no `attention-kernel`")?;
-    let (_, facade) = artifacts.crates.get("attention").context("cargo made no `attention` library")?;
+    let facade = artifacts.crates.get("attention").and_then(|all| all.first());
+    let (_, facade) = facade.context("cargo made no `attention` library")?;
     let profile = facade.parent().context("a library without a folder")?;
     let deps = profile.join("deps");
     let session = profile.join("session");
@@ -51,17 +55,22 @@ pub fn install(options: &InstallOptions) -> Result<Installed> {
     let folders = [&deps, &session].map(|folder| format!("dependency={}", folder.display()));
     let mut search = Vec::from(folders);
     search.extend(artifacts.search.iter().cloned());
-    let crates: BTreeMap<String, PathBuf> =
-        artifacts.crates.iter().map(|(name, (_, path))| (name.clone(), path.clone())).collect();
-    let toolkit = Toolkit {
+    let mut toolkit = Toolkit {
         rustc: sysroot.join("bin").join("rustc"),
         linker: linker(&sysroot),
         library_path: sysroot.join("lib"),
         dylib: session.join("libattention.so"),
         search,
-        crates,
+        crates: BTreeMap::new(),
     };
-    link(&toolkit, facade)?;
+    if link(&toolkit, facade)? || !Toolkit::index(&session).is_file() {
+        let mut index = Index::default();
+        for (name, folder) in &artifacts.sources {
+            index.read(name, folder);
+        }
+        write(&Toolkit::index(&session), &serde_json::to_string(&index)?)?;
+    }
+    toolkit.crates = named(&artifacts.crates, &inside(&toolkit)?);
     write(&Toolkit::file(&session), &serde_json::to_string_pretty(&toolkit)?)?;
     let kernelspec = options.prefix.join("share/jupyter/kernels/attention");
     std::fs::create_dir_all(&kernelspec).with_context(|| format!("cannot create {}", kernelspec.display()))?;
@@ -170,11 +179,14 @@ impl Artifacts {
         let files = message["filenames"].as_array().into_iter().flatten();
         let library = files.filter_map(Value::as_str).find(|f| f.ends_with(".rlib") || f.ends_with(".so"));
         let Some(library) = library else { return };
-        let version = version(message["package_id"].as_str().unwrap_or_default());
-        match self.crates.get(&name) {
-            Some((known, _)) if *known > version => {}
-            _ => drop(self.crates.insert(name, (version, library.into()))),
+        let package = message["package_id"].as_str().unwrap_or_default();
+        let source = message["target"]["src_path"].as_str().map(Path::new).and_then(Path::parent);
+        // The project's own crates and burn's: what the facade hands on.
+        if let (Some(source), true) = (source, package.starts_with("path+") || name.starts_with("burn")) {
+            self.sources.insert(name.clone(), source.into());
         }
+        let version = version(package);
+        self.crates.entry(name).or_default().push((version, library.into()));
     }
 }
 
@@ -194,14 +206,14 @@ pub extern \"C\" fn attention_session_main() -> i32 {
 }
 ";
 
-/// Links the dylib, unless it is newer than the library it is made of.
-fn link(toolkit: &Toolkit, facade: &Path) -> Result<()> {
+/// Links the dylib, unless it is newer than the library it is made of; says whether it did.
+fn link(toolkit: &Toolkit, facade: &Path) -> Result<bool> {
     let modified = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let source = toolkit.dylib.with_file_name("session.rs");
     let same = std::fs::read_to_string(&source).is_ok_and(|text| text == SESSION);
     // Cargo makes the facade again whenever anything below it has changed.
     if same && modified(&toolkit.dylib) > modified(facade) {
-        return Ok(());
+        return Ok(false);
     }
     eprintln!("     Linking the notebook session");
     write(&source, SESSION)?;
@@ -223,7 +235,45 @@ fn link(toolkit: &Toolkit, facade: &Path) -> Result<()> {
     if !status.context("cannot run rustc")?.success() {
         bail!("rustc could not link {}", toolkit.dylib.display());
     }
-    std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))
+    std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))?;
+    Ok(true)
+}
+
+/// The crates in the dylib, as `name-hash`.
+fn inside(toolkit: &Toolkit) -> Result<BTreeSet<String>> {
+    let output = Command::new(&toolkit.rustc)
+        .env("LD_LIBRARY_PATH", &toolkit.library_path)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .arg("-Zls=root")
+        .arg(&toolkit.dylib)
+        .output()
+        .context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `46 rayon-e33aeb4193a9bd38 hash …`
+    let named = |line: &str| {
+        let mut words = line.split(' ');
+        words.next()?.parse::<usize>().ok()?;
+        words.next().map(String::from)
+    };
+    let inside: BTreeSet<String> = text.lines().filter_map(named).collect();
+    if inside.is_empty() {
+        bail!("rustc does not list the crates of {}: {text}", toolkit.dylib.display());
+    }
+    Ok(inside)
+}
+
+/// The newest version of every crate that a cell can use. Cargo also made what the dylib does not hold:
+/// the crates of the command line and of the kernel. A macro runs in the compiler and needs no dylib.
+fn named(made: &BTreeMap<String, Vec<(Version, PathBuf)>>, inside: &BTreeSet<String>) -> BTreeMap<String, PathBuf> {
+    let usable = |path: &Path| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        path.extension().is_some_and(|e| e == "so") || inside.contains(stem.trim_start_matches("lib"))
+    };
+    let newest = |all: &Vec<(Version, PathBuf)>| {
+        let usable = all.iter().filter(|(_, path)| usable(path));
+        usable.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, path)| path.clone())
+    };
+    made.iter().filter_map(|(name, all)| Some((name.clone(), newest(all)?))).collect()
 }
 
 /// Writes through a temporary name: a reader sees the old file or the new one.

@@ -24,7 +24,8 @@ impl Interrupts {
         self.0.lock().unwrap().pressed = 0;
     }
 
-    pub fn press(&self) {
+    /// How often the button has been pressed since the cell began, this time included.
+    pub fn press(&self) -> u32 {
         let mut state = self.0.lock().unwrap();
         state.pressed += 1;
         for group in &state.compilers {
@@ -33,6 +34,7 @@ impl Interrupts {
         if let Some(pid) = state.running {
             signal(pid, if state.pressed == 1 { libc::SIGINT } else { libc::SIGKILL });
         }
+        state.pressed
     }
 
     pub fn pressed(&self) -> bool {

@@ -1,39 +1,77 @@
-//! Finds display blocks and end-of-cell markers in the bytes a session prints.
+//! Finds display blocks and marks in the bytes a session prints.
+
+use cell_runtime::wire::{CLEAR_MARK, END_MARK, STDERR_MARK};
 
 const BEGIN: &[u8] = b"EVCXR_BEGIN_CONTENT ";
 const END: &[u8] = b"EVCXR_END_CONTENT";
-const MARK: &[u8] = b"\0attention-cell-end ";
+const MARKS: [&[u8]; 4] = [BEGIN, END_MARK, CLEAR_MARK, STDERR_MARK];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     Text(String),
-    Display {
-        mime: String,
-        content: String,
+    /// Printed to stderr, but kept in its place on stdout.
+    Stderr(String),
+    Display(Display),
+    Clear {
+        wait: bool,
     },
     /// The output of the run with this nonce is complete.
     End(String),
+}
+
+/// One thing to show, in one or several types.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Display {
+    pub id: Option<String>,
+    /// Replaces what was shown under `id`.
+    pub update: bool,
+    pub types: Vec<(String, String)>,
 }
 
 /// Takes bytes as they come and gives pieces as soon as they are certain.
 #[derive(Debug, Default)]
 pub struct Scanner {
     held: Vec<u8>,
+    /// How far the content of the block in front has been searched for its end.
+    searched: usize,
+    /// Blocks of a display of which more are to come.
+    begun: Display,
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    let mut from = 0;
+    while let Some(at) = haystack[from..].iter().position(|byte| *byte == needle[0]) {
+        if haystack[from + at..].starts_with(needle) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
 }
 
-/// How many bytes at the end of `text` could be the beginning of `of`.
-fn begun(text: &[u8], of: &[u8]) -> usize {
-    (1..of.len().min(text.len() + 1)).rev().find(|&n| text.ends_with(&of[..n])).unwrap_or(0)
+/// Where the first mark begins, or could begin once more bytes are there.
+fn mark(text: &[u8]) -> Option<usize> {
+    let begins = |at: usize| {
+        let rest = &text[at..];
+        MARKS.iter().any(|mark| rest.starts_with(&mark[..mark.len().min(rest.len())]))
+    };
+    let mut from = 0;
+    while let Some(at) = text[from..].iter().position(|byte| matches!(byte, 0 | b'E')) {
+        if begins(from + at) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
 }
 
 /// Bytes at the end that are an unfinished UTF-8 character.
 fn unfinished_character(text: &[u8]) -> usize {
-    match std::str::from_utf8(text) {
-        Err(error) if error.error_len().is_none() => text.len() - error.valid_up_to(),
+    let tail = &text[text.len().saturating_sub(3)..];
+    let first = tail.iter().rposition(|byte| *byte >= 0xc0);
+    let Some(first) = first else { return 0 };
+    match std::str::from_utf8(&tail[first..]) {
+        Err(error) if error.error_len().is_none() => tail.len() - first,
         _ => 0,
     }
 }
@@ -43,23 +81,19 @@ impl Scanner {
         self.held.extend_from_slice(bytes);
         let mut pieces = Vec::new();
         loop {
-            let begin = find(&self.held, BEGIN);
-            let mark = find(&self.held, MARK);
-            let next = match (begin, mark) {
-                (Some(b), Some(m)) => b.min(m),
-                (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => break,
-            };
-            let text: Vec<u8> = self.held.drain(..next).collect();
+            let at = mark(&self.held).unwrap_or(self.held.len());
+            let whole = at == self.held.len();
+            let certain = if whole { at - unfinished_character(&self.held) } else { at };
+            let text: Vec<u8> = self.held.drain(..certain).collect();
             push_text(&mut pieces, &text);
+            if whole {
+                return pieces;
+            }
             let Some((piece, length)) = self.block() else { return pieces };
             self.held.drain(..length);
-            pieces.push(piece);
+            self.searched = 0;
+            pieces.extend(piece);
         }
-        let keep = begun(&self.held, BEGIN).max(begun(&self.held, MARK)).max(unfinished_character(&self.held));
-        let text: Vec<u8> = self.held.drain(..self.held.len() - keep).collect();
-        push_text(&mut pieces, &text);
-        pieces
     }
 
     /// What is left when the process has ended.
@@ -69,26 +103,57 @@ impl Scanner {
         pieces
     }
 
-    /// The complete block or marker at the front, with its length.
-    fn block(&self) -> Option<(Piece, usize)> {
-        if let Some(rest) = self.held.strip_prefix(MARK) {
+    /// The complete block or mark at the front, with its length.
+    fn block(&mut self) -> Option<(Option<Piece>, usize)> {
+        let word = |mark: &[u8]| {
+            let rest = self.held.strip_prefix(mark)?;
             let end = rest.iter().position(|byte| *byte == 0)?;
-            let nonce = String::from_utf8_lossy(&rest[..end]).into_owned();
-            return Some((Piece::End(nonce), MARK.len() + end + 1));
+            Some((String::from_utf8_lossy(&rest[..end]).into_owned(), mark.len() + end + 1))
+        };
+        if let Some((nonce, length)) = word(END_MARK) {
+            return Some((Some(Piece::End(nonce)), length));
+        }
+        if let Some((how, length)) = word(CLEAR_MARK) {
+            return Some((Some(Piece::Clear { wait: how == "wait" }), length));
+        }
+        if let Some((bytes, at)) = word(STDERR_MARK) {
+            // No number: somebody else wrote our mark, and nothing follows it.
+            let end = at + bytes.parse::<usize>().unwrap_or(0);
+            let text = String::from_utf8_lossy(self.held.get(at..end)?).into_owned();
+            return Some((Some(Piece::Stderr(text)), end));
         }
         let rest = self.held.strip_prefix(BEGIN)?;
         let line = rest.iter().position(|byte| *byte == b'\n')?;
-        let mime = String::from_utf8_lossy(&rest[..line]).trim().to_string();
-        let body = &rest[line + 1..];
-        let end = find(body, END)?;
-        let mut length = BEGIN.len() + line + 1 + end + END.len();
+        let head = String::from_utf8_lossy(&rest[..line]).into_owned();
+        let start = BEGIN.len() + line + 1;
+        let from = self.searched.max(start);
+        let Some(end) = find(&self.held[from..], END).map(|at| from + at) else {
+            self.searched = self.held.len().saturating_sub(END.len()).max(start);
+            return None;
+        };
+        let mut length = end + END.len();
         // The newline of the closing line belongs to the block; wait for it.
         if *self.held.get(length)? == b'\n' {
             length += 1;
         }
-        let content = String::from_utf8_lossy(&body[..end]);
+        let content = String::from_utf8_lossy(&self.held[start..end]);
         let content = content.strip_suffix('\n').unwrap_or(&content).to_string();
-        Some((Piece::Display { mime, content }, length))
+        Some((self.display(&head, content), length))
+    }
+
+    /// Adds a block to the display it belongs to, and gives that when it is whole.
+    fn display(&mut self, head: &str, content: String) -> Option<Piece> {
+        let mut words = head.split_whitespace();
+        self.begun.types.push((words.next().unwrap_or("text/plain").to_string(), content));
+        let mut more = false;
+        for word in words {
+            match word.split_once('=') {
+                Some(("id", id)) => self.begun.id = Some(id.into()),
+                Some(("update", id)) => (self.begun.id, self.begun.update) = (Some(id.into()), true),
+                _ => more |= word == "more",
+            }
+        }
+        (!more).then(|| Piece::Display(std::mem::take(&mut self.begun)))
     }
 }
 
@@ -118,20 +183,32 @@ mod tests {
 
     #[test]
     fn blocks_are_found_wherever_the_bytes_are_cut() {
-        let text =
-            "a\rb é\nEVCXR_BEGIN_CONTENT text/html\n<b>\nx</b>\nEVCXR_END_CONTENT\nafter\0attention-cell-end 7\0";
-        let whole = in_steps(text.as_bytes(), 1000);
+        let text = "a\rb é\nEVCXR_BEGIN_CONTENT text/html\n<b>\nx</b>\nEVCXR_END_CONTENT\n\0attention-stderr 3\0e!\nEV\0\
+                    EVCXR_BEGIN_CONTENT text/html id=7 more\n<i>\nEVCXR_END_CONTENT\n\
+                    EVCXR_BEGIN_CONTENT text/plain id=7\ni\nEVCXR_END_CONTENT\n\0attention-clear wait\0\
+                    EVCXR_BEGIN_CONTENT text/plain update=7\nj\nEVCXR_END_CONTENT\nafter\0attention-cell-end 7\0";
+        let text = text.as_bytes();
+        let display = |id: Option<&str>, update, types: &[(&str, &str)]| {
+            let types = types.iter().map(|(mime, content)| (mime.to_string(), content.to_string())).collect();
+            Piece::Display(Display { id: id.map(String::from), update, types })
+        };
+        let whole = in_steps(text, 1000);
         assert_eq!(
             whole,
             [
                 Piece::Text("a\rb é\n".into()),
-                Piece::Display { mime: "text/html".into(), content: "<b>\nx</b>".into() },
+                display(None, false, &[("text/html", "<b>\nx</b>")]),
+                Piece::Stderr("e!\n".into()),
+                Piece::Text("EV\0".into()),
+                display(Some("7"), false, &[("text/html", "<i>"), ("text/plain", "i")]),
+                Piece::Clear { wait: true },
+                display(Some("7"), true, &[("text/plain", "j")]),
                 Piece::Text("after".into()),
                 Piece::End("7".into()),
             ]
         );
         for step in 1..20 {
-            assert_eq!(in_steps(text.as_bytes(), step), whole, "in steps of {step}");
+            assert_eq!(in_steps(text, step), whole, "in steps of {step}");
         }
     }
 

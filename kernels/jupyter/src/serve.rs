@@ -1,8 +1,10 @@
 //! The kernel process: five sockets, and a thread that does the work of the shell channel.
 
+use crate::assist::index::Index;
 use crate::cell::engine::Engine;
 use crate::interrupts::Interrupts;
-use crate::outbox::{Channel, Outgoing, message, outbox};
+use crate::outbox::{Channel, Outbox, Outgoing, message, outbox};
+use crate::prompt::{Prompt, State};
 use crate::shell::{Parent, Shell, sink};
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result};
@@ -11,7 +13,7 @@ use jupyter_zmq_client as zmq;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedSender, unbounded_channel};
 
@@ -22,16 +24,31 @@ pub fn serve(connection_file: &Path, session: &Path) -> Result<()> {
     let connection: ConnectionInfo =
         serde_json::from_str(&text).with_context(|| format!("{} is no connection file", connection_file.display()))?;
     let toolkit = Toolkit::load(session)?;
+    let index = read_index(&Toolkit::index(session));
     let folder = crate::scratch::folder()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(run(connection, toolkit, folder.path()));
+    let result = runtime.block_on(run(connection, toolkit, index, folder.path()));
     // The shell thread may be in the middle of a cell; it goes down with the process.
     runtime.shutdown_background();
     drop(folder);
     result
 }
 
-async fn run(connection: ConnectionInfo, toolkit: Toolkit, folder: &Path) -> Result<()> {
+/// In the background: 0.1 s that nobody has to wait for.
+fn read_index(path: &Path) -> Arc<OnceLock<Index>> {
+    let index = Arc::new(OnceLock::new());
+    let (filled, path) = (index.clone(), path.to_path_buf());
+    std::thread::spawn(move || {
+        let read = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        match read {
+            Some(read) => drop(filled.set(read)),
+            None => eprintln!("attention-kernel: {} cannot be read; completion knows less", path.display()),
+        }
+    });
+    index
+}
+
+async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<Index>>, folder: &Path) -> Result<()> {
     let id = uuid::Uuid::new_v4().to_string();
     let shell = zmq::create_kernel_shell_connection(&connection, &id).await?;
     let control = zmq::create_kernel_control_connection(&connection, &id).await?;
@@ -42,13 +59,18 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, folder: &Path) -> Res
 
     let interrupts = Arc::new(Interrupts::default());
     let (out, outgoing) = outbox();
-    let (requests, received) = unbounded_channel();
-    start_shell(&interrupts, out, received, toolkit, folder);
+    let (cells, cells_received) = unbounded_channel();
+    let (asks, requests) = unbounded_channel();
+    let state = State::default();
+    let crates = toolkit.crates.keys().cloned().collect();
+    let prompt = Prompt { outbox: out.clone(), state: state.clone(), crates, index, requests };
+    std::thread::spawn(move || prompt.serve());
+    start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, folder);
 
     let (shell_out, shell_in) = shell.split();
     let (mut control_out, mut control_in) = control.split();
     tokio::spawn(deliver(outgoing, shell_out, iopub));
-    tokio::spawn(listen(shell_in, requests));
+    tokio::spawn(listen(shell_in, cells, asks));
 
     let mut sigint = signal(SignalKind::interrupt())?;
     let mut sigterm = signal(SignalKind::terminate())?;
@@ -66,7 +88,7 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, folder: &Path) -> Res
     });
     loop {
         tokio::select! {
-            _ = sigint.recv() => interrupts.press(),
+            _ = sigint.recv() => press(&interrupts, &state, &out),
             _ = sigterm.recv() => return Ok(()),
             _ = look.tick() => {
                 if watched && std::os::unix::process::parent_id() != parent {
@@ -77,7 +99,7 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, folder: &Path) -> Res
                 let Some(order) = order else { return Ok(()) };
                 let (kind, content) = match &order.content {
                     Content::InterruptRequest(_) => {
-                        interrupts.press();
+                        press(&interrupts, &state, &out);
                         ("interrupt_reply", json!({ "status": "ok" }))
                     }
                     Content::ShutdownRequest(asked) => {
@@ -99,9 +121,31 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, folder: &Path) -> Res
     }
 }
 
+/// A cell that does not look at the button goes on; after a while its user is told what is left to do.
+fn press(interrupts: &Arc<Interrupts>, state: &State, out: &Outbox) {
+    let (times, state, out) = (interrupts.press(), state.clone(), out.clone());
+    if times > 1 {
+        return;
+    }
+    let id = |message: &JupyterMessage| message.header.msg_id.clone();
+    std::thread::spawn(move || {
+        let pressed = state.lock().running.as_ref().map(id);
+        std::thread::sleep(PATIENCE);
+        let running = state.lock().running.clone();
+        if let Some(running) = running.filter(|now| Some(id(now)) == pressed) {
+            let text = "The cell has not stopped yet. It ends where it next calls `check_interrupt`; pressed again, \
+                        the button ends its process, and all variables are lost.\n";
+            out.publish("stream", json!({ "name": "stderr", "text": text }), Some(&running));
+        }
+    });
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 fn start_shell(
     interrupts: &Arc<Interrupts>,
-    out: crate::outbox::Outbox,
+    out: Outbox,
+    state: State,
     requests: tokio::sync::mpsc::UnboundedReceiver<JupyterMessage>,
     toolkit: Toolkit,
     folder: &Path,
@@ -122,7 +166,7 @@ fn start_shell(
             }
         };
         let waiting = VecDeque::new();
-        Shell { engine, outbox: out, parent, count: 0, requests, waiting }.serve();
+        Shell { engine, outbox: out, parent, count: 0, state, requests, waiting }.serve();
     });
 }
 
@@ -143,13 +187,18 @@ async fn deliver(
     }
 }
 
-async fn listen(mut shell: zmq::RouterRecvConnection, requests: UnboundedSender<JupyterMessage>) {
+async fn listen(
+    mut shell: zmq::RouterRecvConnection,
+    cells: UnboundedSender<JupyterMessage>,
+    asks: UnboundedSender<JupyterMessage>,
+) {
     let mut failures = 0;
     while failures < 1000 {
         match shell.read().await {
             Ok(request) => {
                 failures = 0;
-                if requests.send(request).is_err() {
+                let cell = matches!(request.content, Content::ExecuteRequest(_));
+                if if cell { &cells } else { &asks }.send(request).is_err() {
                     return;
                 }
             }

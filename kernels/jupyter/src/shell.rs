@@ -1,11 +1,11 @@
-//! Answers the requests of the shell channel, one after the other.
+//! Runs the cells of the shell channel, one after the other.
 
 use crate::cell::engine::{Engine, Shown};
-use crate::cell::parse::is_unfinished;
 use crate::cell::report::CellError;
 use crate::child::{Sink, Stream};
 use crate::outbox::{Channel, Outbox};
 use crate::output::Piece;
+use crate::prompt::State;
 use jupyter_protocol::{ExecuteRequest, JupyterMessage, JupyterMessageContent as Content};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -45,11 +45,20 @@ pub fn sink(outbox: Outbox, parent: Parent) -> Sink {
                 let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
                 outbox.publish("stream", json!({ "name": name, "text": text }), parent);
             }
-            Piece::Display { mime, content } => {
-                let content = media(&mime, content);
-                let data = json!({ "data": { mime: content }, "metadata": {}, "transient": {} });
-                outbox.publish("display_data", data, parent);
+            Piece::Stderr(text) => outbox.publish("stream", json!({ "name": "stderr", "text": text }), parent),
+            Piece::Display(display) => {
+                let mut content = json!({ "data": {}, "metadata": {}, "transient": {} });
+                for (mime, text) in display.types {
+                    let text = media(&mime, text);
+                    content["data"][mime] = text;
+                }
+                if let Some(id) = display.id {
+                    content["transient"]["display_id"] = id.into();
+                }
+                let kind = if display.update { "update_display_data" } else { "display_data" };
+                outbox.publish(kind, content, parent);
             }
+            Piece::Clear { wait } => outbox.publish("clear_output", json!({ "wait": wait }), parent),
             Piece::End(_) => {}
         }
     })
@@ -67,6 +76,7 @@ pub struct Shell {
     pub engine: Engine,
     pub outbox: Outbox,
     pub parent: Parent,
+    pub state: State,
     pub count: usize,
     pub requests: UnboundedReceiver<JupyterMessage>,
     /// Requests to be answered before those still in the channel.
@@ -83,41 +93,29 @@ impl Shell {
                     None => return,
                 },
             };
-            self.outbox.status("busy", Some(&request));
-            self.answer(&request, abort);
+            let Content::ExecuteRequest(execute) = &request.content else { continue };
+            {
+                let mut state = self.state.lock();
+                state.running = Some(request.clone());
+                self.outbox.status("busy", Some(&request));
+            }
+            let content = match abort {
+                true => json!({ "status": "aborted", "execution_count": self.count }),
+                false => self.execute(&request, execute),
+            };
+            self.outbox.reply(Channel::Shell, "execute_reply", content, &request);
+            let mut state = self.state.lock();
+            state.running = None;
+            state.scope = self.engine.scope.clone();
             self.outbox.status("idle", Some(&request));
         }
-    }
-
-    fn answer(&mut self, request: &JupyterMessage, abort: bool) {
-        let (kind, content) = match &request.content {
-            Content::ExecuteRequest(_) if abort => {
-                ("execute_reply", json!({ "status": "aborted", "execution_count": self.count }))
-            }
-            Content::ExecuteRequest(execute) => ("execute_reply", self.execute(request, execute)),
-            Content::KernelInfoRequest(_) => ("kernel_info_reply", kernel_info()),
-            Content::IsCompleteRequest(asked) => {
-                let unfinished = is_unfinished(&asked.code);
-                let status = if unfinished { "incomplete" } else { "complete" };
-                let indent = if unfinished { "    " } else { "" };
-                ("is_complete_reply", json!({ "status": status, "indent": indent }))
-            }
-            Content::CompleteRequest(asked) => ("complete_reply", self.complete(&asked.code, asked.cursor_pos)),
-            Content::InspectRequest(_) => {
-                ("inspect_reply", json!({ "status": "ok", "found": false, "data": {}, "metadata": {} }))
-            }
-            Content::HistoryRequest(_) => ("history_reply", json!({ "status": "ok", "history": [] })),
-            Content::CommInfoRequest(_) => ("comm_info_reply", json!({ "status": "ok", "comms": {} })),
-            // Comm messages have no reply; the kernel has no comms.
-            _ => return,
-        };
-        self.outbox.reply(Channel::Shell, kind, content, request);
     }
 
     fn execute(&mut self, request: &JupyterMessage, execute: &ExecuteRequest) -> Value {
         let counted = execute.store_history && !execute.silent;
         if counted {
             self.count += 1;
+            self.state.lock().history.add(self.count, &execute.code);
         }
         let count = self.count;
         *self.parent.lock().unwrap() = Some(request.clone());
@@ -127,6 +125,11 @@ impl Shell {
         }
         match self.engine.execute(&execute.code, count) {
             Ok(shown) => {
+                // A cell may take the stop button as a wish and end well, as training does. "Run all"
+                // was stopped nevertheless.
+                if self.engine.interrupts.pressed() {
+                    self.abort_queued();
+                }
                 if let (Shown(Some(text)), false) = (shown, execute.silent) {
                     let result = json!({
                         "execution_count": count, "data": { "text/plain": text }, "metadata": {},
@@ -147,10 +150,7 @@ impl Shell {
         let mut content = json!({ "ename": ename, "evalue": evalue, "traceback": traceback });
         self.outbox.publish("error", content.clone(), Some(request));
         if execute.stop_on_error {
-            // What was sent before the failure could be seen was meant to follow a success.
-            while let Ok(next) = self.requests.try_recv() {
-                self.waiting.push_back((next, true));
-            }
+            self.abort_queued();
         }
         content["status"] = "error".into();
         content["execution_count"] = count.into();
@@ -158,24 +158,10 @@ impl Shell {
         content
     }
 
-    /// Completes variables, items and imported names.
-    fn complete(&self, code: &str, cursor: usize) -> Value {
-        let before: Vec<char> = code.chars().take(cursor).collect();
-        let word = |c: &char| c.is_alphanumeric() || *c == '_';
-        let length = before.iter().rev().take_while(|c| word(c)).count();
-        let start = before.len() - length;
-        let prefix: String = before[start..].iter().collect();
-        let scope = &self.engine.scope;
-        let mut matches: Vec<&String> = scope.variables.keys().chain(scope.names.keys()).collect();
-        matches.extend(scope.macros.iter().map(|(name, _)| name));
-        // After a dot or a path only the compiler would know.
-        let follows = start > 0 && matches!(before[start - 1], '.' | ':');
-        matches.retain(|name| !follows && !prefix.is_empty() && name.starts_with(&prefix));
-        matches.sort();
-        matches.dedup();
-        json!({
-            "status": "ok", "matches": matches, "metadata": {},
-            "cursor_start": start, "cursor_end": before.len(),
-        })
+    /// What was sent before the end could be seen was meant to follow a success.
+    fn abort_queued(&mut self) {
+        while let Ok(next) = self.requests.try_recv() {
+            self.waiting.push_back((next, true));
+        }
     }
 }

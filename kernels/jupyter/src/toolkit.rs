@@ -1,6 +1,6 @@
 //! What `install` leaves for the kernel: which rustc, which dylib, and every crate inside it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,46 @@ impl Toolkit {
         session.join("session.json")
     }
 
+    /// What completion knows.
+    pub fn index(session: &Path) -> PathBuf {
+        session.join("index.json")
+    }
+
     pub fn load(session: &Path) -> Result<Self> {
         let path = Self::file(session);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("{} cannot be read; install the kernel again", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+        let toolkit: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; install the kernel again", path.display()))?;
+        if !toolkit.rustc.is_file() {
+            bail!(
+                "the compiler {} is not there any more: `rustup toolchain install {}` brings it back, and \
+                 `cargo lab notebook` makes the kernel again where another one is wanted",
+                toolkit.rustc.display(),
+                env!("CARGO_PKG_RUST_VERSION")
+            );
+        }
+        Ok(toolkit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_that_is_gone_is_named_with_the_command_that_installs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let toolkit = Toolkit {
+            rustc: folder.path().join("gone/bin/rustc"),
+            linker: Vec::new(),
+            library_path: PathBuf::new(),
+            dylib: PathBuf::new(),
+            search: Vec::new(),
+            crates: BTreeMap::new(),
+        };
+        std::fs::write(Toolkit::file(folder.path()), serde_json::to_string(&toolkit).unwrap()).unwrap();
+        let message = Toolkit::load(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("gone/bin/rustc") && message.contains("rustup toolchain install 1."), "{message}");
     }
 }

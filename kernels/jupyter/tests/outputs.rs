@@ -27,6 +27,36 @@ async fn text_and_displays_arrive_in_order_and_all_of_them() {
 }
 
 #[tokio::test]
+async fn a_display_is_replaced_by_name_cleared_and_shown_in_several_types_at_once() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("use attention::cell_runtime::*;").await.ok();
+    let both = serde_json::json!({ "text/html": "<b>1</b>", "text/plain": "1" });
+    let ran = kernel.run("display_bundle(&[(\"text/html\", \"<b>1</b>\"), (\"text/plain\", \"1\")]);").await.ok();
+    assert_eq!(ran.outputs, [Output::Bundle("display", "".into(), both)]);
+    let first = kernel.run("display_with_id(\"bar\", &[(\"text/plain\", \"0\")]);").await.ok();
+    let plain = |text: &str| serde_json::json!({ "text/plain": text });
+    assert_eq!(first.outputs, [Output::Bundle("display", "bar".into(), plain("0"))]);
+    let cell = "for i in 1..3 { update_display(\"bar\", &[(\"text/plain\", &i.to_string())]); }\nclear_output(true);";
+    let updated = kernel.run(cell).await.ok();
+    let expected = ["1", "2"].map(|i| Output::Bundle("update", "bar".into(), plain(i)));
+    assert_eq!(updated.outputs, [&expected[..], &[Output::Clear]].concat());
+}
+
+#[tokio::test]
+async fn stdout_and_stderr_keep_their_order() {
+    let mut kernel = Kernel::start().await;
+    let cell = "for i in 0..50 { println!(\"o{i}\"); eprintln!(\"e{i}\"); }\ndbg!(1 + 1)";
+    let mut expected = Vec::new();
+    for i in 0..50 {
+        expected.extend([Output::Stdout(format!("o{i}\n")), Output::Stderr(format!("e{i}\n"))]);
+    }
+    let Some(Output::Stderr(last)) = expected.last_mut() else { unreachable!() };
+    last.push_str("1 + 1 = 2\n");
+    expected.push(Output::Result("2".into()));
+    assert_eq!(kernel.run(cell).await.ok().outputs, expected);
+}
+
+#[tokio::test]
 async fn nothing_printed_is_lost_or_late() {
     let mut kernel = Kernel::start().await;
     for round in 0..10 {
@@ -49,7 +79,9 @@ async fn nothing_printed_is_lost_or_late() {
 #[tokio::test]
 async fn progress_arrives_while_the_cell_runs() {
     let mut kernel = Kernel::start().await;
-    let id = kernel.send("use std::io::Write;\nfor i in 0..3 { print!(\"\\r{i}\"); std::io::stdout().flush()?; std::thread::sleep(std::time::Duration::from_millis(200)); }").await;
+    let id = kernel
+        .send("for i in 0..3 { print!(\"\\r{i}\"); std::thread::sleep(std::time::Duration::from_millis(200)); }")
+        .await;
     let mut times = Vec::new();
     loop {
         let next = serde_json::to_value(kernel.next(&id).await).unwrap();
@@ -100,4 +132,29 @@ async fn a_kernel_leaves_nothing_behind() {
     assert_eq!(folders(), 1);
     assert!(kernel.shutdown().await);
     assert_eq!(folders(), 0);
+}
+
+#[tokio::test]
+async fn tensors_modules_and_tables_have_looks_with_a_plain_twin() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("use attention::prelude::*;\nlet device = burn::tensor::Device::flex();").await.ok();
+    let bundle = |ran: support::Ran| match &ran.ok().outputs[..] {
+        [Output::Bundle("display", _, data)] => {
+            let text = |mime: &str| data[mime].as_str().unwrap_or_default().to_string();
+            (text("text/html"), text("text/plain"))
+        }
+        other => panic!("{other:?}"),
+    };
+    let (html, text) = bundle(kernel.run("Tensor::<2>::ones([2, 3], &device)").await);
+    assert!(html.contains("Tensor [2, 3]") && html.contains("<img"), "{html}");
+    assert!(text.starts_with("[2, 3] f32 on CPU: min 1 · mean 1 · max 1 · no NaN\n"), "{text}");
+    // Without the trait in scope, and of a type that only this notebook knows.
+    let cell = "#[derive(burn::module::Module, Debug)]\nstruct Mine { up: burn::nn::Linear }\n\
+                Mine { up: burn::nn::LinearConfig::new(2, 3).init(&device) }";
+    let (html, text) = bundle(kernel.run(cell).await);
+    assert!(html.contains("<details") && html.contains("Mine"), "{html}");
+    assert!(text.starts_with("Mine  9 parameters\n  up: Linear  9\n    weight [2, 3]  6\n    bias [3]  3"), "{text}");
+    // Lists and numbers are modules too, but look as they always did.
+    assert_eq!(kernel.run("vec![1.5f32, 2.0]").await.result(), "[1.5, 2.0]");
+    assert_eq!(kernel.run("1 + 1").await.result(), "2");
 }

@@ -59,7 +59,7 @@ async fn patterns_references_and_trait_objects_are_kept_with_their_types() {
     kernel.run("let (x, [y, _z]) = (1u8, [2.5f32, 3.0]); let s = \"abc\"; let f: Box<dyn Fn(i32) -> i32> = Box::new(move |v| v + x as i32);").await.ok();
     assert_eq!(kernel.run("(x, y, s, f(1))").await.result(), "(1, 2.5, \"abc\", 2)");
     let vars = kernel.run(":vars").await;
-    assert!(vars.result().contains("&'static str"), "{vars:#?}");
+    assert!(vars.table().contains("&'static str"), "{vars:#?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! `cargo lab …`: notebooks, training, comparison and probes from a terminal.
 //!
-//! - `notebook`: what a notebook needs, made if it is missing (`environment`, the kernel), then
-//!   JupyterLab or a headless run (`execute.py`, `parameters`)
+//! - `run`: a notebook executed by a client of our own, with other `parameters`, as a file and as a page
+//! - `notebook`: what JupyterLab needs, made if it is missing (`environment`, the kernel), then JupyterLab
 //! - `train`, `compare`, `probe`, `memory`, `generate`, `logits`, `inspect`, `export`: thin calls of the library
-//! - `bench`: how fast all that is
+//! - `bench`, `selftest`: how fast all that is, and whether the fast operators are right here
 //! - `doctor`: what this machine and this build can do
 
 mod bench;
@@ -20,6 +20,8 @@ mod notebook;
 mod parameters;
 mod probe;
 mod root;
+mod run;
+mod selftest;
 mod terminal;
 mod train;
 
@@ -38,11 +40,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Notebook(notebook::Arguments),
+    Run(run::Arguments),
     Train(train::Arguments),
     Compare(compare::Arguments),
     Probe(probe::Arguments),
     Memory(memory::Arguments),
     Bench(bench::Arguments),
+    Selftest(selftest::Arguments),
     Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Logits(logits::Arguments),
@@ -55,25 +59,29 @@ fn main() -> ExitCode {
     // SAFETY: sets a signal's default action before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let done = match Arguments::parse().command {
-        Command::Notebook(arguments) => notebook::run(arguments),
-        Command::Train(arguments) => train::run(arguments),
-        Command::Compare(arguments) => compare::run(arguments),
-        Command::Probe(arguments) => probe::run(arguments),
-        Command::Memory(arguments) => memory::run(&arguments),
-        Command::Bench(arguments) => bench::run(arguments),
-        Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Logits(arguments) => logits::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
+        Command::Notebook(arguments) => notebook::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Train(arguments) => train::run(arguments).map(success),
+        Command::Compare(arguments) => compare::run(arguments).map(success),
+        Command::Probe(arguments) => probe::run(arguments).map(success),
+        Command::Memory(arguments) => memory::run(&arguments).map(success),
+        Command::Bench(arguments) => bench::run(arguments).map(success),
+        Command::Selftest(arguments) => selftest::run(&arguments).map(success),
+        Command::Doctor(arguments) => doctor::run(&arguments).map(success),
+        Command::Generate(arguments) => generate::run(&arguments).map(success),
+        Command::Logits(arguments) => logits::run(&arguments).map(success),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(success),
+        Command::Export(arguments) => export::run(&arguments).map(success),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", terminal::chain(&error));
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("{}", terminal::chain(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// What a command that has done its work is worth.
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

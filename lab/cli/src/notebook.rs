@@ -1,19 +1,20 @@
 //! `cargo lab notebook`: from a clean clone to a notebook that runs.
 
 use crate::environment::Environment;
-use crate::parameters;
 use crate::root::{root, shown};
+use crate::run;
 use crate::terminal::Stages;
 use anyhow::{Context, Result, bail};
 use jupyter_kernel::{InstallOptions, install};
-use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use serde_json::json;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-/// Open a notebook in JupyterLab, or run it headless with --execute.
+/// Open a notebook in JupyterLab, or with --execute run it as `cargo lab run` does.
 ///
 /// Makes what is missing first: a Python environment with JupyterLab in .attention/python, and the
 /// kernel "Attention Zoo (Rust)". Nothing is written outside the project's folder.
@@ -22,7 +23,8 @@ pub struct Arguments {
     /// A notebook of notebooks/ by name or the beginning of its name, or the path of one
     #[arg(default_value = "00-tour")]
     name: String,
-    /// Run all cells without a browser and save the outputs; fails where a cell fails
+    /// Run all cells without a browser and save the outputs; fails where a cell fails. The options below
+    /// that are not about JupyterLab belong to it
     #[arg(long)]
     execute: bool,
     /// Start JupyterLab without opening a browser
@@ -31,15 +33,8 @@ pub struct Arguments {
     /// JupyterLab's port [default: 8888, or the next that is free]
     #[arg(long, conflicts_with = "execute")]
     port: Option<u16>,
-    /// With --execute: another value in the cell tagged `parameters`; can be repeated
-    #[arg(short, value_name = "key=value", value_parser = parameters::parse)]
-    parameters: Vec<(String, String)>,
-    /// With --execute: where to save [default: in place; with -p: runs/notebooks/]
-    #[arg(long, value_name = "FILE", requires = "execute")]
-    output: Option<PathBuf>,
-    /// With --execute: how long one cell may run [default: as long as it takes]
-    #[arg(long, value_name = "SECONDS", requires = "execute")]
-    timeout: Option<u32>,
+    #[command(flatten)]
+    options: run::Options,
     /// Passed on to JupyterLab, for instance `-- --ServerApp.ip=0.0.0.0`
     #[arg(last = true, conflicts_with = "execute")]
     jupyter: Vec<String>,
@@ -48,15 +43,20 @@ pub struct Arguments {
 /// The kernelspec's folder name, as `jupyter_kernel::install` writes it.
 pub const KERNEL: &str = "attention";
 
-pub fn run(arguments: Arguments) -> Result<()> {
-    if !arguments.parameters.is_empty() && !arguments.execute {
-        bail!("-p sets parameters of a headless run: add --execute, or edit the notebook's cell tagged `parameters`");
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.execute {
+        return run::execute(&arguments.name, &arguments.options);
+    }
+    if arguments.options.given() {
+        bail!(
+            "-p, --output, --html and --timeout are for a headless run: add --execute, or edit the notebook's cell \
+             tagged `parameters`"
+        );
     }
     let root = root()?;
     // What is wrong with the request is said before minutes are spent on it.
     let path = resolve(&root.join("notebooks"), &arguments.name)?;
-    let mut notebook = read(&path)?;
-    parameters::apply(&mut notebook, &arguments.parameters).with_context(|| shown(&path))?;
+    run::read(&path)?;
     if let Some(port) = arguments.port {
         free(port)?;
     }
@@ -69,19 +69,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
     install(&InstallOptions { workspace: root.clone(), prefix: environment.prefix() })
         .context("cannot make the notebook's kernel")?;
     stages.end("the kernel is ready");
-    if arguments.execute {
-        stages.begin(format_args!("Running {}", shown(&path)));
-        stages.note(crate::doctor::device_line()?);
-        execute(&environment, &root, &path, &notebook, &arguments)
-    } else {
-        stages.begin(format_args!("JupyterLab with {}", shown(&path)));
-        stages.note(crate::doctor::device_line()?);
-        serve(&environment, &root, &path, &arguments)
-    }
+    stages.begin(format_args!("JupyterLab with {}", shown(&path)));
+    stages.note(crate::doctor::device_line()?);
+    serve(&environment, &root, &path, arguments)
 }
 
 /// The notebook called `name`: a path, a file's stem in `folder`, or the beginning of just one.
-fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
+pub fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_file() {
         return Ok(std::path::absolute(path)?);
@@ -109,16 +103,6 @@ fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let notebook: Value =
-        serde_json::from_slice(&text).with_context(|| format!("{} is not a complete notebook", path.display()))?;
-    if !notebook["cells"].is_array() {
-        bail!("{} is not a notebook of format 4: expected an object with a list `cells`", path.display());
-    }
-    Ok(notebook)
-}
-
 fn free(port: u16) -> Result<()> {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(()),
@@ -131,36 +115,8 @@ fn free(port: u16) -> Result<()> {
     }
 }
 
-/// Becomes the Python process, so that signals and the exit status are its own.
-fn become_python(mut python: std::process::Command) -> Result<()> {
-    Err(python.exec()).context("cannot run the Python environment's python")
-}
-
-fn execute(environment: &Environment, root: &Path, path: &Path, notebook: &Value, arguments: &Arguments) -> Result<()> {
-    let output = match &arguments.output {
-        Some(output) => std::path::absolute(output)?,
-        // Values tried once do not belong into the notebook itself.
-        None if !arguments.parameters.is_empty() => root.join("runs/notebooks").join(path.file_name().expect("a file")),
-        None => path.into(),
-    };
-    let folder = output.parent().expect("an absolute file");
-    fs::create_dir_all(folder)
-        .and_then(|()| tempfile::tempfile_in(folder))
-        .with_context(|| format!("cannot write in {}", folder.display()))?;
-    let mut input: File = tempfile::tempfile().context("cannot make a temporary file")?;
-    input.write_all(&serde_json::to_vec(notebook)?)?;
-    input.seek(SeekFrom::Start(0))?;
-
-    let mut python = environment.python();
-    python.args(["-c", include_str!("execute.py")]).stdin(input);
-    python.arg("--output").arg(output).arg("--folder").arg(path.parent().expect("a file")).args(["--kernel", KERNEL]);
-    if let Some(seconds) = arguments.timeout {
-        python.arg("--timeout").arg(seconds.to_string());
-    }
-    become_python(python)
-}
-
-fn serve(environment: &Environment, root: &Path, path: &Path, arguments: &Arguments) -> Result<()> {
+/// Becomes JupyterLab, so that signals and the exit status are its own.
+fn serve(environment: &Environment, root: &Path, path: &Path, arguments: &Arguments) -> Result<ExitCode> {
     configure(root)?;
     // A notebook from elsewhere is opened in its own folder.
     let (folder, inside) = match path.strip_prefix(root) {
@@ -168,7 +124,8 @@ fn serve(environment: &Environment, root: &Path, path: &Path, arguments: &Argume
         Err(_) => (path.parent().expect("a file"), Path::new(path.file_name().expect("a file"))),
     };
     let mut python = environment.python();
-    python.current_dir(folder).args(["-c", include_str!("serve.py")]).arg(root.join("notebooks"));
+    python.current_dir(folder).args(["-c", include_str!("serve.py")]);
+    python.arg(root.join("notebooks")).arg(root.join("runs/notebooks"));
     python.arg("--log-level=WARN");
     python.arg(format!("--ServerApp.root_dir={}", folder.display()));
     python.arg(format!("--LabApp.default_url=/lab/tree/{}", inside.display()));
@@ -184,7 +141,7 @@ fn serve(environment: &Environment, root: &Path, path: &Path, arguments: &Argume
     }
     eprintln!("      Ctrl-C twice stops it; its address:");
     python.args(&arguments.jupyter);
-    become_python(python)
+    Err(python.exec()).context("cannot run the Python environment's python")
 }
 
 /// JupyterLab's settings: our kernel first, and no questions, news or update checks.
@@ -240,14 +197,6 @@ mod tests {
         assert!(message("tuor").contains("00-tour, 01-sinks, 01-sinks-long, 02-lambda"), "{}", message("tuor"));
         assert!(!message("tuor").contains("notes"));
         assert!(message("01").contains("01-sinks, 01-sinks-long; write more"), "{}", message("01"));
-    }
-
-    #[test]
-    fn a_truncated_notebook_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("half.ipynb");
-        fs::write(&path, "{\"cells\": [").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("half.ipynb"));
     }
 
     #[test]

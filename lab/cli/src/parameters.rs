@@ -24,12 +24,12 @@ pub fn apply(notebook: &mut Value, values: &[(String, String)]) -> Result<()> {
         .as_array_mut()
         .into_iter()
         .flatten()
-        .find(|cell| cell["metadata"]["tags"].as_array().is_some_and(|tags| tags.iter().any(|t| t == "parameters")))
-        .context("-p needs a cell with the tag `parameters`, and this notebook has none")?;
-    let source = match &cell["source"] {
-        Value::String(text) => text.clone(),
-        lines => lines.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
-    };
+        .find(|cell| {
+            let tagged = cell["metadata"]["tags"].as_array().is_some_and(|tags| tags.iter().any(|t| t == "parameters"));
+            tagged || text(cell).trim_start().starts_with(MARK)
+        })
+        .context("-p needs a cell with the tag `parameters` or the first line `%params`, and this notebook has none")?;
+    let source = text(cell);
     let (source, written) = replace(&source, values)?;
     cell["source"] = Value::String(source);
     let metadata = &mut notebook["metadata"];
@@ -38,6 +38,16 @@ pub fn apply(notebook: &mut Value, values: &[(String, String)]) -> Result<()> {
     }
     metadata["attention"]["parameters"] = Value::Object(written);
     Ok(())
+}
+
+/// The kernel's word for the tag, which not every front end lets one set.
+const MARK: &str = "%params";
+
+fn text(cell: &Value) -> String {
+    match &cell["source"] {
+        Value::String(text) => text.clone(),
+        lines => lines.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
+    }
 }
 
 /// The cell with the value of each `let key = …;` or `let key: T = …;` replaced, and nothing else
@@ -82,7 +92,8 @@ struct Binding {
 
 fn bindings(source: &str) -> Result<Vec<Binding>> {
     // A cell is the inside of a block; the brace is one byte.
-    let block: syn::Block = syn::parse_str(&format!("{{{source}\n}}"))
+    let rust = source.replacen(MARK, &" ".repeat(MARK.len()), usize::from(source.trim_start().starts_with(MARK)));
+    let block: syn::Block = syn::parse_str(&format!("{{{rust}\n}}"))
         .with_context(|| format!("the cell tagged `parameters` is no Rust:\n{source}"))?;
     let name = |pattern: &syn::Pat| {
         let pattern = if let syn::Pat::Type(typed) = pattern { &typed.pat } else { pattern };
@@ -155,6 +166,9 @@ let seed = 1;";
         assert_eq!(notebook["cells"][0]["source"], "let steps = 1;");
         assert_eq!(notebook["cells"][1]["source"], "let steps = 5;\nlet size = 2;");
         assert_eq!(notebook["metadata"]["attention"]["parameters"], json!({"steps": "5"}));
+        let mut marked = json!({"cells": [{"cell_type": "code", "metadata": {}, "source": "%params\nlet steps = 1;"}]});
+        apply(&mut marked, &[parse("steps=5").unwrap()]).unwrap();
+        assert_eq!(marked["cells"][0]["source"], "%params\nlet steps = 5;");
         let mut bare = json!({"cells": []});
         assert!(apply(&mut bare, &[parse("a=1").unwrap()]).unwrap_err().to_string().contains("tag `parameters`"));
     }

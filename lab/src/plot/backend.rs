@@ -115,12 +115,7 @@ impl Svg {
         (columns, rows): (u32, u32),
         rgb: &[u8],
     ) -> Result<(), PlotError> {
-        let mut png = Vec::new();
-        let mut encoder = png::Encoder::new(&mut png, columns, rows);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_compression(png::Compression::Balanced);
-        let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
-        written.map_err(|error| PlotError::Draw(error.to_string()))?;
+        let picture = png((columns, rows), rgb)?;
         let [x, y, w, h] = [x, y, w, h].map(|v| self.px(v));
         let rendering = match w >= f64::from(columns) {
             true => " image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\"",
@@ -128,8 +123,7 @@ impl Svg {
         };
         self.element(&format!(
             "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" \
-             preserveAspectRatio=\"none\"{rendering} href=\"data:image/png;base64,{}\"/>",
-            BASE64_STANDARD.encode(png)
+             preserveAspectRatio=\"none\"{rendering} href=\"{picture}\"/>",
         ));
         Ok(())
     }
@@ -313,6 +307,17 @@ impl DrawingBackend for Svg {
         let drawn = self.image([x, y, w as i32, h as i32], (w, h), rgb);
         drawn.map_err(|error| DrawingErrorKind::DrawingError(std::io::Error::other(error)))
     }
+}
+
+/// RGB pixels as the address of a PNG that holds them.
+pub(super) fn png((columns, rows): (u32, u32), rgb: &[u8]) -> Result<String, PlotError> {
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, columns, rows);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Balanced);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
+    written.map_err(|error| PlotError::Draw(error.to_string()))?;
+    Ok(format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png)))
 }
 
 #[cfg(test)]

@@ -38,6 +38,11 @@ impl AttentionGrid {
         Self { captions, look: Look::default(), panels: Vec::new(), columns: 4, size: 140.0 }
     }
 
+    /// A grid of what another figure holds.
+    pub(super) fn of(captions: Captions, look: Look, panels: Vec<(String, Matrix)>, columns: usize, size: u32) -> Self {
+        Self { captions, look, panels, columns, size: f64::from(size) }
+    }
+
     /// Adds a panel after the last one.
     pub fn panel<R>(mut self, title: impl Into<String>, rows: impl IntoIterator<Item = R>) -> Self
     where

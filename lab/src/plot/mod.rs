@@ -3,6 +3,7 @@
 //! - [`Lines`]: series with bands and optional log axes (loss curves, time against length)
 //! - [`HeatMap`]: one matrix with token labels and a colour bar (an attention pattern)
 //! - [`AttentionGrid`]: many small heat maps with one colour bar (layers × heads, variants)
+//! - [`AttentionView`]: the patterns of whole models, to be looked through in a notebook
 //! - [`Bars`]: bars with intervals, in groups or not
 //! - [`Histogram`]: distributions, overlaid or one above the other
 //! - [`Panel`]: figures side by side
@@ -13,6 +14,7 @@
 //! [`Figure::save`] as a [`PlotError`], and [`Figure::show`] fails the cell with it. The same input
 //! gives the same bytes. A variant has the same colour in every figure ([`color_of`]).
 
+mod attention_view;
 mod axis;
 mod backend;
 mod bars;
@@ -37,6 +39,7 @@ mod tests;
 mod text;
 mod tint;
 
+pub use attention_view::AttentionView;
 pub use backend::{Drawing, Svg};
 pub use bars::Bars;
 pub use error::PlotError;
@@ -45,12 +48,14 @@ pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::Lines;
 pub use number::Number;
+pub(crate) use number::number;
 pub use palette::{PALETTE, color_of};
 pub use panel::Panel;
 /// The library behind every figure, for cells that draw with it ([`Sketch`]).
 pub use plotters;
 pub use sketch::Sketch;
 pub use text::byte_tokens;
+pub(crate) use tint::picture;
 
 use std::path::Path;
 
@@ -132,4 +137,4 @@ macro_rules! without_import {
         }
     )*};
 }
-without_import!(AttentionGrid, Bars, HeatMap, Histogram, Lines, Panel, Sketch);
+without_import!(AttentionGrid, AttentionView, Bars, HeatMap, Histogram, Lines, Panel, Sketch);

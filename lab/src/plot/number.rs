@@ -97,7 +97,7 @@ pub(super) fn labels(values: &[f64]) -> Vec<String> {
 }
 
 /// One number, to three significant digits, without trailing zeros.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value == 0.0 { "0".into() } else { value.to_string() };
     }

@@ -1,6 +1,7 @@
 //! From values to the colours of a heat map.
 
 use super::PlotError;
+use super::backend::png;
 use super::number::{checked_range, extent};
 use super::palette::{MISSING, colours};
 use plotters::style::RGBColor;
@@ -50,6 +51,13 @@ impl Tint {
     pub fn at(&self, value: f64) -> RGBColor {
         self.level(value).map_or(MISSING, |level| self.colours[level])
     }
+}
+
+/// Rows of `columns` values as a picture, an address for `<img src>`; nothing where no value is finite.
+pub(crate) fn picture(values: &[f64], columns: usize) -> Option<String> {
+    let tint = Tint::fit("", values.iter().copied(), None).ok()?;
+    let rgb: Vec<u8> = values.iter().map(|value| tint.at(*value)).flat_map(|RGBColor(r, g, b)| [r, g, b]).collect();
+    png((columns as u32, (values.len() / columns) as u32), &rgb).ok()
 }
 
 #[cfg(test)]

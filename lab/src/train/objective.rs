@@ -1,6 +1,6 @@
 //! What a step minimises: the cross-entropy, and what some parts of a model ask for beside it.
 
-use super::{TrainConfig, cross_entropy};
+use super::TrainConfig;
 use burn::tensor::Tensor;
 use datasets::Batch;
 use zoo::{Decoder, Mixer, Tap, Value, ZooError, load_balance};
@@ -19,16 +19,21 @@ pub(super) fn objective<M: Mixer>(
 ) -> Result<(Tensor<1>, Tensor<1>), ZooError> {
     let [batch, time] = [data.batch, data.time];
     let ids = model.tokens(&data.ids, [batch, time])?;
-    let targets = model.tokens(&data.targets, [batch, time])?;
+    model.tokens(&data.targets, [batch, time])?; // are they in the vocabulary?
     let mut parts = Parts::default();
-    let (logits, ahead) = model.forward_ahead(ids, &mut parts);
-    let loss = cross_entropy(logits, targets.clone(), &data.mask);
+    let (hidden, ahead) = model.hidden_ahead(ids, &mut parts);
+    let matrix = model.output_matrix();
+    let cross_entropy = |hidden: Tensor<3>, targets: &[i32], mask: &[f32]| {
+        kernels::cross_entropy(hidden.flatten(0, 1), matrix.clone(), targets, mask)
+    };
+    let loss = cross_entropy(hidden, &data.targets, &data.mask);
     let mut whole = loss.clone();
     if let Some(ahead) = ahead {
         // Row t predicts the target of t + 1.
         let mask: Vec<f32> = data.mask.chunks(time).flat_map(|row| row[1..].to_vec()).collect();
+        let targets: Vec<i32> = data.targets.chunks(time).flat_map(|row| row[1..].to_vec()).collect();
         if mask.iter().any(|&weight| weight != 0.0) {
-            whole = whole + cross_entropy(ahead, targets.narrow(1, 1, time - 1), &mask) * config.mtp_weight;
+            whole = whole + cross_entropy(ahead, &targets, &mask) * config.mtp_weight;
         }
     }
     let per_token = config.model.experts.as_ref().map_or(1, |experts| experts.per_token);

@@ -108,27 +108,20 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else { return param };
         let [beta1, beta2] = self.optimizer.betas;
         let updates = self.optimizer.updates as i32;
-        let decay = if D >= 2 { self.rate * self.optimizer.weight_decay } else { 0.0 };
-        let shape = gradient.dims();
-        let mut g = gradient.reshape([-1]);
-        if self.scale != 1.0 {
-            g = g * self.scale;
-        }
-        let squared = g.clone().square() * (1.0 - beta2);
-        let (first, second) = match self.optimizer.moments.remove(&self.path.name()) {
-            Some(old) => (old.first * beta1 + g * (1.0 - beta1), old.second * beta2 + squared),
-            None => (g * (1.0 - beta1), squared),
+        let update = kernels::adamw::Update {
+            betas: [beta1, beta2],
+            scale: self.scale,
+            keep: if D >= 2 { 1.0 - self.rate * self.optimizer.weight_decay } else { 1.0 },
+            size: self.rate / (1.0 - beta1.powi(updates)),
+            spread: (1.0 - beta2.powi(updates)).powf(-0.5),
+            epsilon: EPSILON,
         };
-        let size = self.rate / (1.0 - beta1.powi(updates));
-        let spread = (1.0 - beta2.powi(updates)).powf(-0.5);
-        let update = first.clone() * size / (second.clone().sqrt() * spread + EPSILON);
-        self.optimizer.moments.insert(self.path.name(), Moments { first, second });
-        let update = update.reshape(shape);
+        let moments = self.optimizer.moments.remove(&self.path.name()).map(|old| [old.first, old.second]);
         param.map(|weight| {
             let required = weight.is_require_grad();
-            let weight = weight.inner();
-            let weight = if decay > 0.0 { weight * (1.0 - decay) } else { weight };
-            Tensor::from_inner(weight - update).set_require_grad(required)
+            let (weight, [first, second]) = kernels::adamw(weight.inner(), gradient, moments, update);
+            self.optimizer.moments.insert(self.path.name(), Moments { first, second });
+            Tensor::from_inner(weight).set_require_grad(required)
         })
     }
 }
@@ -144,7 +137,7 @@ pub fn gradient_squares<M: Module>(
         gradients: &'a GradientsParams,
         path: Place,
         names: Vec<String>,
-        sums: Vec<Tensor<1>>,
+        flat: Vec<Tensor<1>>,
         without: Vec<String>,
     }
     impl ModuleVisitor for Squares<'_> {
@@ -158,15 +151,15 @@ pub fn gradient_squares<M: Module>(
             match self.gradients.get::<D>(param.id) {
                 Some(gradient) => {
                     self.names.push(self.path.name());
-                    self.sums.push(gradient.square().sum());
+                    self.flat.push(gradient.reshape([-1]));
                 }
                 None => self.without.push(self.path.name()),
             }
         }
     }
     let mut visitor =
-        Squares { gradients, path: Place::default(), names: Vec::new(), sums: Vec::new(), without: Vec::new() };
+        Squares { gradients, path: Place::default(), names: Vec::new(), flat: Vec::new(), without: Vec::new() };
     module.visit(&mut visitor);
-    let sums = (!visitor.sums.is_empty()).then(|| Tensor::cat(visitor.sums, 0));
+    let sums = (!visitor.flat.is_empty()).then(|| kernels::squares(visitor.flat));
     (visitor.names, sums, visitor.without)
 }

@@ -1,24 +1,47 @@
 //! What a person sees while a model trains.
 
 use super::{History, TrainConfig};
+use crate::plot::Lines;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::Cell;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// In a terminal one line in place; in a notebook or a pipe, a line per evaluation.
+/// In a terminal one line in place; in a notebook a curve that grows in place; in a pipe a line per
+/// evaluation.
 pub(super) enum Progress {
     Quiet,
-    Lines { began: Instant, at: usize },
+    Lines(Clock),
+    Curve { clock: Clock, id: String, drawn: Cell<Option<Instant>> },
     Bar(ProgressBar),
 }
+
+/// When the steps of this call began, after which step, and which is the last.
+pub(super) struct Clock {
+    began: Instant,
+    at: usize,
+    until: usize,
+}
+
+/// A curve is drawn again after this time, and when training ends.
+const REDRAW: Duration = Duration::from_millis(500);
+/// More points than this a picture cannot show; each is then the mean of several steps.
+const POINTS: usize = 250;
 
 impl Progress {
     pub(super) fn new(config: &TrainConfig, history: &History, until: usize, quiet: bool) -> Self {
         if quiet {
             return Self::Quiet;
         }
-        if cell_runtime::in_notebook() || !std::io::stdout().is_terminal() {
-            return Self::Lines { began: Instant::now(), at: history.step() };
+        let clock = Clock { began: Instant::now(), at: history.step(), until };
+        if cell_runtime::in_notebook() {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let id = format!("train-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            return Self::Curve { clock, id, drawn: Cell::new(None) };
+        }
+        if !std::io::stdout().is_terminal() {
+            return Self::Lines(clock);
         }
         let bar = ProgressBar::with_draw_target(Some(until as u64), ProgressDrawTarget::stdout());
         let style = "{prefix} {bar:24} {pos}/{len} {msg} {eta_precise} left";
@@ -29,8 +52,9 @@ impl Progress {
         Self::Bar(bar)
     }
 
-    /// After every step; `evaluated` when this step's row has a validation loss.
-    pub(super) fn step(&self, config: &TrainConfig, history: &History, until: usize, evaluated: bool) {
+    /// After every step; `evaluated` when this step's row has a validation loss, `last` when no other
+    /// follows.
+    pub(super) fn step(&self, config: &TrainConfig, history: &History, evaluated: bool, last: bool) {
         let Some(row) = history.rows.last() else { return };
         match self {
             Self::Quiet => {}
@@ -42,25 +66,16 @@ impl Progress {
                     row.train_loss, row.tokens_per_second
                 ));
             }
-            Self::Lines { began, at } if evaluated => {
-                let every = config.eval_every.max(1);
-                let share = (row.step - at) as f64;
-                let left = Duration::from_secs_f64(began.elapsed().as_secs_f64() / share * (until - row.step) as f64);
-                let accuracy = match row.accuracy {
-                    Some(accuracy) => format!("  accuracy {:5.1} %", 100.0 * accuracy),
-                    None => String::new(),
-                };
-                println!(
-                    "{}  step {:>5}/{until}  train {:.4}  validation {:.4}{accuracy}  {:>6.0} tokens/s  {} left",
-                    config.name,
-                    row.step,
-                    history.train_loss(every),
-                    row.validation_loss.unwrap_or(f64::NAN),
-                    history.tokens_per_second(),
-                    clock(left),
-                );
+            Self::Lines(clock) if evaluated => println!("{}", clock.line(config, history)),
+            Self::Lines(_) => {}
+            Self::Curve { clock, id, drawn } => {
+                let due = drawn.get().is_none_or(|before| before.elapsed() >= REDRAW);
+                if due || last {
+                    let line = clock.line(config, history);
+                    show(id, drawn.get().is_none(), curve(config, history, clock.until), &line);
+                    drawn.set(Some(Instant::now()));
+                }
             }
-            Self::Lines { .. } => {}
         }
     }
 
@@ -68,7 +83,7 @@ impl Progress {
     pub(super) fn note(&self, text: &str) {
         match self {
             Self::Quiet => {}
-            Self::Lines { .. } => println!("{text}"),
+            Self::Lines(_) | Self::Curve { .. } => println!("{text}"),
             Self::Bar(bar) => bar.println(text),
         }
     }
@@ -79,6 +94,51 @@ impl Drop for Progress {
         if let Self::Bar(bar) = self {
             bar.abandon();
         }
+    }
+}
+
+impl Clock {
+    fn line(&self, config: &TrainConfig, history: &History) -> String {
+        let (step, until) = (history.step(), self.until);
+        let share = (step - self.at) as f64;
+        let left = Duration::from_secs_f64(self.began.elapsed().as_secs_f64() / share * (until - step) as f64);
+        let mut line = format!(
+            "{}  step {step:>5}/{until}  train {:.4}",
+            config.name,
+            history.train_loss(config.eval_every.clamp(1, step))
+        );
+        if let Some(loss) = history.validation_loss() {
+            line += &format!("  validation {loss:.4}");
+        }
+        if let Some(accuracy) = history.accuracy() {
+            line += &format!("  accuracy {:5.1} %", 100.0 * accuracy);
+        }
+        line + &format!("  {:>6.0} tokens/s  {} left", history.tokens_per_second(), clock(left))
+    }
+}
+
+/// Both losses so far, on an axis that reaches to the end: what is missing of the curve is still to
+/// be done.
+fn curve(config: &TrainConfig, history: &History, until: usize) -> Lines {
+    let losses = history.train_losses();
+    let size = losses.len().div_ceil(POINTS);
+    let mean = |chunk: &[(f64, f64)]| {
+        let count = chunk.len() as f64;
+        (chunk.iter().map(|p| p.0).sum::<f64>() / count, chunk.iter().map(|p| p.1).sum::<f64>() / count)
+    };
+    let (steps, train): (Vec<_>, Vec<_>) = losses.chunks(size.max(1)).map(mean).unzip();
+    let (at, validation): (Vec<_>, Vec<_>) = history.validation_losses().into_iter().unzip();
+    let lines = Lines::new(config.name.clone()).x("training step", "").y("loss", "nats/token").size(460, 170);
+    let lines = lines.x_range(0.0, until as f64).markers(false).line("train", steps, train);
+    if at.is_empty() { lines } else { lines.line("validation", at, validation) }
+}
+
+fn show(id: &str, first: bool, curve: Lines, line: &str) {
+    let display = if first { cell_runtime::display_with_id } else { cell_runtime::update_display };
+    match curve.note(line).svg() {
+        Ok(svg) => display(id, &[("image/svg+xml", &svg), ("text/plain", line)]),
+        // One point is no curve yet.
+        Err(_) => display(id, &[("text/plain", line)]),
     }
 }
 

@@ -260,8 +260,8 @@ impl<M: Mixer> Trainer<M> {
                 let row = self.history.rows.last_mut().expect("the step just made");
                 (row.validation_loss, row.accuracy) = (Some(loss), Some(accuracy));
             }
-            progress.step(&self.config, &self.history, until, evaluated);
             interrupted = cell_runtime::check_interrupt().is_err();
+            progress.step(&self.config, &self.history, evaluated, interrupted || step == until);
             if let Some(files) = &self.files {
                 let save = every(self.config.checkpoint_every, step) || step == until || interrupted;
                 if save {

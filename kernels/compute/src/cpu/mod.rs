@@ -3,6 +3,7 @@
 
 mod matrix;
 mod real;
+mod rows;
 mod scratch;
 mod simd;
 mod tensor;
@@ -10,10 +11,11 @@ mod threads;
 
 pub use matrix::{Mat, MatMut, product, wide_product};
 pub use real::Real;
+pub use rows::Rows;
 pub use scratch::with_scratch;
 pub use simd::{dot, maximum, sum, vectorised};
 pub use tensor::{Strided, as_rows, buffer, forwards, output, output_heads, output_like};
-pub use threads::{Shared, for_each};
+pub use threads::{Shared, for_each, in_pool, threads_for};
 
 /// Runs `$body` with `$E` the real type of `$dtype`.
 macro_rules! with_real {

@@ -41,6 +41,19 @@ pub trait Real:
         Self::ONE / (Self::ONE + (-self).exp())
     }
 
+    /// `x σ(x)`.
+    #[inline(always)]
+    fn silu(self) -> Self {
+        self * self.sigmoid()
+    }
+
+    /// The derivative of [`silu`](Self::silu): `σ(x) (1 + x (1 − σ(x)))`.
+    #[inline(always)]
+    fn silu_slope(self) -> Self {
+        let share = self.sigmoid();
+        share * (Self::ONE + self * (Self::ONE - share))
+    }
+
     /// `1 − 2 / (1 + e²ˣ)`.
     #[inline(always)]
     fn tanh(self) -> Self {

@@ -21,14 +21,18 @@ impl<E, const D: usize> Clone for Strided<'_, E, D> {
 impl<E, const D: usize> Copy for Strided<'_, E, D> {}
 
 impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
+    /// Axes of length 1 stand before those of a tensor that has fewer than `D`.
+    ///
     /// # Panics
-    /// When the tensor has another rank or type, or a negative stride (see [`forwards`]).
+    /// When the tensor has more axes or another type, or a negative stride (see [`forwards`]).
     pub fn of(tensor: &'a FlexTensor) -> Self {
         let layout = tensor.layout();
-        let shape: [usize; D] = layout.shape().as_slice().try_into().expect("the rank of the tensor");
-        let strides: Vec<usize> =
-            layout.strides().iter().map(|&s| s.try_into().expect("a stride that is not negative")).collect();
-        let strides: [usize; D] = strides.try_into().expect("a stride per axis");
+        let missing = D.checked_sub(layout.num_dims()).expect("the rank of the tensor");
+        let (mut shape, mut strides) = ([1; D], [0; D]);
+        shape[missing..].copy_from_slice(layout.shape().as_slice());
+        for (to, &stride) in strides[missing..].iter_mut().zip(layout.strides()) {
+            *to = stride.try_into().expect("a stride that is not negative");
+        }
         let data = &tensor.storage::<E>()[layout.start_offset()..];
         if shape.iter().all(|&n| n > 0) {
             let last: usize = shape.iter().zip(&strides).map(|(n, s)| (n - 1) * s).sum();
@@ -65,6 +69,11 @@ impl<'a, E: Real, const D: usize> Strided<'a, E, D> {
         assert!(self.strides[D - 1] == 1 || length <= 1, "the last axis is not contiguous");
         let start = self.offset(index);
         &self.data[start..start + length]
+    }
+
+    /// All of the memory from `index` on.
+    pub fn run_from(&self, index: [usize; D]) -> &'a [E] {
+        &self.data[self.offset(index)..]
     }
 
     /// The last two axes as a matrix, at `index` of the others (its last two entries are where the

@@ -3,9 +3,31 @@
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
-/// Calls `f(0) … f(count − 1)`, on several threads when `work` (multiplications, say) is worth one.
+/// Runs `f` on one of the threads among which operators share out their work. From there a second one
+/// takes a part within a microsecond; from outside it has to be woken, which takes ten. It is worth it
+/// where operators are small: for a decoded token, not for a training step.
+///
+/// [`trace`](crate::trace()) and [`by_reference`](crate::by_reference) reach into it.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let before = crate::trace::leave();
+    let (result, after) = rayon::scope(move |_| {
+        let outer = crate::trace::enter(before);
+        let result = f();
+        (result, crate::trace::enter(outer))
+    });
+    crate::trace::enter(after);
+    result
+}
+
+/// On how many threads `work` (multiplications, say) is worth sharing out.
+pub fn threads_for(work: usize) -> usize {
+    let least = if rayon::current_thread_index().is_some() { 16_384 } else { 131_072 };
+    if work < least { 1 } else { rayon::current_num_threads() }
+}
+
+/// Calls `f(0) … f(count − 1)`, on several threads when `work` is worth it.
 pub fn for_each(count: usize, work: usize, f: impl Fn(usize) + Send + Sync) {
-    if count == 1 || work < 32_768 {
+    if count == 1 || threads_for(work) == 1 {
         (0..count).for_each(f);
     } else {
         (0..count).into_par_iter().for_each(f);

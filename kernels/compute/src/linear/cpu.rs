@@ -2,7 +2,8 @@
 //! and in the order in which it is kept.
 
 use crate::cpu::{
-    MatMut, Real, Strided, as_rows, buffer, forwards, output, output_like, vectorised, wide_product, with_real,
+    MatMut, Real, Shared, Strided, as_rows, buffer, dot, for_each, forwards, output, output_like, threads_for,
+    vectorised, wide_product, with_real,
 };
 use crate::operator::Operator;
 use burn_backend::TensorMetadata;
@@ -41,17 +42,47 @@ impl Operator<Flex, 3> for Linear {
 fn forward<E: Real>(saved: &Saved, bias: Option<FlexTensor>) -> FlexTensor {
     let (x, weight) = (Strided::<E, 2>::of(&saved.x), Strided::<E, 2>::of(&saved.weight));
     let ([tokens, _], [out, _]) = (x.shape, weight.shape);
+    let bias = bias.as_ref().map(|bias| Strided::<E, 1>::of(bias).run([0], out));
     let mut y = buffer::<E>(tokens * out);
-    if let Some(bias) = &bias {
-        let bias = Strided::<E, 1>::of(bias).run([0], out);
-        y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
+    if tokens <= FEW {
+        few_tokens(&mut y, x, weight, bias);
+    } else {
+        if let Some(bias) = bias {
+            y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
+        }
+        let old = if bias.is_some() { E::ONE } else { E::ZERO };
+        let to = MatMut::dense(&mut y, tokens, out);
+        wide_product(to, old, E::ONE, x.matrix([0, 0]), weight.matrix([0, 0]).transposed());
     }
-    let old = if bias.is_some() { E::ONE } else { E::ZERO };
-    let to = MatMut::dense(&mut y, tokens, out);
-    wide_product(to, old, E::ONE, x.matrix([0, 0]), weight.matrix([0, 0]).transposed());
     let mut shape = saved.shape.clone();
     *shape.last_mut().expect("an axis") = out;
     output_like(y, &shape)
+}
+
+/// Up to as many tokens are multiplied without rearranging the weight first.
+const FEW: usize = 4;
+
+/// Reads the weight once, as it lies: what takes the time when a token is decoded.
+fn few_tokens<E: Real>(y: &mut [E], x: Strided<'_, E, 2>, weight: Strided<'_, E, 2>, bias: Option<&[E]>) {
+    let ([tokens, width], out) = (x.shape, weight.shape[0]);
+    let xs: Vec<&[E]> = (0..tokens).map(|t| x.run([t, 0], width)).collect();
+    let parts = threads_for(tokens * out * width).min(out);
+    let y = Shared::new(y);
+    for_each(parts, out * width, |part| {
+        let rows = part * out / parts..(part + 1) * out / parts;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (t, x) in xs.iter().enumerate() {
+                    // SAFETY: these rows of this token are this part's own.
+                    let y = unsafe { y.part(t * out + rows.start, rows.len()) };
+                    for (o, y) in rows.clone().zip(y) {
+                        *y = dot(weight.run([o, 0], width), x) + bias.map_or(E::ZERO, |bias| bias[o]);
+                    }
+                }
+            },
+        );
+    });
 }
 
 fn backward<E: Real>(saved: &Saved, gradient: &FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {

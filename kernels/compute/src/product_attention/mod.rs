@@ -11,13 +11,17 @@
 //! the logarithm `L = log Σ_s e^{s_s}` of its sum, and the two are merged by
 //! `o = Σ_i e^{L_i − L} o_i`, `L = log Σ_i e^{L_i}` (a sink is a part without a value).
 
+mod cpu;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::AttentionOptions;
-use crate::trace::{Implementation, record};
+use crate::operator::{choose_untracked, input, run_on_cpu, whole_numbers};
+use crate::selftest::{Case, Inputs};
+use crate::trace::Implementation;
+use crate::{AttentionOptions, Normaliser};
 use burn::tensor::{Int, Tensor};
+use std::sync::Arc;
 
 /// Keys or values as codes.
 #[derive(Clone, Debug)]
@@ -41,6 +45,102 @@ pub fn product_attention(
     recent: (Tensor<4>, Tensor<4>),
     options: impl Into<AttentionOptions>,
 ) -> Tensor<4> {
-    record("product_attention", Implementation::Reference);
-    reference::attend(q, keys, values, recent, options.into())
+    let options = options.into();
+    let (recent_k, recent_v) = recent;
+    let ([_, heads, time, d], [_, kv_heads, recent, _]) = (q.dims(), recent_k.dims());
+    let ([.., coded, subspaces], [_, _, width]) = (keys.codes.dims(), keys.centroids.dims());
+    assert!(recent >= time, "{time} queries but only {recent} recent keys");
+    assert_eq!(d, subspaces * width, "queries have head_dim {d}, keys are {subspaces} sub-vectors of {width}");
+    assert!(
+        heads.is_multiple_of(kv_heads) && values.codes.dims()[..3] == keys.codes.dims()[..3],
+        "{heads} query heads, keys of {:?} codes, values of {:?}, {kv_heads} heads of {recent} recent tokens",
+        keys.codes.dims(),
+        values.codes.dims()
+    );
+    let dispatch = |x: &Option<Tensor<4>>| x.clone().and_then(input);
+    let sink = match &options.normaliser {
+        Normaliser::Softmax { sink } => sink,
+        Normaliser::Sigmoid => &None,
+    };
+    let inputs = [
+        input(q.clone()),
+        input(recent_k.clone()),
+        input(recent_v.clone()),
+        input(keys.centroids.clone()),
+        input(values.centroids.clone()),
+        dispatch(&options.bias),
+        dispatch(sink),
+    ];
+    match choose_untracked("product_attention", &inputs.iter().flatten().collect::<Vec<_>>()) {
+        Implementation::Cpu => {
+            let codes = |x: &ProductCodes| Arc::new(whole_numbers(x.codes.clone()));
+            let operator = cpu::LookUp {
+                keys: codes(keys),
+                values: codes(values),
+                coded,
+                scale: options.scale,
+                window: options.window,
+                softcap: options.softcap,
+                slopes: options.slopes,
+                sigmoid: matches!(options.normaliser, Normaliser::Sigmoid),
+            };
+            Tensor::from_dispatch(run_on_cpu(operator, inputs))
+        }
+        Implementation::Reference => reference::attend(q, keys, values, (recent_k, recent_v), options),
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    /// Batch, heads, key heads, queries, coded and recent tokens; subspaces and width of keys and values.
+    fn case(
+        name: &str,
+        [batch, heads, kv_heads, time, coded, recent]: [usize; 6],
+        [[k_parts, k_width], [v_parts, v_width]]: [[usize; 2]; 2],
+        options: impl Fn(&Inputs) -> AttentionOptions + 'static,
+    ) -> Case {
+        const COUNT: usize = 32;
+        let codes = move |parts: usize, step: usize, like: &Tensor<3>| {
+            let shape = [batch, kv_heads, coded, parts];
+            let codes: Vec<i32> = (0..shape.iter().product()).map(|i| (i * step % 61 % COUNT) as i32).collect();
+            Tensor::from_data(burn::tensor::TensorData::new(codes, shape), &like.device())
+        };
+        let run = move |x: &Inputs| {
+            // What decodes has no gradient.
+            let centroids = |name| x.get::<3>(name).detach();
+            let (keys, values) = (centroids("key_centroids"), centroids("value_centroids"));
+            let keys = ProductCodes { codes: codes(k_parts, 7, &keys), centroids: keys };
+            let values = ProductCodes { codes: codes(v_parts, 5, &values), centroids: values };
+            let recent = (x.get::<4>("k").detach(), x.get::<4>("v").detach());
+            let out = product_attention(x.get::<4>("q").detach(), &keys, &values, recent, options(x)).reshape([-1]);
+            out + x.get::<4>("q").sum() * 0.0
+        };
+        let inputs: [(_, &[usize]); 6] = [
+            ("q", &[batch, heads, time, k_parts * k_width]),
+            ("k", &[batch, kv_heads, recent, k_parts * k_width]),
+            ("v", &[batch, kv_heads, recent, v_parts * v_width]),
+            ("key_centroids", &[k_parts, COUNT, k_width]),
+            ("value_centroids", &[v_parts, COUNT, v_width]),
+            ("sink", &[1, heads, 1, 1]),
+        ];
+        Case::new("product_attention", name, &inputs, run)
+    }
+    let plain = |_: &Inputs| AttentionOptions::from(0.3);
+    vec![
+        case("one query, 75 coded keys", [2, 4, 2, 1, 75, 3], [[8, 8], [4, 5]], plain),
+        case("20 queries", [1, 2, 1, 20, 40, 23], [[4, 4], [4, 4]], plain),
+        case("a sink, a window into the codes", [1, 4, 1, 2, 30, 3], [[4, 4], [8, 2]], |x| AttentionOptions {
+            normaliser: Normaliser::Softmax { sink: Some(x.get::<4>("sink").detach()) },
+            window: Some(12),
+            ..0.3.into()
+        }),
+        case("soft cap, ALiBi", [1, 2, 2, 1, 30, 1], [[4, 4], [8, 2]], |_| AttentionOptions {
+            softcap: Some(2.0),
+            slopes: Some(vec![0.5, 0.25]),
+            ..0.3.into()
+        }),
+        case("sigmoid weights", [1, 2, 2, 1, 30, 1], [[4, 4], [8, 2]], |_| AttentionOptions {
+            normaliser: Normaliser::Sigmoid,
+            ..0.3.into()
+        }),
+    ]
 }

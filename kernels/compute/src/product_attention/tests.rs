@@ -96,3 +96,8 @@ fn a_query_whose_own_key_is_coded_already_is_refused() {
     let (keys, values) = (codes(2, 1, 9, 3, 5, 2), codes(3, 1, 9, 3, 5, 2));
     product_attention(numbers(4, [2, 2, 3, 6]), &keys, &values, (recent(), recent()), 1.0);
 }
+
+#[test]
+fn the_look_up_in_loops_agrees_with_the_reference() {
+    crate::selftest::agree(cases(), 1e-12);
+}

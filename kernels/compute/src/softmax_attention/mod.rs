@@ -4,7 +4,7 @@
 mod cpu;
 pub mod cuda;
 mod reference;
-mod rows;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 

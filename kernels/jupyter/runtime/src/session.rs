@@ -1,13 +1,14 @@
 //! The process that holds a notebook's variables: loads each cell and runs it.
 
 use crate::{CellResult, interrupt, show, store, wire};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Result, Write};
 use std::os::fd::FromRawFd;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The kernel's end of the conversation. Not stdin or stdout: those belong to the user's code.
 const KERNEL: i32 = 3;
@@ -31,6 +32,7 @@ struct Outcome {
 thread_local! {
     static OUTCOME: RefCell<Option<Outcome>> = const { RefCell::new(None) };
     static ON_CELL_THREAD: RefCell<bool> = const { RefCell::new(false) };
+    static LINE: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Runs the session until the kernel closes its end. Called by the kernel's child process.
@@ -43,6 +45,7 @@ pub fn session_main() -> i32 {
         libc::fcntl(KERNEL, libc::F_SETFD, libc::FD_CLOEXEC);
         File::from_raw_fd(KERNEL)
     };
+    std::thread::spawn(flush_now_and_then);
     let cells = std::thread::Builder::new()
         .name("cells".into())
         .stack_size(STACK)
@@ -51,6 +54,14 @@ pub fn session_main() -> i32 {
     let _ = cells.join();
     // Destructors of whatever the notebook still holds have nobody to serve any more.
     unsafe { libc::_exit(0) }
+}
+
+/// `print!("\r50 %")` without a newline stays in std's buffer; a progress line is to be seen.
+fn flush_now_and_then() {
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = std::io::stdout().flush();
+    }
 }
 
 fn serve(mut kernel: File) {
@@ -94,17 +105,25 @@ impl Outcome {
     }
 }
 
+/// Notes which line of the cell's text comes next. Called by generated code before every statement: a
+/// failure deep in a library, or a `?`, knows nothing of the cell.
+pub fn at(line: u32) {
+    LINE.set(line);
+}
+
 fn answer(kernel: &mut File, outcome: Outcome) -> Result<()> {
     let result = show::take_result();
     let shown = if result.is_some() { "shown" } else { "" };
     let result = result.unwrap_or_default();
     let names = store::names();
+    let line = LINE.get().to_string();
     let mut fields: Vec<&[u8]> = vec![
         outcome.kind.as_bytes(),
         outcome.message.as_bytes(),
         outcome.place.as_bytes(),
         shown.as_bytes(),
         result.as_bytes(),
+        line.as_bytes(),
     ];
     fields.extend(names.iter().map(|name| name.as_bytes()));
     wire::send(kernel, &fields)
@@ -148,6 +167,7 @@ fn load_and_run(library: &str, symbol: &str) -> Outcome {
     };
     show::take_result();
     OUTCOME.with(|outcome| outcome.borrow_mut().take());
+    at(0);
     entry();
     OUTCOME.with(|outcome| outcome.borrow_mut().take()).unwrap_or(Outcome::ok())
 }
@@ -208,6 +228,6 @@ fn on_panic(info: &PanicHookInfo<'_>) {
         });
     } else {
         let thread = std::thread::current();
-        eprintln!("thread '{}' panicked at {place}: {message}", thread.name().unwrap_or("?"));
+        crate::eprintln!("thread '{}' panicked at {place}: {message}", thread.name().unwrap_or("?"));
     }
 }

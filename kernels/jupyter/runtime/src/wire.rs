@@ -28,5 +28,14 @@ fn field(from: &mut impl Read) -> Result<Vec<u8>> {
 
 /// The bytes that mark the end of a cell's output on stdout and stderr.
 pub fn end_marker(nonce: &str) -> Vec<u8> {
-    format!("\0attention-cell-end {nonce}\0").into_bytes()
+    [END_MARK, nonce.as_bytes(), b"\0"].concat()
 }
+
+/// Before a nonce and a NUL.
+pub const END_MARK: &[u8] = b"\0attention-cell-end ";
+
+/// Before a word and a NUL on stdout: what the cell has shown is to be cleared.
+pub const CLEAR_MARK: &[u8] = b"\0attention-clear ";
+
+/// Before a length, a NUL and that many bytes on stdout: text that belongs to stderr.
+pub const STDERR_MARK: &[u8] = b"\0attention-stderr ";

@@ -1,32 +1,40 @@
 //! Executes one cell: split, compile, run, and keep what it leaves behind.
 
-use super::compile::{Compiled, Compiler, Diagnostic, Kind};
-use super::generate::{self, ENTRY, Run, Source, old};
+use super::compile::{Compiled, Compiler, Kind};
+use super::generate::{self, ENTRY, Run, Source};
+use super::keep::moved_by;
 use super::parse::{self, Cell};
 use super::report::{CellError, compile_error};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
-use crate::child::{Answer, Session, Sink, obituary};
-use crate::directives;
+use super::stale::explain;
+use crate::child::{Answer, Ran, Session, Sink, Stream};
+use crate::directives::{self, Directive};
 use crate::interrupts::Interrupts;
+use crate::memory::Limit;
+use crate::output::Piece;
 use crate::toolkit::Toolkit;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub struct Engine {
-    toolkit: Toolkit,
+    pub(super) toolkit: Toolkit,
     folder: PathBuf,
     pub scope: Scope,
     pub interrupts: Arc<Interrupts>,
-    session: Session,
+    pub(super) session: Session,
+    pub(super) limit: Limit,
     /// Libraries of item crates, in the order in which a new session must load them.
-    libraries: Vec<PathBuf>,
+    pub(super) libraries: Vec<PathBuf>,
     sink: Sink,
     /// Counts generated crates; a cell that is run again gets a new number.
     crates: usize,
     /// Line maps of everything that may panic later.
     sources: BTreeMap<String, (usize, Source)>,
+    /// How long the last cell ran, compilation apart.
+    ran: Duration,
 }
 
 /// What a successful cell shows as its result.
@@ -35,15 +43,17 @@ pub struct Shown(pub Option<String>);
 
 impl Engine {
     pub fn new(toolkit: Toolkit, folder: PathBuf, sink: Sink, interrupts: Arc<Interrupts>) -> Result<Self> {
-        let session = Session::start(&toolkit, &sink)?;
-        let scope = Scope::default();
-        let (sources, libraries) = (BTreeMap::new(), Vec::new());
-        Ok(Engine { toolkit, folder, scope, interrupts, session, libraries, sink, crates: 0, sources })
+        let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
+        let session = Session::start(&toolkit, &sink, &limit)?;
+        let (scope, sources, libraries) = (Scope::default(), BTreeMap::new(), Vec::new());
+        let ran = Duration::ZERO;
+        Ok(Engine { toolkit, folder, scope, interrupts, session, limit, libraries, sink, crates: 0, sources, ran })
     }
 
-    fn restart(&mut self) -> Result<()> {
+    /// A new session process with the items of the old one.
+    pub(super) fn restart(&mut self) -> Result<()> {
         self.scope.variables.clear();
-        self.session = Session::start(&self.toolkit, &self.sink)?;
+        self.session = Session::start(&self.toolkit, &self.sink, &self.limit)?;
         self.libraries.iter().try_for_each(|library| self.session.load(library))
     }
 
@@ -60,40 +70,55 @@ impl Engine {
         }
     }
 
-    fn try_execute(&mut self, code: &str, number: usize) -> Result<Shown, CellError> {
-        let (cell, syntax) = match parse::parse(code) {
+    pub(super) fn try_execute(&mut self, code: &str, number: usize) -> Result<Shown, CellError> {
+        let (mut cell, syntax) = match parse::parse(code) {
             Ok(cell) => (cell, None),
             Err(unparsed) => {
                 let (cell, error) = *unparsed;
                 (cell, Some(error))
             }
         };
-        // Everything a cell changes is changed in a copy, and kept once the cell has compiled.
-        let mut scope = self.scope.clone();
-        let mut said = None;
-        for (line, directive) in &cell.directives {
-            let crates = &self.toolkit.crates;
-            let effect = directives::apply(directive, &mut scope, crates)
-                .map_err(|error| error.note(&format!("on line {line} of the cell")))?;
-            if effect.clear {
-                self.session.clear().map_err(internal)?;
-                scope = Scope { deps: scope.deps, ..Scope::default() };
-            }
-            said = effect.text.or(said);
+        let mut timing = false;
+        let mut said = Vec::new();
+        for (line, directive) in std::mem::take(&mut cell.directives) {
+            let directive = directives::parse(&directive, &self.toolkit.crates);
+            let done = directive.and_then(|directive| match directive {
+                Directive::Time => {
+                    timing = true;
+                    Ok(None)
+                }
+                Directive::TimeIt => {
+                    cell.time_it();
+                    Ok(None)
+                }
+                Directive::Parameters => cell.only_lets().map(|()| None),
+                other => self.direct(other, number),
+            });
+            said.extend(done.map_err(|error| error.note(&format!("on line {line} of the cell")))?);
         }
+        let said = (!said.is_empty()).then(|| said.join("\n"));
         if let Some(error) = syntax {
             return Err(self.syntax_error(&cell, error, number));
         }
         let number_of_crate = self.crates + 1;
         self.crates = number_of_crate;
+        // Everything a cell changes is changed in a copy, and kept once the cell has compiled.
+        let mut scope = self.scope.clone();
+        let began = Instant::now();
+        self.ran = Duration::ZERO;
         self.define(&mut scope, &cell, number, number_of_crate)?;
         if !cell.runs() {
             keep_imports(&mut scope, &cell);
             self.scope = scope;
             return Ok(Shown(said));
         }
-        let shown = self.run(scope, &cell, number, number_of_crate)?;
-        Ok(Shown(shown.or(said)))
+        let shown = self.run(scope, &cell, number, number_of_crate);
+        if timing {
+            let compiled = began.elapsed().saturating_sub(self.ran);
+            let text = format!("ran in {:.3?}, compiled in {compiled:.2?}\n", self.ran);
+            (self.sink)(Stream::Stdout, Piece::Text(text));
+        }
+        Ok(Shown(shown?.or(said)))
     }
 
     fn compiler(&self) -> Compiler<'_> {
@@ -112,7 +137,7 @@ impl Engine {
         }
     }
 
-    fn compile(
+    pub(super) fn compile(
         &self,
         name: &str,
         source: &Source,
@@ -134,7 +159,7 @@ impl Engine {
             let externs = self.externs(scope, &source.text);
             let compiled = self.compile(&krate, &source, Kind::Items, &externs)?;
             if !compiled.success {
-                return Err(self.explain(compile_error(&compiled.errors, &source, number), scope, cell));
+                return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
             }
             let library = self.compiler().link(&krate).map_err(internal)?;
             self.session.load(&library).map_err(internal)?;
@@ -145,7 +170,7 @@ impl Engine {
             });
             let items = older.into_iter().chain(fresh).collect();
             scope.define_crate(&krate, items);
-            self.sources.insert(format!("{krate}.rs"), (number, source));
+            self.remember(&krate, number, source);
         } else if !cell.runs() && (!cell.uses.is_empty() || !cell.macros.is_empty()) {
             let source = generate::imports(scope, cell);
             let externs = self.externs(scope, &source.text);
@@ -196,23 +221,33 @@ impl Engine {
             let gone = moved_by(&compiled.errors, &source);
             if gone.is_empty() || gone.is_subset(&moved) {
                 let error = compile_error(&compiled.errors, &source, number);
-                return Err(self.explain(error, &scope, cell));
+                return Err(explain(error, &scope, cell));
             }
             moved.extend(gone);
         };
         let types = types.unwrap_or_default();
         self.unkeepable(cell, &types, None, &source)?;
         keep_imports(&mut scope, cell);
-        self.sources.insert(format!("{name}.rs"), (number, source));
+        self.remember(&name, number, source);
         self.scope = scope;
         if self.interrupts.pressed() {
             return Err(CellError::new("Interrupted", "interrupted"));
         }
         let library = self.compiler().link(&name).map_err(internal)?;
+        let began = Instant::now();
         let answer = self.session.run(&library, ENTRY, &self.interrupts).map_err(internal)?;
+        self.ran = began.elapsed();
         // The loader has mapped it; a long session must not fill the disk.
-        let _ = std::fs::remove_file(&library);
-        self.settle(answer, cell, &types)
+        for file in [&library, &self.folder.join(format!("{name}.rs"))] {
+            let _ = std::fs::remove_file(file);
+        }
+        self.settle(answer, cell, &types, number)
+    }
+
+    /// Keeps of a source what places a panic in it.
+    fn remember(&mut self, name: &str, number: usize, source: Source) {
+        let lines = Source { lines: source.lines, ..Source::default() };
+        self.sources.insert(format!("{name}.rs"), (number, lines));
     }
 
     /// Brings the variable table up to date with what the session says.
@@ -221,15 +256,16 @@ impl Engine {
         answer: Answer,
         cell: &Cell,
         types: &BTreeMap<String, String>,
+        number: usize,
     ) -> Result<Option<String>, CellError> {
         let ran = match answer {
             Answer::Ran(ran) => ran,
-            Answer::Died(status) => {
+            Answer::Died(how) => {
                 self.restart().map_err(internal)?;
                 let lost = "All variables are lost; items and imports are kept. \
                             The session has been started again.";
                 let name = if self.interrupts.pressed() { "Killed" } else { "SessionDied" };
-                return Err(CellError::new(name, obituary(status)).note(lost));
+                return Err(CellError::new(name, how).note(lost));
             }
         };
         if ran.kind == "ok" {
@@ -245,110 +281,34 @@ impl Engine {
         match ran.kind.as_str() {
             "ok" => Ok(ran.shown),
             "interrupted" => Err(CellError::new("Interrupted", ran.message)),
-            "error" => Err(CellError::new("Error", ran.message)),
-            "panic" => Err(self.panic(&ran.message, &ran.place)),
+            "error" => Err(CellError::new("Error", &ran.message).note(&here(number, &ran))),
+            "panic" => Err(self.panic(&ran, number)),
             _ => Err(CellError::new("InternalError", ran.message)),
         }
     }
 
-    fn panic(&self, message: &str, place: &str) -> CellError {
-        let mut parts = place.rsplitn(3, ':');
+    fn panic(&self, ran: &Ran, number: usize) -> CellError {
+        let mut parts = ran.place.rsplitn(3, ':');
         let _column = parts.next();
         let line: Option<usize> = parts.next().and_then(|line| line.parse().ok());
         let file = parts.next().unwrap_or_default();
         let place = match self.sources.get(file) {
             Some((cell, source)) => match line.and_then(|line| source.user_line(line)) {
-                Some(line) => format!("cell [{cell}], line {line}"),
-                None => format!("cell [{cell}]"),
+                Some(line) => format!("at cell [{cell}], line {line}"),
+                None => format!("at cell [{cell}]"),
             },
-            None => place.to_string(),
+            // Somewhere in a library; where crates are kept on this machine says nothing.
+            None => {
+                let within = ran.place.split("/registry/src/").nth(1).and_then(|path| path.split_once('/'));
+                format!("{} (in {})", here(number, ran), within.map_or(ran.place.as_str(), |(_, path)| path))
+            }
         };
-        CellError::new("Panic", message).note(&format!("at {place}"))
+        CellError::new("Panic", &ran.message).note(&place)
     }
+}
 
-    /// Asks rustc for the types of the new variables.
-    fn types(
-        &self,
-        scope: &Scope,
-        cell: &Cell,
-        externs: &BTreeSet<String>,
-    ) -> Result<BTreeMap<String, String>, CellError> {
-        let mut types = BTreeMap::new();
-        if cell.bound.is_empty() {
-            return Ok(types);
-        }
-        let run = Run { moved: &BTreeSet::new(), reveal: true };
-        let source = generate::statements(scope, cell, &run);
-        let compiled = self.compile("types", &source, Kind::Check, externs)?;
-        for error in &compiled.errors {
-            let found = error.message.strip_prefix("TYPE[").and_then(|t| t.strip_suffix(']'));
-            let line = error.primary().map(|span| span.line_start);
-            if let (Some(ty), Some(name)) = (found, line.and_then(|line| source.puts.get(&line))) {
-                types.insert(name.clone(), ty.to_string());
-            }
-        }
-        for ty in types.values_mut() {
-            *ty = owned_lifetimes(ty);
-        }
-        Ok(types)
-    }
-
-    /// Closures and borrows cannot wait for a later cell; says so by the variable's name.
-    fn unkeepable(
-        &self,
-        cell: &Cell,
-        types: &BTreeMap<String, String>,
-        errors: Option<&[Diagnostic]>,
-        source: &Source,
-    ) -> Result<(), CellError> {
-        let borrowed = errors.map(|errors| borrowing_puts(errors, source)).unwrap_or_default();
-        for bound in &cell.bound {
-            let name = &bound.name;
-            let Some(ty) = types.get(name) else {
-                if errors.is_none() {
-                    let say = format!("the type of `{name}` cannot be found out; write `let {name}: … =`");
-                    return Err(CellError::new("CompileError", say));
-                }
-                continue;
-            };
-            let (what, instead) = if ty.contains("{closure") || ty.contains("{async") {
-                ("a closure, whose type has no name", "write a `fn`, or `Box<dyn Fn(…) -> …>` as its type")
-            } else if ty.contains('{') || ty.contains("impl ") || ty.contains("cell::") {
-                ("of a type that only this cell can name", "box it as a `dyn` trait, or define the type as an item")
-            } else if borrowed.contains(name) && ty.contains(['\'', '&']) {
-                (
-                    "a borrow of something that ends with the cell",
-                    "keep an owned value (`.clone()`, `.to_vec()`, `.collect()`)",
-                )
-            } else {
-                continue;
-            };
-            let say = format!("`{name}` cannot be kept for later cells: it is {what}");
-            let help =
-                format!("Either {instead}, or put the statements into a block `{{ … }}` so that `{name}` ends there.");
-            return Err(CellError::new("CompileError", say).note(&help));
-        }
-        Ok(())
-    }
-
-    /// Adds a word where a variable still has a type that has been redefined since.
-    fn explain(&self, mut error: CellError, scope: &Scope, cell: &Cell) -> CellError {
-        let current = scope.current_crates();
-        for (name, variable) in &scope.variables {
-            let stale = scope
-                .crates
-                .keys()
-                .find(|krate| variable.ty.contains(&format!("{krate}::")) && !current.contains(krate.as_str()));
-            if let (Some(_), true) = (stale, cell.mentioned.contains(name)) {
-                error = error.note(&format!(
-                    "\x1b[1mnote\x1b[0m: `{name}` was made before its type was redefined and still \
-                     has the old one ({}). Run the cell that makes it again.",
-                    variable.ty
-                ));
-            }
-        }
-        error
-    }
+fn here(number: usize, ran: &Ran) -> String {
+    format!("at cell [{number}], line {}", ran.line)
 }
 
 /// Imports and macros of a cell that has compiled.
@@ -361,40 +321,6 @@ fn keep_imports(scope: &mut Scope, cell: &Cell) {
     }
 }
 
-fn internal(error: impl Into<anyhow::Error>) -> CellError {
+pub(super) fn internal(error: impl Into<anyhow::Error>) -> CellError {
     CellError::new("InternalError", format!("{:#}", error.into()))
-}
-
-/// Variables whose put-back rustc refuses because the cell has moved them or left them unset.
-fn moved_by(errors: &[Diagnostic], source: &Source) -> BTreeSet<String> {
-    let ours = errors.iter().filter(|e| e.has_code("E0382") || e.has_code("E0381"));
-    ours.filter_map(|error| error.primary()).filter_map(|span| source.puts.get(&span.line_start).cloned()).collect()
-}
-
-/// New variables that hold borrows: the borrow checker names their put.
-fn borrowing_puts(errors: &[Diagnostic], source: &Source) -> BTreeSet<String> {
-    let codes = ["E0597", "E0505", "E0716", "E0521", "E0506", "E0499", "E0502", "E0373", "E0515", "E0310"];
-    errors
-        .iter()
-        .filter(|error| codes.iter().any(|code| error.has_code(code)))
-        .flat_map(|error| &error.spans)
-        .filter_map(|span| source.puts.get(&span.line_start))
-        .map(|name| name.strip_prefix(&old("")).unwrap_or(name).to_string())
-        .collect()
-}
-
-/// A variable that outlives its cell holds only `'static` borrows; rustc leaves that out.
-fn owned_lifetimes(ty: &str) -> String {
-    let mut out = String::with_capacity(ty.len() + 8);
-    // Literals nobody constrained; this is what the compilation proper makes of them.
-    let mut rest = ty.replace("{integer}", "i32").replace("{float}", "f64").replace("'_", "'static");
-    while let Some(at) = rest.find('&') {
-        out.push_str(&rest[..=at]);
-        let after = rest[at + 1..].to_string();
-        if !after.trim_start().starts_with('\'') {
-            out.push_str("'static ");
-        }
-        rest = after;
-    }
-    out + &rest
 }

@@ -12,19 +12,25 @@ pub const ENTRY: &str = "attention_cell";
 
 /// How the last expression of a cell is shown, decided by method lookup in one compilation: the cell
 /// calls `(&value).evcxr_display()`, and lookup tries `T::evcxr_display(&self)` first (the type's own
-/// method, or any trait's, as evcxr has it), then `&T: Debug`, then anything at all.
+/// method, or any trait's, as evcxr has it), then what is said here for every type, by which the cell
+/// hands the value on to the library (`attention::show`).
 ///
 /// Part of every cell and not of the library, where rustc would offer these traits for import to a
 /// cell of evcxr, which then takes its own fallback to `Debug` for failed.
 const SHOW: &str = "\
+use ::attention::show::{ByDebug as _, ByModule as _, ByName as _, ByShow as _};
 trait __ShowUnit { fn evcxr_display(&self); }
 impl __ShowUnit for () { fn evcxr_display(&self) {} }
-trait __ShowDebug { fn evcxr_display(&self); }
-impl<T: ::std::fmt::Debug> __ShowDebug for &T { fn evcxr_display(&self) { ::attention::cell_runtime::show::debug(*self) } }
-trait __ShowAny { fn evcxr_display(&mut self); }
-impl<T> __ShowAny for &T {
-    fn evcxr_display(&mut self) { ::attention::cell_runtime::show::type_name(::std::any::type_name::<T>()) }
-}";
+trait __ShowOther { fn evcxr_display(&self) -> ::attention::show::Other; }
+impl<T> __ShowOther for &T { fn evcxr_display(&self) -> ::attention::show::Other { ::attention::show::Other } }";
+
+/// Around the statements of a `%timeit`. What a device still computes belongs to the time.
+const TIME_IT: &str = "\
+let __device = ::attention::device();
+::attention::cell_runtime::time_it(&mut || -> ::attention::cell_runtime::CellResult {";
+const TIME_IT_END: &str = "\
+::std::result::Result::Ok(())
+}, &mut || if let Ok(device) = &__device { let _ = device.sync(); })?;";
 
 /// A generated source file.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +65,11 @@ impl Source {
         }
     }
 
+    fn at(&mut self, source: &str, range: &Range<usize>) {
+        let line = source[..range.start].matches('\n').count() + 1;
+        self.generated(&format!("::attention::cell_runtime::at({line});"));
+    }
+
     fn put(&mut self, name: &str, condition: &str) {
         self.generated(&format!("{condition} ::attention::cell_runtime::put(\"{name}\", {name});"));
         self.puts.insert(self.lines.len(), name.to_string());
@@ -87,6 +98,7 @@ pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> Strin
 fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
     let mut out = Source::default();
     out.generated("#![allow(warnings)]");
+    out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
         if !cell.macros.iter().any(|(own, _)| own == name) {
             out.generated(text);
@@ -150,7 +162,7 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
              fn __reveal<T: __Reveal>(_: &T) {}",
         );
     }
-    if cell.last.is_some() {
+    if cell.last.is_some() && !cell.timed {
         out.generated(SHOW);
     }
     out.generated(&format!("#[unsafe(no_mangle)]\npub extern \"C\" fn {ENTRY}() {{"));
@@ -160,13 +172,30 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
         out.generated(&format!("let {mutable}{name}: {} = ::attention::cell_runtime::take(\"{name}\");", variable.ty));
     }
     out.generated("let __finished = ::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
+    if cell.timed {
+        out.generated(TIME_IT);
+    }
     for range in &cell.statements {
+        out.at(&cell.source, range);
         out.user(&cell.source, range, &[]);
     }
     if let Some(range) = &cell.last {
+        out.at(&cell.source, range);
+    }
+    if cell.timed {
+        if let Some(range) = &cell.last {
+            out.generated("::std::hint::black_box(");
+            out.user(&cell.source, range, &[]);
+            out.generated(");");
+        }
+        out.generated(TIME_IT_END);
+    } else if let Some(range) = &cell.last {
         out.generated("match &(");
         out.user(&cell.source, range, &[]);
-        out.generated(") { __value => (&*__value).evcxr_display() }");
+        out.generated(
+            ") { __value => { let __own = (&*__value).evcxr_display(); \
+             (&&&&::attention::show::Value(&*__value, __own)).finish() } }",
+        );
     }
     for bound in &cell.bound {
         if run.reveal {

@@ -2,9 +2,13 @@
 //! compile them, run the result.
 
 pub mod compile;
+mod direct;
 pub mod engine;
+mod export;
 pub mod generate;
 pub mod items;
+mod keep;
 pub mod parse;
 pub mod report;
 pub mod scope;
+mod stale;

@@ -2,6 +2,7 @@
 //! Everything is a byte range of the user's own text, so that line numbers stay the user's.
 
 use super::items::{ItemPart, item_part};
+use super::report::CellError;
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -27,7 +28,7 @@ pub struct Import {
 
 #[derive(Debug, Default)]
 pub struct Cell {
-    /// `:dep …` and other lines that begin with a colon, with their line numbers.
+    /// `:dep …`, `%vars` and the like, with their line numbers.
     pub directives: Vec<(usize, String)>,
     /// The source with directive lines blanked; ranges refer to this text.
     pub source: String,
@@ -39,13 +40,30 @@ pub struct Cell {
     pub bound: Vec<Bound>,
     /// Identifiers in statements and the last expression, format strings included.
     pub mentioned: BTreeSet<String>,
+    /// Under `%timeit` the statements run again and again, and leave nothing behind.
+    pub timed: bool,
     closures: bool,
 }
 
 impl Cell {
     /// Loops, or closures that a library loops over.
     pub fn repeats(&self) -> bool {
-        self.closures || ["for", "while", "loop"].iter().any(|word| self.mentioned.contains(*word))
+        self.timed || self.closures || ["for", "while", "loop"].iter().any(|word| self.mentioned.contains(*word))
+    }
+
+    /// Makes it a cell that `%timeit` runs.
+    pub fn time_it(&mut self) {
+        self.timed = true;
+        self.bound.clear();
+    }
+
+    /// A cell of parameters holds nothing that another value could not replace.
+    pub fn only_lets(&self) -> Result<(), CellError> {
+        let lets = self.statements.iter().all(|range| self.source[range.clone()].starts_with("let "));
+        match lets && self.last.is_none() && self.items.is_empty() {
+            true => Ok(()),
+            false => Err(CellError::new("CommandError", "a cell of `%params` holds only `let name = value;`")),
+        }
     }
 
     pub fn runs(&self) -> bool {
@@ -53,19 +71,23 @@ impl Cell {
     }
 }
 
-/// Takes the lines that begin with `:` out of the way (as blank lines), wherever they stand
-/// before the first line of Rust.
+/// Takes the lines that begin with `:` or `%` out of the way (as blank lines), wherever they stand
+/// before the first line of Rust. Behind `%time` and `%timeit` may stand code, which stays.
 fn directives(code: &str) -> (Vec<(usize, String)>, String) {
     let mut found = Vec::new();
     let mut source = String::with_capacity(code.len());
     let mut leading = true;
     for (index, line) in code.split_inclusive('\n').enumerate() {
         let text = line.trim();
-        let directive = leading && text.starts_with(':') && !text.starts_with("::");
+        let directive = leading && (text.starts_with(':') && !text.starts_with("::") || text.starts_with('%'));
         if directive {
-            found.push((index + 1, text.to_string()));
-            source.push_str(&" ".repeat(line.trim_end_matches('\n').len()));
-            source.push_str(if line.ends_with('\n') { "\n" } else { "" });
+            let word = text.split_whitespace().next().unwrap_or_default();
+            let timed = TIMED.contains(&word.trim_start_matches(['%', ':']));
+            let own = line.find(text).unwrap_or(0) + if timed { word.len() } else { text.len() };
+            found.push((index + 1, if timed { word } else { text }.to_string()));
+            source.push_str(&" ".repeat(own));
+            source.push_str(&line[own..]);
+            leading = !timed || word == text;
         } else {
             leading &= text.is_empty() || text.starts_with("//");
             source.push_str(line);
@@ -73,6 +95,9 @@ fn directives(code: &str) -> (Vec<(usize, String)>, String) {
     }
     (found, source)
 }
+
+/// Directives that say how the code behind them is run.
+const TIMED: [&str; 2] = ["time", "timeit"];
 
 /// A cell whose Rust does not parse: its directives and source, and what syn says.
 pub type Unparsed = Box<(Cell, syn::Error)>;
@@ -285,6 +310,8 @@ mod tests {
         let cell = cell(":dep burn = \"1\"\n\nlet x = 1;");
         assert_eq!(cell.directives, [(1, ":dep burn = \"1\"".to_string())]);
         assert_eq!(cell.source[..cell.statements[0].start].matches('\n').count(), 2);
+        let timed = self::cell("%vars\n  %time let y = 2;\ny");
+        assert_eq!(timed.directives, [(1, "%vars".to_string()), (2, "%time".to_string())]);
     }
 
     #[test]

@@ -1,14 +1,10 @@
 //! A notebook without a notebook: a client of the real kernel process.
 #![allow(dead_code)]
 
+use jupyter_kernel::client::{Client, Spec};
 use jupyter_kernel::{InstallOptions, Installed, install};
-use jupyter_protocol::{
-    ConnectionInfo, ExecuteRequest, InterruptRequest, JupyterMessage, JupyterMessageContent as Content,
-    KernelInfoRequest, ReplyStatus, ShutdownRequest, Transport,
-};
-use jupyter_zmq_client as zmq;
+use jupyter_protocol::{JupyterMessage, JupyterMessageContent as Content, ReplyStatus};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -31,8 +27,15 @@ pub enum Output {
     Stdout(String),
     Stderr(String),
     Display(String, String),
+    /// A display with a name or in several types: the message's kind, its `display_id`, its data.
+    Bundle(&'static str, String, serde_json::Value),
+    Clear,
     Result(String),
-    Error { ename: String, evalue: String, traceback: String },
+    Error {
+        ename: String,
+        evalue: String,
+        traceback: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -57,6 +60,15 @@ impl Ran {
     pub fn ok(self) -> Self {
         assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
         self
+    }
+
+    /// The plain text of the cell's one display in several types.
+    pub fn table(&self) -> &str {
+        assert_eq!(self.status, ReplyStatus::Ok, "{self:#?}");
+        match self.outputs.as_slice() {
+            [Output::Bundle(_, _, data)] => data["text/plain"].as_str().expect("plain text"),
+            other => panic!("not one display: {other:#?}"),
+        }
     }
 
     pub fn stdout(&self) -> String {
@@ -86,73 +98,25 @@ impl Ran {
 }
 
 pub struct Kernel {
-    process: Child,
-    shell: zmq::ClientShellConnection,
-    control: zmq::ClientControlConnection,
-    iopub: zmq::ClientIoPubConnection,
+    client: Client,
     pub ready: Duration,
-    _folder: tempfile::TempDir,
 }
 
 impl Kernel {
     pub async fn start() -> Kernel {
-        let installed = installed();
-        let (ports, listeners) = zmq::peek_ports_with_listeners([127, 0, 0, 1].into(), 5).await.expect("five ports");
-        let info = ConnectionInfo {
-            ip: "127.0.0.1".into(),
-            transport: Transport::TCP,
-            shell_port: ports[0],
-            iopub_port: ports[1],
-            stdin_port: ports[2],
-            control_port: ports[3],
-            hb_port: ports[4],
-            key: "a key".into(),
-            signature_scheme: "hmac-sha256".into(),
-            kernel_name: None,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("connection.json");
-        std::fs::write(&file, serde_json::to_string(&info).unwrap()).unwrap();
-        drop(listeners);
-        let begun = Instant::now();
-        let process = Command::new(&installed.kernel)
-            .args(["serve", "--connection-file"])
-            .arg(&file)
-            .arg("--session")
-            .arg(&installed.session)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the kernel starts");
-        // Sockets connect only to what is bound; wait for the last one.
-        while std::net::TcpStream::connect(("127.0.0.1", ports[4])).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "the kernel never listened");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        let id = "client";
-        let identity = zmq::peer_identity_for_session(id).unwrap();
-        let mut shell = zmq::create_client_shell_connection_with_identity(&info, id, identity).await.unwrap();
-        let control = zmq::create_client_control_connection(&info, id).await.unwrap();
-        let iopub = zmq::create_client_iopub_connection(&info, "", id).await.unwrap();
-        shell.send(KernelInfoRequest {}.into()).await.unwrap();
-        let reply = timeout(PATIENCE, shell.read()).await.expect("kernel_info in time").unwrap();
-        assert!(matches!(reply.content, Content::KernelInfoReply(_)), "{reply:?}");
-        let ready = begun.elapsed();
-        let mut kernel = Kernel { process, shell, control, iopub, ready, _folder: folder };
-        // A subscription takes a moment to arrive; go on when messages do.
-        loop {
-            kernel.shell.send(KernelInfoRequest {}.into()).await.unwrap();
-            let _ = kernel.shell.read().await.unwrap();
-            if timeout(Duration::from_millis(50), kernel.iopub.read()).await.is_ok() {
-                return kernel;
-            }
-        }
+        Self::start_by(|_| {}).await
+    }
+
+    /// A kernel that is started in another way than its spec says.
+    pub async fn start_by(change: impl FnOnce(&mut Spec)) -> Kernel {
+        let mut spec = Spec::load(&installed().kernelspec).expect("a kernelspec");
+        change(&mut spec);
+        let client = Client::start(&spec, Path::new("."), &[]).await.expect("the kernel starts");
+        Kernel { ready: client.ready, client }
     }
 
     pub async fn send(&mut self, code: &str) -> String {
-        let request: JupyterMessage = ExecuteRequest::new(code.to_string()).into();
-        let id = request.header.msg_id.clone();
-        self.shell.send(request).await.unwrap();
-        id
+        self.client.execute(code).await.unwrap()
     }
 
     pub async fn run(&mut self, code: &str) -> Ran {
@@ -165,12 +129,7 @@ impl Kernel {
 
     /// The next message on iopub that belongs to the request.
     pub async fn next(&mut self, id: &str) -> Content {
-        loop {
-            let message = timeout(PATIENCE, self.iopub.read()).await.expect("a message in time").unwrap();
-            if message.parent_header.as_ref().is_some_and(|parent| parent.msg_id == id) {
-                return message.content;
-            }
-        }
+        timeout(PATIENCE, self.client.published(id)).await.expect("a message in time").unwrap()
     }
 
     /// Collects outputs until idle, then the reply.
@@ -189,46 +148,32 @@ impl Kernel {
                 break;
             }
         }
-        let reply = timeout(PATIENCE, self.shell.read()).await.expect("a reply in time").unwrap();
+        let reply = timeout(PATIENCE, self.client.reply()).await.expect("a reply in time").unwrap();
         let Content::ExecuteReply(reply) = reply.content else { panic!("{reply:?}") };
         Ran { status: reply.status, count: reply.execution_count.0, outputs, took: Duration::ZERO }
     }
 
     pub async fn interrupt(&mut self) {
-        self.control.send(InterruptRequest {}.into()).await.unwrap();
-        let reply = timeout(PATIENCE, self.control.read()).await.expect("interrupt_reply").unwrap();
-        assert!(matches!(reply.content, Content::InterruptReply(_)), "{reply:?}");
+        self.client.interrupt().await.unwrap();
     }
 
     pub async fn ask(&mut self, request: JupyterMessage) -> Content {
-        self.shell.send(request).await.unwrap();
-        timeout(PATIENCE, self.shell.read()).await.expect("a reply in time").unwrap().content
+        self.client.send(request).await.unwrap();
+        timeout(PATIENCE, self.client.reply()).await.expect("a reply in time").unwrap().content
     }
 
     /// Asks the kernel to end and waits until it has.
-    pub async fn shutdown(mut self) -> bool {
-        self.control.send(ShutdownRequest { restart: false }.into()).await.unwrap();
-        let reply = timeout(PATIENCE, self.control.read()).await.expect("shutdown_reply").unwrap();
-        assert!(matches!(reply.content, Content::ShutdownReply(_)), "{reply:?}");
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(5) {
-            if self.process.try_wait().unwrap().is_some_and(|status| status.success()) {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        false
+    pub async fn shutdown(self) -> bool {
+        self.client.shutdown().await.unwrap().is_some_and(|status| status.success())
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.client.pid()
     }
-}
 
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    /// Ends the process without a word, as `kill -9` does.
+    pub async fn kill(&mut self) {
+        self.client.kill().await.unwrap();
     }
 }
 
@@ -238,10 +183,17 @@ fn output(content: &Content) -> Option<Output> {
     match content {
         Content::StreamContent(_) if value["name"] == "stdout" => Some(Output::Stdout(text(&value["text"]))),
         Content::StreamContent(_) => Some(Output::Stderr(text(&value["text"]))),
-        Content::DisplayData(_) => {
-            let (mime, data) = value["data"].as_object()?.iter().next()?;
-            Some(Output::Display(mime.clone(), text(data)))
+        Content::DisplayData(_) | Content::UpdateDisplayData(_) => {
+            let update = matches!(content, Content::UpdateDisplayData(_));
+            let (data, id) = (value["data"].as_object()?, text(&value["transient"]["display_id"]));
+            match data.iter().next() {
+                Some((mime, content)) if data.len() == 1 && id.is_empty() => {
+                    Some(Output::Display(mime.clone(), text(content)))
+                }
+                _ => Some(Output::Bundle(if update { "update" } else { "display" }, id, value["data"].clone())),
+            }
         }
+        Content::ClearOutput(_) => Some(Output::Clear),
         Content::ExecuteResult(_) => Some(Output::Result(text(&value["data"]["text/plain"]))),
         Content::ErrorOutput(error) => Some(Output::Error {
             ename: error.ename.clone(),
@@ -250,6 +202,21 @@ fn output(content: &Content) -> Option<Output> {
         }),
         _ => None,
     }
+}
+
+/// Waits until `holds`, for as long as a busy machine may take.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn alive(pid: u32) -> bool {
+    // A zombie has ended; its parent has not asked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }
 
 /// Text without colours.

@@ -4,12 +4,17 @@
 //! - `machine`: what the device reaches when it does nothing else; memory
 //! - `model`: the model that is measured, and the work it cannot avoid
 //! - `step`, `decode`: what is measured
+//! - `op`: one operator alone; `peers`: PyTorch beside it
+//! - `notebook`: what a user of the notebook kernel waits for
 //! - `report`: one result, for people and as JSON
 
 mod decode;
 mod machine;
 mod measure;
 mod model;
+mod notebook;
+mod op;
+mod peers;
 mod report;
 mod step;
 
@@ -41,6 +46,12 @@ enum What {
     Step(ModelRun),
     /// Decoding after a context, greedily
     Decode(ModelRun),
+    /// One operator alone, in its fast form and as its reference
+    Op(op::Arguments),
+    /// Steps and decoding beside PyTorch's, by turns, as a table (on the CPU)
+    Peers(peers::Arguments),
+    /// What a notebook's user waits for: the kernel, the first cell, small and large ones
+    Notebook(notebook::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -88,6 +99,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     match arguments.what {
         What::Step(run) => run.measure("step", step::bench, [8, 256]),
         What::Decode(run) => run.measure("decode", decode::bench, [1, 512]),
+        What::Op(arguments) => op::run(&arguments),
+        What::Peers(arguments) => peers::run(&arguments),
+        What::Notebook(arguments) => notebook::run(&arguments),
     }
 }
 
@@ -132,10 +146,7 @@ impl ModelRun {
 
 impl Common {
     fn device(&self) -> Result<Device> {
-        Ok(match &self.device {
-            Some(name) => lab::device::named(name)?,
-            None => lab::device()?,
-        })
+        Ok(lab::device::named(self.device.as_deref())?)
     }
 
     fn show(&self, report: &Report) {

@@ -92,3 +92,34 @@ fn matrix_weights(model: &Decoder) -> usize {
     model.visit(&mut count);
     count.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn flops(mixer: &str, shape: [usize; 3]) -> Option<f64> {
+        let sizes = ModelArguments { mixer: mixer.into(), d_model: 32, layers: 4, heads: 2, ffn: 24, vocab: 48 };
+        let config = sizes.config().unwrap();
+        forward_flops(&config.init(0, &Device::flex()).unwrap(), &config, shape)
+    }
+
+    #[test]
+    fn a_forward_pass_is_two_flop_a_weight_and_token_and_four_a_channel_and_pair() {
+        let weights = 48 * 32 + 4 * (4 * 32 * 32 + 3 * 32 * 24);
+        let expected = |tokens: usize, pairs: usize| (2 * weights * tokens + 4 * 4 * 32 * pairs) as f64;
+        assert_eq!(flops("baseline", [8, 0, 256]), Some(expected(8 * 256, 8 * 256 * 257 / 2)));
+        // One token sees the past and itself.
+        assert_eq!(flops("baseline", [1, 511, 1]), Some(expected(1, 512)));
+    }
+
+    #[test]
+    fn work_that_is_not_known_is_not_made_up() {
+        for mixer in ["qwen3-next", "looped", "nexus"] {
+            assert_eq!(flops(mixer, [1, 0, 8]), None, "{mixer}");
+        }
+        for mixer in ["baseline", "gated", "differential", "hybrid"] {
+            assert!(flops(mixer, [1, 0, 8]).is_some(), "{mixer}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub struct Report {
     pub tokens: usize,
     pub work: Work,
     pub machine: Machine,
-    /// Before the model was made, and at most.
+    /// Before anything was made for it, and at most.
     pub memory: (Option<u64>, Option<u64>),
     pub ran: Vec<Ran>,
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Report {
         let rate = self.rate(self.work.bytes);
         writeln!(f, "  GB/s       {:.2} ({})", rate / 1e9, share(rate, self.machine.bytes))?;
         let mib = |bytes: Option<u64>| bytes.map_or("not known".into(), |b| format!("{:.1} MiB", b as f64 / 1048576.0));
-        writeln!(f, "  peak       {} ({} before the model)", mib(self.memory.1), mib(self.memory.0))?;
+        writeln!(f, "  peak       {} ({} before)", mib(self.memory.1), mib(self.memory.0))?;
         let ran = implementations(&self.ran);
         let ran: Vec<String> = ran.iter().map(|(operator, how)| format!("{operator}: {how}")).collect();
         write!(f, "  ran        {}", if ran.is_empty() { "no operator".into() } else { ran.join("; ") })

@@ -74,3 +74,30 @@ pub fn noise(vocab: usize, start: usize, count: usize) -> Vec<i32> {
     };
     (start..start + count).map(|i| (mix(i) % vocab as u64) as i32).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_of_the_vocabulary_and_its_targets_are_the_next_ids() {
+        let data = Noise { vocab: 7 }.train(0, 3, 2, 50);
+        assert!(data.ids.iter().all(|id| (0..7).contains(id)) && (0..7).all(|id| data.ids.contains(&id)));
+        for row in 0..2 {
+            assert_eq!(data.row(row)[1..], data.targets[row * 50..row * 50 + 49]);
+        }
+        assert_ne!(data.row(0), data.row(1));
+    }
+
+    #[test]
+    fn a_repetition_trains_and_its_work_follows_the_shape() {
+        let sizes = ModelArguments { mixer: "baseline".into(), d_model: 16, layers: 1, heads: 2, ffn: 8, vocab: 9 };
+        let of = |shape| bench(&sizes, shape, &Device::flex()).unwrap();
+        let mut short = of([2, 4]);
+        assert!((short.run)().unwrap() > 0.0);
+        let long = of([2, 8]);
+        assert_eq!((short.tokens, long.tokens, short.parameters), (8, 16, long.parameters));
+        // Twice the tokens, and more than twice the pairs of them.
+        assert!(long.work.flops.unwrap() > 2.0 * short.work.flops.unwrap());
+    }
+}

@@ -1,6 +1,6 @@
 use super::*;
 use burn::module::{Module, Param};
-use burn::optim::GradientsParams;
+use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::{Tensor, TensorData};
 
 #[derive(Module, Debug)]
@@ -52,6 +52,24 @@ fn adamw_makes_the_updates_of_the_formula_and_vectors_do_not_decay() {
         assert!((got - expected).abs() < 1e-6, "{got} is not {expected}");
     }
     assert_eq!(got[2], 0.5, "a vector without gradient and without decay stays");
+}
+
+#[test]
+fn a_matrix_moves_as_burns_own_adamw_moves_it() {
+    let config = AdamWConfig::new().with_beta_1(0.9).with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1);
+    let burns = config.build();
+    let mut ours = AdamW::new([0.9, 0.95], 0.1);
+    let mut module = two();
+    let (mut weight, mut state) = (module.matrix.val().inner(), None);
+    for _ in 0..5 {
+        let gradient = Tensor::from_data([[0.3, -0.6]], &device());
+        (weight, state) = burns.step(0.01, weight, gradient, state);
+        let mut gradients = gradients(&module);
+        module = ours.step(module, &mut gradients, 0.01, 1.0);
+    }
+    let [ours, burns] = [module.matrix.val().inner(), weight].map(|x| x.into_data().iter::<f32>().collect::<Vec<_>>());
+    ours.iter().zip(&burns).for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{ours:?} is not {burns:?}"));
+    assert!((ours[0] - 1.0).abs() > 0.04, "{ours:?} has not moved");
 }
 
 #[test]

@@ -23,11 +23,11 @@ use super::{
 };
 use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::mixers::split_heads;
-use crate::norm::l2_norm;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
-use kernels::{Gates, LogDecay};
+use kernels::rms_norm::{Activation, GatePlace};
+use kernels::{Gates, LogDecay, l2_norm};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,8 +159,8 @@ impl GatedDelta {
         let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut());
         let (q, k) = (split_heads(q, self.k_heads), split_heads(k, self.k_heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
-        let q = tap.at("q", l2_norm(q, 1e-6) * scale);
-        let k = tap.at("k", l2_norm(k, 1e-6));
+        let q = tap.at("q", l2_norm(q, 1e-6, scale));
+        let k = tap.at("k", l2_norm(k, 1e-6, 1.0));
         let v = tap.at("v", split_heads(v, self.heads));
 
         let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))) * self.reach);
@@ -169,8 +169,8 @@ impl GatedDelta {
         let decay = LogDecay::Head(tap_decay(log_decay, tap));
 
         let o = attend([self.share(q), self.share(k), v], &decay, &Gates::Beta(beta), self.chunk, cache, tap);
-        let gate = activation::silu(self.z_proj.forward(x));
-        norm_gate_project(o, &self.norm, gate, &self.o_proj, tap)
+        let z = self.z_proj.forward(x);
+        norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)
     }
 
     /// Repeats each head of queries or keys for the value heads that share it.

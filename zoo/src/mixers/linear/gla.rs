@@ -19,7 +19,8 @@ use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay};
 use serde::{Deserialize, Serialize};
 
@@ -136,8 +137,8 @@ impl Gla {
         let decay = LogDecay::Channel(tap_decay(log_decay, tap));
 
         let o = attend([q, k, v], &decay, &Gates::Add, self.config.chunk, cache, tap);
-        let gate = activation::silu(self.g_proj.forward(x));
-        norm_gate_project(o, &self.norm, gate, &self.o_proj, tap)
+        let z = self.g_proj.forward(x);
+        norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
+use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay};
 use serde::{Deserialize, Serialize};
 
@@ -148,8 +149,8 @@ impl Kda {
         let decay = LogDecay::Channel(tap_decay((split_heads(softplus(dt), heads) * rate).neg(), tap));
 
         let o = attend([q, k, v], &decay, &Gates::Beta(beta), self.config.chunk, cache, tap);
-        let gate = self.g_b_proj.forward(self.g_a_proj.forward(x)) + self.g_bias.val().unsqueeze();
-        norm_gate_project(o, &self.norm, activation::sigmoid(gate), &self.o_proj, tap)
+        let z = self.g_b_proj.forward(self.g_a_proj.forward(x)) + self.g_bias.val().unsqueeze();
+        norm_gate_project(o, &self.norm, z, (Activation::Sigmoid, GatePlace::After), &self.o_proj, tap)
     }
 }
 

@@ -13,13 +13,14 @@
 //!
 //! Parameters: `H·(2·D·dk + 3·D·dv + dv)`.
 
-use super::{attend, check_chunk, check_share, default_chunk, default_norm_eps, fixed_decay};
+use super::{attend, check_chunk, check_share, default_chunk, default_norm_eps, fixed_decay, norm_gate_project};
 use crate::error::{ZooError, positive, positive_number};
-use crate::mixers::{merge_heads, split_heads};
+use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 use kernels::Gates;
+use kernels::rms_norm::{Activation, GatePlace};
 use serde::{Deserialize, Serialize};
 
 /// `ln γ_h` of head `h` (from 0) of `H` in layer `l` (from 0) of `L`.
@@ -134,11 +135,9 @@ impl Lightning {
         let (q, k, v) = (tap.at("q", q), tap.at("k", k), tap.at("v", v));
 
         let decay = fixed_decay(&self.log_decays, &q);
-        let o = merge_heads(attend([q, k, v], &decay, &Gates::Add, self.chunk, cache, tap));
-        let [batch, time, width] = o.dims();
-        let gate = activation::sigmoid(self.g_proj.forward(x)).reshape([batch, time, heads, width / heads]);
-        let gate = tap.at("gate", gate).reshape([batch, time, width]);
-        tap.at("out", self.o_proj.forward(self.norm.forward(o) * gate))
+        let o = attend([q, k, v], &decay, &Gates::Add, self.chunk, cache, tap);
+        let z = self.g_proj.forward(x);
+        norm_gate_project(o, &self.norm, z, (Activation::Sigmoid, GatePlace::After), &self.o_proj, tap)
     }
 }
 

@@ -18,14 +18,15 @@
 
 use super::{
     by_head, check_chunk, check_share, default_conv, default_norm_eps, initial_a_log, initial_conv, initial_dt_bias,
-    project_and_convolve, run_state, softplus, tap_decay,
+    norm_gate_project, project_and_convolve, run_state, softplus, tap_decay,
 };
 use crate::error::{ZooError, positive, positive_number};
-use crate::mixers::{merge_heads, split_heads};
+use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 use kernels::linear_attention::effective_pattern;
+use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay};
 use serde::{Deserialize, Serialize};
 
@@ -152,12 +153,9 @@ impl Mamba2 {
             tap.at("pattern", from_state + diagonal * skip.clone()).matmul(x.clone())
         });
         let y = run_state([c, b, x.clone()], &decay, &Gates::Add, self.config.chunk, cache, tap) + x * skip;
-        let y = merge_heads(pattern.unwrap_or(y));
-
-        let [batch, time, width] = y.dims();
-        let gate = activation::silu(self.z_proj.forward(u)).reshape([batch, time, heads, width / heads]);
-        let gate = tap.at("gate", gate).reshape([batch, time, width]);
-        tap.at("out", self.o_proj.forward(self.norm.forward(y * gate)))
+        let z = self.z_proj.forward(u);
+        let gate = (Activation::Silu, GatePlace::Before);
+        norm_gate_project(pattern.unwrap_or(y), &self.norm, z, gate, &self.o_proj, tap)
     }
 }
 

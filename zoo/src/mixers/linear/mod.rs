@@ -39,11 +39,12 @@ pub use ret_net::{RetNet, RetNetConfig};
 
 use super::{merge_heads, split_heads};
 use crate::error::{ZooError, divisible, positive};
-use crate::{Cache, Init, Linear, RmsNorm, Tap, l2_norm};
+use crate::{Cache, Init, Linear, RmsNorm, Tap};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData, activation};
 use kernels::linear_attention::effective_pattern;
-use kernels::{Gates, LinearForm, LogDecay, short_conv};
+use kernels::rms_norm::{Activation, GatePlace};
+use kernels::{Gates, LinearForm, LogDecay, l2_norm, short_conv};
 use rand::RngExt;
 
 /// Projects `x`, convolves the projections along time with one kernel per channel, and applies silu.
@@ -54,16 +55,26 @@ fn project_and_convolve<const N: usize>(
     bias: Option<&Param<Tensor<1>>>,
     cache: Option<&mut Cache>,
 ) -> [Tensor<3>; N] {
-    let parts = projections.map(|projection| projection.forward(x.clone()));
-    let widths = parts.each_ref().map(|part| part.dims()[2]);
-    let past = cache.as_ref().and_then(|cache| cache.get("conv"));
-    let (out, past) = short_conv(Tensor::cat(parts.into(), 2), conv.val(), bias.map(Param::val), past);
+    let past: Option<Tensor<3>> = cache.as_ref().and_then(|cache| cache.get("conv"));
+    let mut first = 0;
+    // One by one: their kernels stand side by side, they themselves need not.
+    let (out, next): (Vec<_>, Vec<_>) = projections
+        .iter()
+        .map(|projection| {
+            let part = projection.forward(x.clone());
+            let (from, width) = (first, part.dims()[2]);
+            first += width;
+            let bias = bias.map(|bias| bias.val().narrow(0, from, width));
+            let past = past.clone().map(|past| past.narrow(2, from, width));
+            short_conv(part, conv.val().narrow(0, from, width), bias, past)
+        })
+        .unzip();
     if let Some(cache) = cache
         && conv.dims()[1] > 1
     {
-        cache.set("conv", past);
+        cache.set("conv", Tensor::cat(next, 2));
     }
-    out.split_with_sizes(widths.to_vec(), 2).try_into().expect("as many parts as projections")
+    out.try_into().expect("as many parts as projections")
 }
 
 /// Queries, keys and values of the delta rule's mixers with as many key heads as value heads: convolved,
@@ -78,8 +89,8 @@ fn delta_inputs(
 ) -> [Tensor<4>; 3] {
     let [q, k, v] = project_and_convolve(x, projections, conv, None, cache).map(|part| split_heads(part, heads));
     let scale = (q.dims()[3] as f64).powf(-0.5);
-    let q = tap.at("q", l2_norm(q, 1e-6) * scale);
-    let k = tap.at("k", l2_norm(k, 1e-6));
+    let q = tap.at("q", l2_norm(q, 1e-6, scale));
+    let k = tap.at("k", l2_norm(k, 1e-6, 1.0));
     [q, k, tap.at("v", v)]
 }
 
@@ -126,12 +137,35 @@ fn run_state(
     o
 }
 
-/// `concat_h(RMSNorm(o) ⊙ gate) W_oᵀ`, with the gate `[batch, time, heads · d_v]` after its
-/// activation.
-fn norm_gate_project(o: Tensor<4>, norm: &RmsNorm, gate: Tensor<3>, o_proj: &Linear, tap: &mut dyn Tap) -> Tensor<3> {
-    let gate = split_heads(gate, o.dims()[1]);
-    let gate = tap.at("gate", gate.swap_dims(1, 2)).swap_dims(1, 2); // seen as [batch, time, heads, d_v]
-    tap.at("out", o_proj.forward(merge_heads(norm.forward(o) * gate)))
+/// `(RMSNorm(o) ⊙ φ(z)) W_oᵀ`, or `RMSNorm(o ⊙ φ(z)) W_oᵀ`, with `o [batch, heads, time, d_v]` and
+/// `z [batch, time, heads · d_v]`. The norm is one of every head or of all together, as wide as its weight.
+fn norm_gate_project(
+    o: Tensor<4>,
+    norm: &RmsNorm,
+    z: Tensor<3>,
+    (activation, place): (Activation, GatePlace),
+    o_proj: &Linear,
+    tap: &mut dyn Tap,
+) -> Tensor<3> {
+    let [batch, heads, time, d_value] = o.dims();
+    let o = merge_heads(o);
+    let split = |x: Tensor<3>, size: usize| x.reshape([batch, time, heads * d_value / size, size]);
+    let size = norm.weight.dims()[0];
+    let mut patched = None;
+    if tap.wants("gate") {
+        let gate = match activation {
+            Activation::Sigmoid => activation::sigmoid(z.clone()),
+            Activation::Silu => activation::silu(z.clone()),
+        };
+        let gate = tap.at("gate", split(gate, d_value)).reshape([batch, time, heads * d_value]);
+        patched = tap.changes("gate").then_some(gate);
+    }
+    let normed = match (patched, place) {
+        (None, _) => norm.gated(split(o, size), split(z, size), activation, place),
+        (Some(gate), GatePlace::Before) => norm.forward(split(o * gate, size)),
+        (Some(gate), GatePlace::After) => norm.forward(split(o, size)) * split(gate, size),
+    };
+    tap.at("out", o_proj.forward(normed.reshape([batch, time, heads * d_value])))
 }
 
 /// Offers `e^g`, what survives a step, and takes `g` back.

@@ -17,8 +17,9 @@ use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
 use burn::module::Module;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 use kernels::Gates;
+use kernels::rms_norm::{Activation, GatePlace};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,8 +137,8 @@ impl RetNet {
 
         let decay = fixed_decay(&self.config.log_decays(), &q);
         let o = attend([q, k, v], &decay, &Gates::Add, chunk, cache, tap);
-        let gate = activation::silu(self.g_proj.forward(x));
-        norm_gate_project(o, &self.norm, gate, &self.o_proj, tap)
+        let z = self.g_proj.forward(x);
+        norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)
     }
 }
 

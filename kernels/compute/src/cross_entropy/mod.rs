@@ -1,0 +1,109 @@
+//! The loss of a language model, together with its output matrix: the logits are never there as a
+//! whole, nor is their softmax.
+
+mod cpu;
+mod reference;
+
+use crate::operator::{choose, input, run_on_cpu};
+use crate::selftest::Case;
+use crate::trace::Implementation;
+use burn::tensor::{Int, Tensor, TensorData};
+pub use reference::of_logits;
+
+/// `Σ_t w_t · −log softmax(W h_t)[target_t] / Σ_t w_t`, in nats per counted token, `[1]`.
+///
+/// Shapes: `hidden [tokens, d]`, `weight [vocab, d]`, a target and a weight `w` for every token. Tokens of
+/// weight 0 are left out. NaN when no token counts.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together, or a target is not in the vocabulary.
+pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[i32], weights: &[f32]) -> Tensor<1> {
+    let ([tokens, d], [vocab, width]) = (hidden.dims(), weight.dims());
+    assert!(
+        d == width && targets.len() == tokens && weights.len() == tokens,
+        "tokens {:?}, an output matrix {:?}, {} targets and {} weights do not fit together",
+        hidden.dims(),
+        weight.dims(),
+        targets.len(),
+        weights.len()
+    );
+    if let Some(target) = targets.iter().find(|&&target| target < 0 || target as usize >= vocab) {
+        panic!("expected targets below {vocab}, got {target}");
+    }
+    let inputs = [input(hidden), input(weight)];
+    match choose("cross_entropy", &inputs.iter().flatten().collect::<Vec<_>>()) {
+        Implementation::Cpu => {
+            let gradients = inputs.iter().flatten().any(|x| x.autodiff != Default::default());
+            let operator = cpu::CrossEntropy { targets: targets.into(), weights: weights.into(), gradients };
+            Tensor::from_dispatch(run_on_cpu(operator, inputs))
+        }
+        Implementation::Reference => {
+            let [hidden, weight] = inputs.map(|x| Tensor::<2>::from_dispatch(x.expect("both are always there")));
+            let targets = TensorData::new(targets.to_vec(), [tokens]);
+            let targets = Tensor::<1, Int>::from_data(targets, &hidden.device());
+            of_logits(hidden.matmul(weight.transpose()), targets, weights)
+        }
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    fn case(name: &str, tokens: usize, d: usize, vocab: usize, weight: fn(usize) -> f32) -> Case {
+        let run = move |x: &crate::selftest::Inputs| {
+            let targets: Vec<i32> = (0..tokens).map(|t| ((t * 7 + 3) % vocab) as i32).collect();
+            let weights: Vec<f32> = (0..tokens).map(weight).collect();
+            cross_entropy(x.get("hidden"), x.get("weight"), &targets, &weights)
+        };
+        Case::new("cross_entropy", name, &[("hidden", &[tokens, d]), ("weight", &[vocab, d])], run)
+    }
+    vec![
+        case("one token", 1, 5, 3, |_| 1.0),
+        case("a vocabulary of 1", 3, 5, 1, |_| 1.0),
+        case("all count", 75, 16, 100, |_| 1.0),
+        case("more tokens than are worked on at once", 600, 16, 63, |_| 1.0),
+        case("one in three counts", 601, 16, 100, |t| if t % 3 == 1 { 1.0 } else { 0.0 }),
+        case("weights", 75, 60, 33, |t| (t % 4) as f32 / 2.0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_chunks_agree_with_the_reference_in_the_output_and_every_gradient() {
+        crate::selftest::agree(cases(), 1e-12);
+    }
+
+    #[test]
+    fn a_factor_on_the_loss_reaches_the_gradients() {
+        let device = Device::flex().autodiff();
+        let tensor = |rows: usize, seed: usize| {
+            let values: Vec<f32> = (0..rows * 3).map(|i| ((i * 5 + seed) % 7) as f32 / 3.0).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [rows, 3]), &device).require_grad()
+        };
+        let (hidden, weight) = (tensor(4, 1), tensor(5, 2));
+        let gradient = |factor: f64| {
+            let loss = cross_entropy(hidden.clone(), weight.clone(), &[0, 4, 2, 1], &[1.0; 4]) * factor;
+            let gradients = loss.backward();
+            [&hidden, &weight].map(|x| x.grad(&gradients).expect("a gradient"))
+        };
+        for (plain, scaled) in gradient(1.0).into_iter().zip(gradient(4.0)) {
+            assert_eq!((plain * 4.0).into_data(), scaled.into_data());
+        }
+    }
+
+    #[test]
+    fn nothing_that_counts_gives_nan_rather_than_zero() {
+        let device = Device::flex();
+        let loss = cross_entropy(Tensor::ones([2, 3], &device), Tensor::ones([4, 3], &device), &[0, 1], &[0.0; 2]);
+        assert!(loss.into_scalar::<f32>().is_nan());
+    }
+
+    #[test]
+    #[should_panic(expected = "expected targets below 4, got 4")]
+    fn a_target_outside_the_vocabulary_is_refused() {
+        let device = Device::flex();
+        cross_entropy(Tensor::ones([2, 3], &device), Tensor::ones([4, 3], &device), &[0, 4], &[1.0; 2]);
+    }
+}

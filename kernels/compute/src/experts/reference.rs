@@ -1,0 +1,28 @@
+use super::{Expert, Routing};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
+
+pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, all: &[Expert]) -> Tensor<2> {
+    let ([tokens, d], k, device) = (x.dims(), routing.per_token, x.device());
+    // Tokens in the order of their experts, so that each expert works on one run of rows.
+    let order: Vec<usize> = routing.busy.iter().flat_map(|(_, places)| places).copied().collect();
+    let rows = x.select(0, ints(order.iter().map(|place| place / k), &device));
+    let mut start = 0;
+    let worked = routing.busy.iter().map(|(e, places)| {
+        let Expert { gate, up, down } = &all[*e];
+        let mine = rows.clone().narrow(0, start, places.len());
+        start += places.len();
+        let hidden = silu(mine.clone().matmul(gate.clone().transpose())) * mine.matmul(up.clone().transpose());
+        hidden.matmul(down.clone().transpose())
+    });
+    let worked = Tensor::cat(worked.collect(), 0);
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(row, &place)| back[place] = row);
+    let worked = worked.select(0, ints(back.into_iter(), &device)).reshape([tokens, k, d]);
+    (worked * weights.unsqueeze_dim::<3>(2)).sum_dim(1).reshape([tokens, d])
+}
+
+fn ints(values: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.map(|i| i as i32).collect();
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}

@@ -1,0 +1,162 @@
+//! Root-mean-square normalisation (Zhang and Sennrich 2019), with the gate that linear mixers put
+//! around it, and its relative of unit length.
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::operator::{choose, input, run_on_cpu};
+use crate::selftest::{Case, Inputs};
+use crate::trace::Implementation;
+use burn::tensor::Tensor;
+use cpu::Norm;
+
+/// `NormOptions::from(eps)` multiplies by the weight as it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormOptions {
+    pub eps: f64,
+    /// Multiplies by `1 + w` in the place of `w`.
+    pub zero_centred: bool,
+}
+
+impl From<f64> for NormOptions {
+    fn from(eps: f64) -> Self {
+        Self { eps, zero_centred: false }
+    }
+}
+
+/// What becomes of the logits of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Sigmoid,
+    Silu,
+}
+
+/// Where a gate stands: it multiplies what is normed, or the norm of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatePlace {
+    Before,
+    After,
+}
+
+/// `y = x / √(mean(x²) + ε) ∘ w`, over the last axis.
+///
+/// Shapes: `x […, channels]` of up to four axes, `weight [channels]`.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, options: impl Into<NormOptions>) -> Tensor<D> {
+    let options = options.into();
+    let norm = Norm { mean: true, offset: offset(options), gate: None, eps: options.eps, scale: 1.0 };
+    run("rms_norm", norm, x, Some(weight), None)
+}
+
+/// `rms_norm(x) ∘ φ(z)`, or `rms_norm(x ∘ φ(z))` with the gate before.
+///
+/// Shapes: `x, z […, channels]` of up to four axes, `weight [channels]`.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together.
+pub fn gated_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    z: Tensor<D>,
+    weight: Tensor<1>,
+    activation: Activation,
+    place: GatePlace,
+    options: impl Into<NormOptions>,
+) -> Tensor<D> {
+    let options = options.into();
+    let gate = Some((activation, place));
+    let norm = Norm { mean: true, offset: offset(options), gate, eps: options.eps, scale: 1.0 };
+    run("gated_rms_norm", norm, x, Some(weight), Some(z))
+}
+
+/// `y = scale · x / √(Σ x² + ε)`, over the last axis: queries and keys of the delta rule.
+///
+/// Shapes: `x […, channels]` of up to four axes.
+pub fn l2_norm<const D: usize>(x: Tensor<D>, eps: f64, scale: f64) -> Tensor<D> {
+    run("l2_norm", Norm { mean: false, offset: 0.0, gate: None, eps, scale }, x, None, None)
+}
+
+fn offset(options: NormOptions) -> f64 {
+    if options.zero_centred { 1.0 } else { 0.0 }
+}
+
+fn run<const D: usize>(
+    name: &'static str,
+    norm: Norm,
+    x: Tensor<D>,
+    weight: Option<Tensor<1>>,
+    z: Option<Tensor<D>>,
+) -> Tensor<D> {
+    let shape = x.dims();
+    let channels = shape[D - 1];
+    if let Some(weight) = &weight {
+        assert_eq!(weight.dims(), [channels], "the weight of an input {shape:?}");
+    }
+    if let Some(z) = &z {
+        assert_eq!(z.dims(), shape, "a gate has the shape of the input");
+    }
+    let inputs = [input(x), weight.and_then(input), z.and_then(input)];
+    match choose(name, &inputs.iter().flatten().collect::<Vec<_>>()) {
+        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(norm, inputs)),
+        Implementation::Reference => {
+            let [x, weight, z] = inputs;
+            let [x, z] = [x, z].map(|x| x.map(Tensor::from_dispatch));
+            reference::norm(&norm, x.expect("an input"), weight.map(Tensor::from_dispatch), z)
+        }
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    fn case<const D: usize>(
+        operator: &'static str,
+        name: String,
+        shape: [usize; D],
+        run: impl Fn(&Inputs) -> Tensor<D> + 'static,
+    ) -> Case {
+        let weight = [shape[D - 1]];
+        let mut inputs: Vec<(&'static str, &[usize])> = vec![("x", &shape)];
+        if operator != "l2_norm" {
+            inputs.push(("weight", &weight));
+        }
+        if operator == "gated_rms_norm" {
+            inputs.push(("z", &shape));
+        }
+        Case::new(operator, name, &inputs, move |x| run(x).reshape([-1]))
+    }
+    let plain = |[batch, heads, time, d]: [usize; 4]| {
+        case("rms_norm", format!("{batch} × {heads} heads × {time} × {d}"), [batch, heads, time, d], |x| {
+            rms_norm(x.get::<4>("x"), x.get("weight"), 1e-5)
+        })
+    };
+    let gated = |activation, place| {
+        case("gated_rms_norm", format!("{activation:?} {place:?}"), [2, 75, 3, 60], move |x| {
+            let heads = |name| x.get::<4>(name).swap_dims(1, 2);
+            gated_rms_norm(heads("x"), heads("z"), x.get("weight"), activation, place, 1e-5)
+        })
+    };
+    use Activation::{Sigmoid, Silu};
+    use GatePlace::{After, Before};
+    vec![
+        plain([1, 1, 1, 16]),
+        plain([2, 2, 63, 60]),
+        plain([1, 3, 75, 100]),
+        plain([2, 2, 500, 64]),
+        case("rms_norm", "2000 tokens of 256 channels, zero-centred".into(), [2, 1000, 256], |x| {
+            rms_norm(x.get::<3>("x"), x.get("weight"), NormOptions { zero_centred: true, eps: 1e-6 })
+        }),
+        case("rms_norm", "heads side by side, every second token".into(), [2, 150, 3, 128], |x| {
+            let x_heads = x.get::<4>("x").slice_dim(1, burn::tensor::s![..;2]).swap_dims(1, 2);
+            rms_norm(x_heads, x.get("weight"), 1e-5)
+        }),
+        case("l2_norm", "heads side by side".into(), [2, 75, 3, 64], |x| {
+            l2_norm(x.get::<4>("x").swap_dims(1, 2), 1e-6, 0.125)
+        }),
+        gated(Silu, After),
+        gated(Sigmoid, After),
+        gated(Silu, Before),
+        gated(Sigmoid, Before),
+    ]
+}

@@ -1,0 +1,6 @@
+use super::*;
+
+#[test]
+fn the_rows_agree_with_the_reference_in_the_output_and_its_gradient() {
+    crate::selftest::agree(cases(), 1e-10);
+}

@@ -1,0 +1,39 @@
+//! The gated unit of SwiGLU (Shazeer 2020), between its projections.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::operator::{choose, input, run_on_cpu};
+use crate::selftest::Case;
+use crate::trace::Implementation;
+use burn::tensor::{Tensor, activation::silu};
+
+/// `silu(gate) ∘ up`, both of the same shape and of up to four axes.
+///
+/// # Panics
+/// When shapes or dtypes differ.
+pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "both factors have one shape");
+    let inputs = [input(gate), input(up)];
+    match choose("swiglu", &inputs.iter().flatten().collect::<Vec<_>>()) {
+        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::SwiGlu, inputs)),
+        Implementation::Reference => {
+            let [gate, up] = inputs.map(|x| Tensor::from_dispatch(x.expect("both are there")));
+            silu(gate) * up
+        }
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |shape: [usize; 3]| {
+        Case::new("swiglu", format!("{shape:?}"), &[("gate", &shape), ("up", &shape)], |x| {
+            swiglu(x.get::<3>("gate"), x.get("up")).reshape([-1])
+        })
+    };
+    let view = Case::new("swiglu", "halves of one projection", &[("both", &[2, 75, 120])], |x| {
+        let both: Tensor<3> = x.get("both");
+        swiglu(both.clone().narrow(2, 0, 60), both.narrow(2, 60, 60)).reshape([-1])
+    });
+    vec![case([1, 1, 16]), case([2, 63, 100]), case([1, 500, 256]), view]
+}

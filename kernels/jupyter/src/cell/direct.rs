@@ -1,0 +1,59 @@
+//! Does what a cell's directives ask for.
+
+use super::engine::{Engine, internal};
+use super::export;
+use super::report::CellError;
+use super::scope::Scope;
+use crate::directives::{self, Directive};
+use crate::memory::{readable, resident};
+use std::path::Path;
+
+impl Engine {
+    /// What it returns is shown as the cell's result, unless the cell has one of its own.
+    pub(super) fn direct(&mut self, directive: Directive, number: usize) -> Result<Option<String>, CellError> {
+        match directive {
+            Directive::Nothing | Directive::Time | Directive::TimeIt | Directive::Parameters => {}
+            Directive::Dep(name) => drop(self.scope.deps.insert(name)),
+            Directive::Clear => {
+                self.session.clear().map_err(internal)?;
+                self.scope = Scope { deps: std::mem::take(&mut self.scope.deps), ..Scope::default() };
+            }
+            Directive::Restart => {
+                self.scope = Scope::default();
+                self.libraries.clear();
+                self.restart().map_err(internal)?;
+            }
+            Directive::Variables => {
+                let code = directives::variables(&self.scope);
+                self.try_execute(&code, number)?;
+            }
+            Directive::Device(choice) => {
+                self.try_execute(&directives::device(choice.as_deref()), number)?;
+            }
+            Directive::Memory(limit) => return Ok(Some(self.memory(limit))),
+            Directive::Export(file) => return self.export(&file).map(Some),
+            Directive::Say(text) => return Ok(Some(text)),
+        }
+        Ok(None)
+    }
+
+    fn memory(&self, limit: Option<u64>) -> String {
+        if let Some(bytes) = limit {
+            self.limit.set(bytes);
+        }
+        let amount = |bytes: Option<u64>| bytes.map_or("unknown".into(), readable);
+        format!(
+            "session {}, kernel {}, limit {}",
+            amount(resident(self.session.pid())),
+            amount(resident(std::process::id())),
+            self.limit.get().map_or("none".into(), readable)
+        )
+    }
+
+    fn export(&self, file: &Path) -> Result<String, CellError> {
+        let text = export::module(&self.scope);
+        let failed = |error| CellError::new("CommandError", format!("cannot write {}: {error}", file.display()));
+        std::fs::write(file, &text).map_err(failed)?;
+        Ok(format!("wrote {} ({} lines)", file.display(), text.lines().count()))
+    }
+}

@@ -1,0 +1,103 @@
+//! A name defined again is a new thing; whatever still means the old one says so.
+
+mod support;
+use support::{Kernel, plain};
+
+/// Runs cells that must all succeed.
+async fn run(kernel: &mut Kernel, cells: &[&str]) {
+    for cell in cells {
+        kernel.run(cell).await.ok();
+    }
+}
+
+/// The traceback of a cell that must fail to compile.
+async fn refused(kernel: &mut Kernel, cell: &str) -> String {
+    let ran = kernel.run(cell).await;
+    assert_eq!(ran.error().0, "CompileError", "{ran:#?}");
+    plain(ran.error().2)
+}
+
+#[tokio::test]
+async fn old_values_stay_readable_wherever_they_are() {
+    let mut kernel = Kernel::start().await;
+    let old = "#[derive(Debug, Clone)]\nstruct P { a: u64 }\n#[derive(Debug)]\nenum E { A(P), B }\n\
+               #[derive(Debug)]\nstruct G<T> { inner: T }\ntrait Say { fn say(&self) -> String; }\n\
+               impl Say for P { fn say(&self) -> String { format!(\"old {}\", self.a) } }";
+    let values = "let list = vec![P { a: 1 }];\nlet e = (E::A(P { a: 2 }), E::B);\n\
+                  let g = G { inner: Some(P { a: 3 }) };\nlet said: Box<dyn Say> = Box::new(P { a: 4 });\n\
+                  let call: Box<dyn Fn() -> P> = Box::new(|| P { a: 5 });";
+    let new = "#[derive(Debug, Clone)]\nstruct P { a: String, b: f32 }\n#[derive(Debug)]\nenum E { B(P), C }\n\
+               #[derive(Debug)]\nstruct G<T> { outer: T }\ntrait Say { fn say(&self, loud: bool) -> u8; }";
+    run(&mut kernel, &[old, values, new]).await;
+    let shown = "format!(\"{list:?} {e:?} {g:?} {} {:?}\", said.say(), call())";
+    let expected = "\"[P { a: 1 }] (A(P { a: 2 }), B) G { inner: Some(P { a: 3 }) } old 4 P { a: 5 }\"";
+    // The old trait's method is there because the old trait is what `said` is made of.
+    let ran = kernel.run(&format!("{{ use cell_1::Say as _; {shown} }}")).await;
+    assert_eq!(ran.result(), expected);
+    for (cell, name) in [
+        ("let p: &P = &list[0];", "list"),
+        ("let same: E = e.1;", "e"),
+        ("g.outer", "g"),
+        ("let new: Box<dyn Say> = said;", "said"),
+        ("let new: P = call();", "call"),
+    ] {
+        let text = refused(&mut kernel, cell).await;
+        assert!(text.contains(&format!("`{name}` was made before its type was redefined")), "{cell}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn functions_structs_and_methods_that_mean_the_old_type_say_so() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "struct P { a: u64 }\nstruct Apart;",
+        "impl P { fn twice(&self) -> u64 { 2 * self.a } }",
+        "fn read(p: &P) -> u64 { p.a }",
+        "struct Outer { p: P, other: Apart }",
+        "struct P { a: u64, b: u64 }",
+        "let p = P { a: 1, b: 2 };",
+    ];
+    run(&mut kernel, &cells).await;
+    let text = refused(&mut kernel, "read(&p)").await;
+    assert!(text.contains("`read` was defined before `P` was redefined"), "{text}");
+    assert!(!text.contains("Apart` was"), "{text}");
+    let text = refused(&mut kernel, "Outer { p, other: Apart }.p.b").await;
+    assert!(text.contains("`Outer` was defined before `P` was redefined"), "{text}");
+    let text = refused(&mut kernel, "p.twice()").await;
+    assert!(text.contains("`twice` belongs to `P` as it was before"), "{text}");
+    // And running their cells again is all it takes.
+    run(&mut kernel, &cells[1..4]).await;
+    run(&mut kernel, &["let p = P { a: 1, b: 2 };"]).await;
+    assert_eq!(kernel.run("(read(&p), p.twice(), Outer { p, other: Apart }.p.b)").await.result(), "(1, 2, 2)");
+}
+
+#[tokio::test]
+async fn constants_statics_aliases_modules_macros_and_imports_are_replaced() {
+    let mut kernel = Kernel::start().await;
+    let first = "const N: u8 = 1;\nstatic S: u8 = 1;\ntype T = u8;\nmod m { pub fn f() -> u8 { 1 } }\n\
+                 macro_rules! mac { () => { 1u8 } }\nfn f() -> u8 { 1 }\nfn g() -> u8 { f() }";
+    let second = "const N: u16 = 2;\nstatic S: u16 = 2;\ntype T = u16;\nmod m { pub fn f() -> u16 { 2 } }\n\
+                  macro_rules! mac { () => { 2u16 } }\nfn f() -> u16 { 2 }";
+    let all = "(N as u32, S as u32, std::mem::size_of::<T>(), m::f() as u32, mac!() as u32, f() as u32, g())";
+    run(&mut kernel, &[first]).await;
+    assert_eq!(kernel.run(all).await.result(), "(1, 1, 1, 1, 1, 1, 1)");
+    run(&mut kernel, &[second]).await;
+    // `g` was compiled with the old `f`, and keeps it.
+    assert_eq!(kernel.run(all).await.result(), "(2, 2, 2, 2, 2, 2, 1)");
+    // A name may come to mean something of another kind.
+    run(&mut kernel, &["struct Map;", "use std::collections::HashMap as Map;"]).await;
+    assert_eq!(kernel.run("Map::<u8, u8>::new().len()").await.result(), "0");
+    run(&mut kernel, &["#[derive(Debug)]\nstruct Map;", "fn N() -> u8 { 9 }"]).await;
+    assert_eq!(kernel.run("(Map, N())").await.result(), "(Map, 9)");
+}
+
+#[tokio::test]
+async fn a_redefinition_that_does_not_compile_changes_nothing() {
+    let mut kernel = Kernel::start().await;
+    run(&mut kernel, &["#[derive(Debug)]\nstruct P { a: u8 }\nlet p = P { a: 1 };"]).await;
+    refused(&mut kernel, "#[derive(Debug)]\nstruct P { a: NoSuchType }").await;
+    assert_eq!(kernel.run("let q: P = p;\nq").await.result(), "P { a: 1 }");
+    // An item that compiles, in a cell whose statements do not, is not kept either.
+    refused(&mut kernel, "#[derive(Debug)]\nstruct P { b: u8 }\nlet x: u8 = \"no\";").await;
+    assert_eq!(kernel.run("P { a: 2 }").await.result(), "P { a: 2 }");
+}

@@ -1,0 +1,176 @@
+//! `cargo lab selftest`: every fast operator against its reference, on this device.
+
+use anyhow::{Result, bail};
+use attention::kernels::selftest::{Case, Difference, cases};
+use burn::tensor::{DType, Device};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Run every fast operator against its reference on this device.
+///
+/// Outputs and the gradients of all inputs, on odd shapes, against the definition in f64 on the CPU. An
+/// error is the largest difference as a share of the largest number. Fails where one is too large.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where a driver answers]
+    #[arg(long)]
+    device: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// All cases of one operator in one precision.
+#[derive(Default)]
+struct Verdict {
+    cases: usize,
+    /// What ran in the reference's place, which may be the reference itself.
+    ran: BTreeSet<String>,
+    worst: Option<(String, Difference)>,
+    /// Cases that panicked, with what they said.
+    broken: Vec<String>,
+}
+
+/// The largest error that is rounding, by precision and device: products of f32 on tensor cores are TF32.
+fn tolerance(dtype: DType, device: &Device) -> f64 {
+    match dtype {
+        DType::F64 => 1e-10,
+        _ if *device == Device::flex() => 1e-4,
+        _ => 1e-2,
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let device = lab::device::named(arguments.device.as_deref())?;
+    eprintln!("device: {}", lab::describe(&device));
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    for dtype in [DType::F32, DType::F64].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
+        let tolerance = tolerance(dtype, &device);
+        for (operator, verdict) in verdicts(&cases(), &device, dtype) {
+            if !verdict.passed(tolerance) {
+                failed.push(format!("{operator} ({dtype:?})"));
+            }
+            if !arguments.json {
+                println!("{}", verdict.line(operator, dtype, tolerance));
+            }
+            lines.push(verdict.json(operator, dtype, tolerance));
+        }
+    }
+    if arguments.json {
+        println!("{:#}", Value::Array(lines));
+    }
+    match &failed[..] {
+        [] => Ok(()),
+        failed => bail!("wrong on this device: {}", failed.join(", ")),
+    }
+}
+
+fn verdicts(cases: &[Case], device: &Device, dtype: DType) -> BTreeMap<&'static str, Verdict> {
+    let mut verdicts: BTreeMap<&str, Verdict> = BTreeMap::new();
+    for case in cases {
+        let verdict = verdicts.entry(case.operator).or_default();
+        verdict.cases += 1;
+        // One operator that panics must not hide what is to be said of the others.
+        let Ok(found) = catch_unwind(AssertUnwindSafe(|| case.check(device, dtype))) else {
+            verdict.broken.push(case.name.clone());
+            continue;
+        };
+        verdict.ran.extend(found.ran.iter().map(|ran| format!("{:?}", ran.implementation).to_lowercase()));
+        let worst = found.worst();
+        let size = |d: &Difference| if d.relative.is_nan() { f64::INFINITY } else { d.relative };
+        if verdict.worst.as_ref().is_none_or(|(_, before)| size(worst) > size(before)) {
+            verdict.worst = Some((case.name.clone(), worst.clone()));
+        }
+    }
+    verdicts
+}
+
+impl Verdict {
+    fn passed(&self, tolerance: f64) -> bool {
+        self.broken.is_empty() && self.worst.as_ref().is_some_and(|(_, worst)| worst.relative <= tolerance)
+    }
+
+    fn word(&self, tolerance: f64) -> &'static str {
+        match self.passed(tolerance) {
+            false => "FAIL",
+            true if self.ran.iter().all(|ran| ran == "reference") => "no fast form here",
+            true => "pass",
+        }
+    }
+
+    fn line(&self, operator: &str, dtype: DType, tolerance: f64) -> String {
+        let ran = Vec::from_iter(self.ran.iter().map(String::as_str)).join(", ");
+        let dtype = format!("{dtype:?}").to_lowercase();
+        let mut line = format!("{:<6} {operator} {dtype} ({ran}; {} cases)", self.word(tolerance), self.cases);
+        if let Some((case, Difference { of, relative, at })) = &self.worst {
+            line += &format!(": largest error {relative:.1e} of {tolerance:.0e} allowed, {of} number {at} of `{case}`");
+        }
+        for case in &self.broken {
+            line += &format!("\n       panicked: `{case}`");
+        }
+        line
+    }
+
+    fn json(&self, operator: &str, dtype: DType, tolerance: f64) -> Value {
+        let worst = self.worst.as_ref().map(
+            |(case, Difference { of, relative, at })| json!({ "error": relative, "of": of, "at": at, "case": case }),
+        );
+        json!({
+            "operator": operator,
+            "dtype": format!("{dtype:?}").to_lowercase(),
+            "passed": self.passed(tolerance),
+            "implementations": self.ran,
+            "cases": self.cases,
+            "tolerance": tolerance,
+            "worst": worst,
+            "panicked": self.broken,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attention::kernels::{self, Implementation};
+    use burn::tensor::Tensor;
+
+    /// An operator that is right only where it is the reference.
+    fn wrong(by: f64) -> Case {
+        Case::new("wrong", format!("by {by}"), &[("x", &[3])], move |x| {
+            let x: Tensor<1> = x.get("x");
+            if is_reference() { x } else { x * (1.0 + by) }
+        })
+    }
+
+    fn is_reference() -> bool {
+        let one = || Tensor::<4>::ones([1, 1, 1, 1], &Device::flex());
+        let (_, ran) = kernels::trace(|| kernels::softmax_attention(one(), one(), one(), 1.0));
+        ran[0].implementation == Implementation::Reference
+    }
+
+    fn verdict(cases: &[Case]) -> Verdict {
+        verdicts(cases, &Device::flex(), DType::F32).remove("wrong").unwrap()
+    }
+
+    #[test]
+    fn an_operator_that_is_wrong_somewhere_fails_there() {
+        assert!(verdict(&[wrong(0.0)]).passed(1e-4));
+        let found = verdict(&[wrong(0.0), wrong(0.01), wrong(0.001)]);
+        assert!(!found.passed(1e-4) && found.passed(0.1));
+        let line = found.line("wrong", DType::F32, 1e-4);
+        assert!(line.starts_with("FAIL") && line.contains("by 0.01") && line.contains("3 cases"), "{line}");
+        assert!(!verdict(&[wrong(f64::NAN)]).passed(1e300), "NaN is no small error");
+    }
+
+    #[test]
+    fn an_operator_that_panics_fails() {
+        let broken = Case::new("wrong", "no output", &[("x", &[3])], |x| match is_reference() {
+            true => x.get("x"),
+            false => panic!("on purpose, in a test"),
+        });
+        let found = verdict(&[broken, wrong(0.0)]);
+        assert!(!found.passed(1e300) && found.line("wrong", DType::F32, 1e-4).contains("panicked: `no output`"));
+    }
+}
