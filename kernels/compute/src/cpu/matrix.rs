@@ -72,11 +72,6 @@ impl<'a, E: Real> MatMut<'a, E> {
         MatMut { data: PhantomData, ..*self }
     }
 
-    pub fn rows(self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.rows, "rows {first} + {count} of {}", self.rows);
-        Self { start: self.start.wrapping_add(first * self.row), rows: count, ..self }
-    }
-
     /// # Panics
     /// When a row is not contiguous.
     pub fn row(&mut self, i: usize) -> &mut [E] {

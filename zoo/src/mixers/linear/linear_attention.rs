@@ -13,7 +13,7 @@
 //!
 //! Parameters: `H·(2·D·dk + 2·D·dv)`.
 
-use super::{attend, check_chunk, check_share, default_chunk, run_state};
+use super::{attend, check_chunk, check_share, default_chunk, offered, run_state};
 use crate::error::{ZooError, positive};
 use crate::mixers::{merge_heads, split_heads};
 use crate::{Cache, Init, Linear, Mixer, Tap};
@@ -154,16 +154,16 @@ impl LinearAttention {
 }
 
 fn normalised([q, k, v]: [Tensor<4>; 3], chunk: usize, cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<4> {
-    // A decoding step has only its state, see `attend`.
-    let pattern = (tap.wants("pattern") && cache.is_none()).then(|| {
+    let pattern = || {
         let weights = effective_pattern(q.clone(), k.clone(), &LogDecay::None, &Gates::Add);
-        tap.at("pattern", weights.clone() / (weights.sum_dim(3) + EPS)).matmul(v.clone())
-    });
+        weights.clone() / (weights.sum_dim(3) + EPS)
+    };
+    let changed = offered(cache.is_none(), pattern, tap).map(|pattern| pattern.matmul(v.clone()));
     let d_value = v.dims()[3];
     let with_one = Tensor::cat(vec![v.clone(), v.narrow(3, 0, 1).ones_like()], 3);
     let sums = run_state([q, k, with_one], &LogDecay::None, &Gates::Add, chunk, cache, tap);
     let o = sums.clone().narrow(3, 0, d_value) / (sums.narrow(3, d_value, 1) + EPS);
-    pattern.unwrap_or(o)
+    changed.unwrap_or(o)
 }
 
 impl Mixer for LinearAttention {

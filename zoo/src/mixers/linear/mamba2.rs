@@ -18,7 +18,7 @@
 
 use super::{
     by_head, check_chunk, check_share, default_conv, default_norm_eps, initial_a_log, initial_conv, initial_dt_bias,
-    norm_gate_project, project_and_convolve, run_state, softplus, tap_decay,
+    norm_gate_project, offered, project_and_convolve, run_state, softplus, tap_decay,
 };
 use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
@@ -146,16 +146,16 @@ impl Mamba2 {
         let b = b * dt.unsqueeze_dim::<4>(3);
         let skip = self.d.val().reshape([1, heads, 1, 1]);
 
-        // A decoding step has only its state, see `attend`.
-        let pattern = (tap.wants("pattern") && cache.is_none()).then(|| {
+        let pattern = || {
             let from_state = effective_pattern(c.clone(), b.clone(), &decay, &Gates::Add);
             let diagonal = Tensor::<2>::eye(x.dims()[2], &x.device()).cast(x.dtype()).unsqueeze::<4>();
-            tap.at("pattern", from_state + diagonal * skip.clone()).matmul(x.clone())
-        });
+            from_state + diagonal * skip.clone()
+        };
+        let changed = offered(cache.is_none(), pattern, tap).map(|pattern| pattern.matmul(x.clone()));
         let y = run_state([c, b, x.clone()], &decay, &Gates::Add, self.config.chunk, cache, tap) + x * skip;
         let z = self.z_proj.forward(u);
         let gate = (Activation::Silu, GatePlace::Before);
-        norm_gate_project(pattern.unwrap_or(y), &self.norm, z, gate, &self.o_proj, tap)
+        norm_gate_project(changed.unwrap_or(y), &self.norm, z, gate, &self.o_proj, tap)
     }
 }
 

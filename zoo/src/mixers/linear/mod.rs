@@ -109,13 +109,21 @@ fn attend(
     cache: Option<&mut Cache>,
     tap: &mut dyn Tap,
 ) -> Tensor<4> {
-    // The pattern describes a sequence from its beginning: a decoding step has only its state.
-    let pattern = (tap.wants("pattern") && cache.is_none()).then(|| {
-        let pattern = tap.at("pattern", effective_pattern(q.clone(), k.clone(), decay, gates));
-        pattern.matmul(gates.values(v.clone()))
-    });
+    let pattern = offered(cache.is_none(), || effective_pattern(q.clone(), k.clone(), decay, gates), tap);
+    let changed = pattern.map(|pattern| pattern.matmul(gates.values(v.clone())));
     let o = run_state([q, k, v], decay, gates, chunk, cache, tap);
-    pattern.unwrap_or(o)
+    changed.unwrap_or(o)
+}
+
+/// Offers the pattern of a `whole` sequence to those who look, and returns what comes back where it may
+/// have been changed. The pattern describes a sequence from its beginning: a decoding step has only its state.
+fn offered(whole: bool, pattern: impl FnOnce() -> Tensor<4>, tap: &mut dyn Tap) -> Option<Tensor<4>> {
+    if !(whole && tap.wants("pattern")) {
+        return None;
+    }
+    let changed = tap.changes("pattern");
+    let pattern = tap.at("pattern", pattern());
+    changed.then_some(pattern)
 }
 
 /// [`attend`] without the pattern.
