@@ -77,7 +77,8 @@ fn walk(folder: &PathBuf) -> Vec<u64> {
 #[tokio::test]
 async fn folders_with_spaces_and_other_letters_are_no_obstacle() {
     let folder = tempfile::Builder::new().prefix("mit Leerzeichen, é und 'Zeichen' ").tempdir().unwrap();
-    let mut kernel = Kernel::start_by(|kernel| kernel.env("TMPDIR", folder.path()).spawn().unwrap()).await;
+    let there = folder.path().to_str().unwrap().to_string();
+    let mut kernel = Kernel::start_by(|spec| drop(spec.env.insert("TMPDIR".into(), there))).await;
     kernel.run("#[derive(Debug)]\nstruct P { a: u8 }").await.ok();
     assert_eq!(kernel.run("let p = P { a: 1 };\np").await.result(), "P { a: 1 }");
     assert!(kernel.shutdown().await);
