@@ -174,6 +174,10 @@ impl<M: Mixer> Trainer<M> {
     /// # Errors
     /// [`LabError::NotFinite`], with the model as it was before the step.
     pub fn step(&mut self) -> Result<HistoryRow, LabError> {
+        if self.model().device() == Device::flex() { kernels::in_pool(|| self.step_here()) } else { self.step_here() }
+    }
+
+    fn step_here(&mut self) -> Result<HistoryRow, LabError> {
         let started = Instant::now();
         let step = self.history.step();
         let TrainConfig { seed, batch, time, clip, .. } = self.config;
