@@ -1,6 +1,5 @@
 //! The Jupyter project's own conformance suite.
 
-#[allow(dead_code)]
 mod support;
 use std::process::Command;
 

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Runs `f` on one of the threads among which operators share out their work. From there a second one
-/// takes a part within a microsecond; from outside it has to be woken, which takes ten. It is worth it
-/// where operators are small: for a decoded token, not for a training step.
+/// takes a part within a microsecond; from outside it has to be woken, which takes ten, some hundreds of
+/// times in a training step.
 ///
 /// [`trace`](crate::trace()) and [`by_reference`](crate::by_reference) reach into it.
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {

@@ -64,8 +64,8 @@ impl Experts {
                     // SAFETY: the row of one token.
                     let sum = unsafe { out.part(t * d, d) };
                     sum.fill(E::ZERO);
-                    for place in t * self.per_token..(t + 1) * self.per_token {
-                        let row = of_place[place];
+                    let places = t * self.per_token..(t + 1) * self.per_token;
+                    for (place, &row) in places.clone().zip(&of_place[places]) {
                         if row == usize::MAX {
                             continue; // that of an expert of another group
                         }

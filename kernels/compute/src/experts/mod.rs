@@ -69,7 +69,7 @@ pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, all: &[Exper
                 let inputs = [&x, &weights].into_iter().chain(matrices.iter().flatten()).cloned();
                 match matrices.len() {
                     ..=2 => run::<8>(operator, inputs),
-                    ..=10 => run::<32>(operator, inputs),
+                    3..=10 => run::<32>(operator, inputs),
                     _ => run::<{ 2 + 3 * GROUP }>(operator, inputs),
                 }
             });

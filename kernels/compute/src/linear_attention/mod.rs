@@ -20,6 +20,7 @@
 
 mod chunked;
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
 pub mod cuda;
 mod recurrent;
 

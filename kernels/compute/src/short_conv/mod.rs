@@ -1,6 +1,7 @@
 //! Short causal depthwise convolution followed by SiLU.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
 pub mod cuda;
 mod reference;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! known to stand in the softmax's place.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
 pub mod cuda;
 mod reference;
 pub(crate) mod rows;

@@ -94,7 +94,12 @@ fn check_call(kernels: &Kernels, call: &Call) {
         }
         for (h, expected) in values(sink.grad(&gradients).unwrap()).into_iter().enumerate() {
             let apart = (by_head[h] - expected).abs();
-            assert!(apart <= 0.02 * terms[h], "{}[{h}]: {}, expected {expected}", what("the sinks' gradient"), by_head[h]);
+            assert!(
+                apart <= 0.02 * terms[h],
+                "{}[{h}]: {}, expected {expected}",
+                what("the sinks' gradient"),
+                by_head[h]
+            );
         }
     }
 

@@ -178,12 +178,12 @@ fn describe(known: &Known<'_>, code: &[char], cursor: usize) -> Option<(String, 
         None => Vec::new(),
     };
     let mut head = String::new();
-    if context.asked == Asked::Name {
-        if let Some(ty) = known.variable(&name) {
-            head = format!("let {name}: {}", directives::short(&ty));
-            let owner = known.owner(&[Step::Name(name.clone())]);
-            entries = known.free().filter(|entry| Some(&entry.name) == owner.as_ref()).collect();
-        }
+    if context.asked == Asked::Name
+        && let Some(ty) = known.variable(&name)
+    {
+        head = format!("let {name}: {}", directives::short(&ty));
+        let owner = known.owner(&[Step::Name(name.clone())]);
+        entries = known.free().filter(|entry| Some(&entry.name) == owner.as_ref()).collect();
     }
     if entries.is_empty() && head.is_empty() && !matches!(context.asked, Asked::Member(_)) {
         entries = known.free().filter(named).collect();

@@ -41,8 +41,10 @@ struct Call {
     flops: Option<f64>,
 }
 
+type Make = fn(&Arguments) -> Call;
+
 /// Every operator by name; one more is one line here and its call below.
-const OPERATORS: &[(&str, fn(&Arguments) -> Call)] = &[
+const OPERATORS: &[(&str, Make)] = &[
     ("linear", linear),
     ("softmax_attention", softmax_attention),
     ("differential_attention", differential_attention),

@@ -62,7 +62,7 @@ impl Grid {
                 for t in rows.clone() {
                     let until = ((j + 1) * self.block).min(seen(t));
                     for &weight in &pattern.row(t)[(j * self.block).min(until)..until] {
-                        if weight.is_finite() && !(greatest.abs() >= weight.abs()) {
+                        if weight.is_finite() && (greatest.is_nan() || greatest.abs() < weight.abs()) {
                             greatest = weight;
                         }
                     }
