@@ -81,8 +81,17 @@ pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
 }
 
 pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
+    Tensor::from_dispatch(off_tape(tensor))
+}
+
+fn off_tape(tensor: FloatTensor<Flex>) -> DispatchTensor {
     let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
-    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
+    DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled }
+}
+
+fn on_tape(tensor: FloatTensor<Autodiff<Flex>>, autodiff: DispatchAutodiffContext) -> DispatchTensor {
+    let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor));
+    DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff }
 }
 
 /// The whole numbers of a tensor that lies on the CPU.
@@ -98,13 +107,9 @@ pub fn run_on_cpu<O: Operator<Flex, N>, const N: usize>(
     let context = inputs.iter().flatten().fold(DispatchAutodiffContext::Disabled, |all, x| all.merge(x.autodiff));
     let kinds = inputs.map(|x| x.map(|x| x.kind));
     if context == DispatchAutodiffContext::Disabled {
-        let (output, _) = operator.forward(kinds.map(|kind| kind.map(plain)));
-        let kind = DispatchTensorKind::Flex(BackendTensor::Float(output));
-        return DispatchTensor { kind, autodiff: context };
+        return off_tape(operator.forward(kinds.map(|kind| kind.map(plain))).0);
     }
-    let output = tracked(operator, kinds.map(|kind| kind.map(lifted)));
-    let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(output));
-    DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff: context }
+    on_tape(tracked(operator, kinds.map(|kind| kind.map(lifted))), context)
 }
 
 /// A second output, which the operator holds beside its first one.
@@ -130,7 +135,7 @@ impl Second {
         let output = self.gradient().expect("a forward that put its second output");
         let autodiff = first.autodiff;
         if autodiff == DispatchAutodiffContext::Disabled {
-            return DispatchTensor { kind: DispatchTensorKind::Flex(BackendTensor::Float(output)), autodiff };
+            return off_tape(output);
         }
         let shape = first.shape();
         let node = lifted(first.clone().kind).node();
@@ -138,8 +143,7 @@ impl Second {
             OpsKind::Tracked(prep) => prep.finish((self.clone(), shape), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         };
-        let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(output));
-        DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff }
+        on_tape(output, autodiff)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Cache;
 use crate::Tap;
 use burn::tensor::Tensor;
-use kernels::softmax_attention::{apply, pattern, pattern_of};
+use kernels::softmax_attention::{apply, gated, pattern, pattern_of};
 use kernels::{AttentionOptions, ProductCodes};
 
 /// Keys and values of all tokens so far, in the form in which the cache holds them.
@@ -105,13 +105,6 @@ impl KeyValues {
         let pairs = both.reshape([batch, heads / 2, 2, time, d]);
         let half = |c| pairs.clone().narrow(2, c, 1).squeeze_dim::<4>(2);
         half(0) - half(1) * lambda
-    }
-}
-
-fn gated(heads: Tensor<4>, gate: Option<Tensor<4>>) -> Tensor<4> {
-    match gate {
-        Some(gate) => heads * gate,
-        None => heads,
     }
 }
 

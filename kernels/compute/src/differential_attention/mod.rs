@@ -5,7 +5,7 @@ mod reference;
 
 use crate::AttentionOptions;
 use crate::selftest::{Case, Inputs};
-use crate::softmax_attention::{apply, attend};
+use crate::softmax_attention::{apply, attend, gated};
 use burn::tensor::{Tensor, activation::sigmoid};
 pub use reference::patterns;
 
@@ -33,8 +33,7 @@ pub fn differential_attention(
     attend("differential_attention", q, k, v, Some(lambda), options, |q, k, v, lambda, options| {
         let gate = options.gate.clone();
         let (positive, negative) = patterns(q, k, v.dims()[1], options);
-        let out = apply(positive - negative * lambda.expect("λ is always there"), v);
-        gate.map_or(out.clone(), |gate| out * gate)
+        gated(apply(positive - negative * lambda.expect("λ is always there"), v), gate)
     })
 }
 

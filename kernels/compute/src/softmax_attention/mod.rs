@@ -13,7 +13,7 @@ use crate::operator::{choose, input, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
-pub use reference::{apply, pattern, pattern_of};
+pub use reference::{apply, gated, pattern, pattern_of};
 pub(crate) use reference::{products, scores};
 
 /// What becomes of the scores.
@@ -73,8 +73,7 @@ pub fn softmax_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: impl
     let options = options.into();
     attend("softmax_attention", q, k, v, None, options, |q, k, v, _, options| {
         let gate = options.gate.clone();
-        let out = apply(pattern(q, k, options), v);
-        gate.map_or(out.clone(), |gate| out * gate)
+        gated(apply(pattern(q, k, options), v), gate)
     })
 }
 

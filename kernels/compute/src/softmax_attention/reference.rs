@@ -106,6 +106,14 @@ pub(crate) fn scores(products: Tensor<4>, options: &AttentionOptions, first: usi
     scores
 }
 
+/// `out ∘ gate`, where there is a gate.
+pub fn gated(out: Tensor<4>, gate: Option<Tensor<4>>) -> Tensor<4> {
+    match gate {
+        Some(gate) => out * gate,
+        None => out,
+    }
+}
+
 /// `pattern · v`, with value heads shared by groups of query heads.
 pub fn apply(pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     let [batch, heads, time, source] = pattern.dims();

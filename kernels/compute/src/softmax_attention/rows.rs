@@ -121,7 +121,7 @@ impl Tile {
     }
 
     /// `d_scores ← factor · W ∘ (dW − Σ_j W dW)` of every row (with sigmoid weights
-    /// `W ∘ (1 − W) ∘ dW`), and those sums `Σ_j W dW`. `slopes[i]` is the row's factor.
+    /// `W ∘ (1 − W) ∘ dW`), and those sums `Σ_j W dW`. `factors[i]` is the row's factor.
     #[inline(always)]
     pub fn score_gradients<E: Real>(
         &self,
