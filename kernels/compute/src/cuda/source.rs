@@ -120,3 +120,21 @@ pub fn source<K: CubeKernel>(name: &str, cube: CubeDim, kernel: impl FnOnce(Targ
         function,
     }
 }
+
+/// A kernel as its launcher would make it, without anything to launch: its type, the target, its buffers and
+/// its numbers by name, and what it is compiled for.
+macro_rules! expand {
+    ($($kernel:ident)::+, $target:expr, [$($buffer:ident)*], [$($number:ident)*], $($setting:expr),+) => {
+        $($kernel)::+::new(
+            $target.settings,
+            $target.device,
+            $target.properties,
+            $($crate::cuda::source::expand!(@buffer $buffer),)*
+            $($crate::cuda::source::expand!(@number $number),)*
+            $($setting),+
+        )
+    };
+    (@buffer $name:ident) => { $crate::cuda::source::buffer() };
+    (@number $name:ident) => { () };
+}
+pub(crate) use expand;

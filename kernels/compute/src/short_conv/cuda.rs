@@ -1,6 +1,6 @@
 //! The short convolution on CUDA: one unit per number of the output, or per weight.
 
-use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::source::{BF16, Source, expand, source};
 use cubecl::prelude::*;
 
 /// Units of a cube.
@@ -178,72 +178,25 @@ pub fn sources(taps: u32) -> [Source; 4] {
     let units = CubeDim::new_1d(UNITS);
     let name = |kernel: &str| format!("short_conv_{kernel} {taps}");
     [
-        source(&name("forward"), units, |t| {
-            short_conv_forward::ShortConvForward::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                (),
-                (),
-                taps,
-                BF16,
-            )
-        }),
-        source(&name("sum_grad"), units, |t| {
-            short_conv_sum_grad::ShortConvSumGrad::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                (),
-                (),
-                taps,
-                BF16,
-            )
-        }),
-        source(&name("input_grad"), units, |t| {
-            short_conv_input_grad::ShortConvInputGrad::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                (),
-                (),
-                taps,
-                BF16,
-            )
-        }),
-        source(&name("weight_grad"), CubeDim::new_2d(32, taps + 1), |t| {
-            short_conv_weight_grad::ShortConvWeightGrad::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                (),
-                (),
-                taps,
-                BF16,
-            )
-        }),
+        source(
+            &name("forward"),
+            units,
+            |t| expand!(short_conv_forward::ShortConvForward, t, [x weight bias past y], [batches time channels], taps, BF16),
+        ),
+        source(
+            &name("sum_grad"),
+            units,
+            |t| expand!(short_conv_sum_grad::ShortConvSumGrad, t, [x weight bias past y_grad sum_grad], [batches time channels], taps, BF16),
+        ),
+        source(
+            &name("input_grad"),
+            units,
+            |t| expand!(short_conv_input_grad::ShortConvInputGrad, t, [weight sum_grad x_grad], [batches time channels], taps, BF16),
+        ),
+        source(
+            &name("weight_grad"),
+            CubeDim::new_2d(32, taps + 1),
+            |t| expand!(short_conv_weight_grad::ShortConvWeightGrad, t, [x past sum_grad weight_grad bias_grad], [batches time channels], taps, BF16),
+        ),
     ]
 }

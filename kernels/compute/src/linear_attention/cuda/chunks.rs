@@ -9,7 +9,7 @@
 //! V' = U − E S,   O = e^γ Q S + lower(⟨q_i, k_j⟩ e^{γ_i − γ_j}) V',   S ← e^{γ_C} S + Kᵀ (e^{γ_C − γ} V')
 //! ```
 
-use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::source::{BF16, Source, expand, source};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
@@ -425,40 +425,16 @@ pub fn chunk_sources(plan: Chunks) -> [Source; 2] {
     };
     let cube = CubeDim::new_2d(32, PLANES);
     [
-        source(&name("prepare"), cube, |t| {
-            delta_rule_prepare::DeltaRulePrepare::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                plan,
-                BF16,
-            )
-        }),
-        source(&name("walk"), cube, |t| {
-            delta_rule_walk::DeltaRuleWalk::new(
-                t.settings,
-                t.device,
-                t.properties,
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                buffer(),
-                (),
-                plan,
-                BF16,
-            )
-        }),
+        source(
+            &name("prepare"),
+            cube,
+            |t| expand!(delta_rule_prepare::DeltaRulePrepare, t, [key value decay beta new erased], [time], plan, BF16),
+        ),
+        source(
+            &name("walk"),
+            cube,
+            |t| expand!(delta_rule_walk::DeltaRuleWalk, t, [query key decay new erased start out end], [time], plan, BF16),
+        ),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Linear attention on CUDA, token after token: the decode step, and any length where latency does not matter.
 //! The state is f32, in registers.
 
-use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::source::{BF16, Source, expand, source};
 use crate::cuda::tile::row_sum;
 use cubecl::prelude::*;
 
@@ -182,25 +182,11 @@ pub fn steps_source(steps: Steps) -> Source {
     let state = if start { " state" } else { "" };
     let name = format!("linear_attention_steps {width} {value_width} {decay:?} {write:?}{state}");
     let units = steps.grid(1).1[0];
-    source(&name, CubeDim::new_1d(units), |t| {
-        linear_attention_steps::LinearAttentionSteps::new(
-            t.settings,
-            t.device,
-            t.properties,
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            (),
-            steps,
-            BF16,
-        )
-    })
+    source(
+        &name,
+        CubeDim::new_1d(units),
+        |t| expand!(linear_attention_steps::LinearAttentionSteps, t, [query key value decay erase write start out end], [time], steps, BF16),
+    )
 }
 
 /// Gated DeltaNet's and Kimi's decode steps, and the largest state with everything by channel.

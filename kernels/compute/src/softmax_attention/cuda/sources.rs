@@ -3,81 +3,32 @@
 use super::backward::{self, Of};
 use super::forward;
 use super::plan::{PLANES, Plan};
-use crate::cuda::source::{BF16, Source, buffer, source};
+use crate::cuda::source::{BF16, Source, expand, source};
 use cubecl::prelude::*;
 
 /// The delta of every row.
 pub fn delta(plan: Plan) -> Source {
-    source(&format!("attention_delta {}", name(plan)), cube(), |t| {
-        backward::attention_delta::AttentionDelta::new(
-            t.settings,
-            t.device,
-            t.properties,
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            (),
-            (),
-            (),
-            plan,
-            BF16,
-        )
-    })
+    source(
+        &format!("attention_delta {}", name(plan)),
+        cube(),
+        |t| expand!(backward::attention_delta::AttentionDelta, t, [out out_grad log_sum sinks delta sink_grad], [rows heads time], plan, BF16),
+    )
 }
 
 pub fn forward(plan: Plan) -> Source {
-    source(&format!("attention_forward {}", name(plan)), cube(), |t| {
-        forward::attention_forward::AttentionForward::new(
-            t.settings,
-            t.device,
-            t.properties,
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            plan,
-            BF16,
-        )
-    })
+    source(
+        &format!("attention_forward {}", name(plan)),
+        cube(),
+        |t| expand!(forward::attention_forward::AttentionForward, t, [query key value slopes sinks out log_sum], [time source kv_heads window scale cap], plan, BF16),
+    )
 }
 
 pub fn query_grad(plan: Plan) -> Source {
-    source(&format!("attention_query_grad {}", name(plan)), cube(), |t| {
-        backward::attention_query_grad::AttentionQueryGrad::new(
-            t.settings,
-            t.device,
-            t.properties,
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            plan,
-            BF16,
-        )
-    })
+    source(
+        &format!("attention_query_grad {}", name(plan)),
+        cube(),
+        |t| expand!(backward::attention_query_grad::AttentionQueryGrad, t, [query key value slopes out_grad log_sum delta grad], [time source kv_heads window scale cap gradient_scale], plan, BF16),
+    )
 }
 
 pub fn key_value_grad(plan: Plan, of: Of) -> Source {
@@ -86,32 +37,11 @@ pub fn key_value_grad(plan: Plan, of: Of) -> Source {
         Of::Key => ", keys",
         Of::Value => ", values",
     };
-    source(&format!("attention_key_value_grad {}{which}", name(plan)), cube(), |t| {
-        backward::attention_key_value_grad::AttentionKeyValueGrad::new(
-            t.settings,
-            t.device,
-            t.properties,
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            buffer(),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            plan,
-            of,
-            BF16,
-        )
-    })
+    source(
+        &format!("attention_key_value_grad {}{which}", name(plan)),
+        cube(),
+        |t| expand!(backward::attention_key_value_grad::AttentionKeyValueGrad, t, [query key value slopes out_grad log_sum delta key_grad value_grad], [time source heads window scale cap gradient_scale], plan, of, BF16),
+    )
 }
 
 fn cube() -> CubeDim {
