@@ -2,7 +2,9 @@
 
 use crate::cell::report::CellError;
 use crate::cell::scope::Scope;
+use crate::install::Addition;
 use crate::memory;
+use crate::toolkit::Inside;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -15,7 +17,7 @@ const HELP: &str = "\
 %device [DEVICE]  which device computes; with cpu, cuda or cuda:N, choose it
 %memory [LIMIT]   what the session holds; with `8 GB`, what it may hold at most
 %restart          a new session: nothing is kept and nothing is compiled
-:dep NAME = …     name a crate that is inside the session (use NAME::…)
+:dep NAME = …     use a crate; one that is not inside is compiled and linked in, for which no variable may be held
 :clear            forget variables, items and imports
 :help             this list
 `:` and `%` mean the same. Cells with only `:dep` among these also run in evcxr.";
@@ -25,7 +27,10 @@ const HELP: &str = "\
 pub enum Directive {
     /// Nothing that is not there already.
     Nothing,
+    /// A crate inside the session.
     Dep(String),
+    /// A crate that is not, or not in this version.
+    Add(Addition),
     Variables,
     Clear,
     Restart,
@@ -40,7 +45,7 @@ pub enum Directive {
     Say(String),
 }
 
-pub fn parse(line: &str, crates: &BTreeMap<String, PathBuf>) -> Result<Directive, CellError> {
+pub fn parse(line: &str, crates: &BTreeMap<String, Inside>) -> Result<Directive, CellError> {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
     let given = || (!rest.is_empty()).then(|| rest.to_string());
@@ -72,45 +77,18 @@ pub fn words() -> impl Iterator<Item = &'static str> {
     HELP.lines().filter_map(|line| line.split(' ').next()).filter(|word| word.starts_with([':', '%']))
 }
 
-fn dep(rest: &str, crates: &BTreeMap<String, PathBuf>) -> Result<Directive, CellError> {
-    let name = rest.split('=').next().unwrap_or_default().trim().trim_matches('"');
-    let name = name.split('@').next().unwrap_or_default().replace('-', "_");
+fn dep(rest: &str, crates: &BTreeMap<String, Inside>) -> Result<Directive, CellError> {
+    let addition = Addition::parse(rest).map_err(|error| CellError::new("CommandError", error.to_string()))?;
     // A path to the facade itself, as a notebook for stock evcxr has it, is what we already are.
-    if name == "attention" {
+    if addition.name == "attention" {
         return Ok(Directive::Nothing);
     }
-    if crates.contains_key(&name) {
-        return Ok(Directive::Dep(name));
-    }
-    let inside: Vec<&str> = POPULAR.iter().copied().filter(|name| crates.contains_key(*name)).collect();
-    let say = format!("`{name}` is not inside this session, and a cell cannot add a crate to it");
-    Err(CellError::new("UnknownCrate", say).note(&format!(
-        "Add it to the workspace's Cargo.toml and run `cargo lab notebook` again: that compiles what is new and \
-         links the session, a minute or so, and this session's variables are lost with the restart. Inside are, \
-         among others: {}.",
-        inside.join(", ")
-    )))
+    let inside = crates.get(&addition.name);
+    Ok(match inside.is_some_and(|inside| addition.versions().is_some_and(|wanted| wanted.matches(&inside.version))) {
+        true => Directive::Dep(addition.name),
+        false => Directive::Add(addition),
+    })
 }
-
-/// What people ask for first.
-const POPULAR: [&str; 16] = [
-    "anyhow",
-    "burn",
-    "csv",
-    "half",
-    "itertools",
-    "ndarray",
-    "num_traits",
-    "plotters",
-    "polars",
-    "rand",
-    "rayon",
-    "regex",
-    "safetensors",
-    "serde",
-    "serde_json",
-    "tokenizers",
-];
 
 /// The Rust that `%device` stands for. A choice that fails leaves the old one.
 pub fn device(choice: Option<&str>) -> String {
@@ -162,12 +140,17 @@ mod tests {
 
     #[test]
     fn both_signs_mean_the_same_and_the_unknown_is_answered_with_the_known() {
-        let parse = |line: &str| super::parse(line, &BTreeMap::from([("serde_json".to_string(), PathBuf::new())]));
+        let inside = Inside { version: "1.0.9".parse().unwrap(), path: PathBuf::new(), preloaded: false };
+        let crates = BTreeMap::from([("serde_json".to_string(), inside)]);
+        let parse = |line: &str| super::parse(line, &crates);
         assert_eq!(parse(":vars").unwrap(), Directive::Variables);
         assert_eq!(parse("%vars").unwrap(), Directive::Variables);
         assert_eq!(parse("%memory 2 GB").unwrap(), Directive::Memory(Some(2_000_000_000)));
         assert_eq!(parse(":dep serde-json = \"1\"").unwrap(), Directive::Dep("serde_json".into()));
         assert_eq!(parse(":dep attention = { path = \"..\" }").unwrap(), Directive::Nothing);
+        for outside in [":dep serde-json = \"2\"", ":dep nowhere"] {
+            assert!(matches!(parse(outside).unwrap(), Directive::Add(_)), "{outside}");
+        }
         let message = |line: &str| parse(line).unwrap_err().evalue;
         assert!(message("%nonsense").contains("%vars, %time, %timeit"), "{}", message("%nonsense"));
         assert!(message("%export notes.txt").contains(".rs"), "{}", message("%export notes.txt"));

@@ -20,6 +20,8 @@ pub struct State(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 pub struct Inner {
     pub scope: Scope,
+    /// Crates inside the session.
+    pub crates: BTreeSet<String>,
     pub running: Option<JupyterMessage>,
     pub history: History,
 }
@@ -34,8 +36,6 @@ impl State {
 pub struct Prompt {
     pub outbox: Outbox,
     pub state: State,
-    /// Crates that `:dep` can name.
-    pub crates: BTreeSet<String>,
     /// Read in the background.
     pub index: Arc<OnceLock<Index>>,
     pub requests: UnboundedReceiver<JupyterMessage>,
@@ -71,8 +71,11 @@ impl Prompt {
                 ("is_complete_reply", json!({ "status": status, "indent": indent }))
             }
             Content::CompleteRequest(asked) => {
-                let scope = self.state.lock().scope.clone();
-                ("complete_reply", complete(index, &scope, &self.crates, &asked.code, asked.cursor_pos))
+                let (scope, crates) = {
+                    let state = self.state.lock();
+                    (state.scope.clone(), state.crates.clone())
+                };
+                ("complete_reply", complete(index, &scope, &crates, &asked.code, asked.cursor_pos))
             }
             Content::InspectRequest(asked) => {
                 let scope = self.state.lock().scope.clone();

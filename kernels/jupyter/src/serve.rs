@@ -62,8 +62,8 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
     let (cells, cells_received) = unbounded_channel();
     let (asks, requests) = unbounded_channel();
     let state = State::default();
-    let crates = toolkit.crates.keys().cloned().collect();
-    let prompt = Prompt { outbox: out.clone(), state: state.clone(), crates, index, requests };
+    state.lock().crates = toolkit.crates.keys().cloned().collect();
+    let prompt = Prompt { outbox: out.clone(), state: state.clone(), index, requests };
     std::thread::spawn(move || prompt.serve());
     start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, folder);
 

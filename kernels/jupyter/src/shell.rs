@@ -107,6 +107,7 @@ impl Shell {
             let mut state = self.state.lock();
             state.running = None;
             state.scope = self.engine.scope.clone();
+            state.crates = self.engine.crates();
             self.outbox.status("idle", Some(&request));
         }
     }

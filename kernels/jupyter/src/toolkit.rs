@@ -1,12 +1,16 @@
 //! What `install` leaves for the kernel: which rustc, which dylib, and every crate inside it.
 
 use anyhow::{Context, Result, bail};
+use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Toolkit {
+    /// What `install` was told: a crate that a cell adds is added there.
+    pub workspace: PathBuf,
+    pub prefix: PathBuf,
     /// The compiler itself, not rustup's shim: the shim costs 20 ms a cell.
     pub rustc: PathBuf,
     /// The linker that comes with the compiler, and its first arguments.
@@ -17,8 +21,19 @@ pub struct Toolkit {
     pub dylib: PathBuf,
     /// `-L` arguments: where the dylib's parts and the proc-macros are.
     pub search: Vec<String>,
-    /// Crates inside the dylib that a cell can name with `:dep`.
-    pub crates: BTreeMap<String, PathBuf>,
+    /// Crates inside the dylib, by the names that cells write.
+    pub crates: BTreeMap<String, Inside>,
+    /// How many seconds the dylib took to link.
+    pub linked_in: f64,
+}
+
+/// A crate inside the dylib.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Inside {
+    pub version: Version,
+    pub path: PathBuf,
+    /// Named in `notebooks/Cargo.toml`: a cell can use it as it is, the others after a `:dep`.
+    pub preloaded: bool,
 }
 
 impl Toolkit {
@@ -57,12 +72,15 @@ mod tests {
     fn a_compiler_that_is_gone_is_named_with_the_command_that_installs_it() {
         let folder = tempfile::tempdir().unwrap();
         let toolkit = Toolkit {
+            workspace: PathBuf::new(),
+            prefix: PathBuf::new(),
             rustc: folder.path().join("gone/bin/rustc"),
             linker: Vec::new(),
             library_path: PathBuf::new(),
             dylib: PathBuf::new(),
             search: Vec::new(),
             crates: BTreeMap::new(),
+            linked_in: 0.0,
         };
         std::fs::write(Toolkit::file(folder.path()), serde_json::to_string(&toolkit).unwrap()).unwrap();
         let message = Toolkit::load(folder.path()).unwrap_err().to_string();

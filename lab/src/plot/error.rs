@@ -12,6 +12,9 @@ pub enum PlotError {
     /// plotters could not draw it.
     #[error("plotters: {0}")]
     Draw(String),
+    /// Its SVG could not be turned into pixels.
+    #[error("the figure cannot be made a PNG: {0}")]
+    Raster(String),
     /// The file could not be written.
     #[error("cannot write the figure to {}: {source}", path.display())]
     Save { path: PathBuf, source: std::io::Error },

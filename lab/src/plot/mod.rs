@@ -1,4 +1,4 @@
-//! Figures for print and for notebook cells, as SVG.
+//! Figures for print and for notebook cells, as SVG, with a PNG for what shows no SVG.
 //!
 //! - [`Lines`]: series with bands and optional log axes (loss curves, time against length)
 //! - [`HeatMap`]: one matrix with token labels and a colour bar (an attention pattern)
@@ -32,6 +32,7 @@ mod number;
 mod page;
 mod palette;
 mod panel;
+mod raster;
 mod series;
 mod sketch;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use sketch::Sketch;
 pub use text::byte_tokens;
 pub(crate) use tint::picture;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use std::path::Path;
 
 /// Something that can be drawn, saved and shown.
@@ -69,24 +71,37 @@ pub trait Figure: std::fmt::Debug {
         Ok(self.draw()?.document())
     }
 
-    /// Writes the SVG to `path`, making its folder; a file already there is replaced at once or
-    /// stays as it was.
+    /// The figure as a PNG of two pixels for each of the SVG's, its text in DejaVu Sans.
+    fn png(&self) -> Result<Vec<u8>, PlotError> {
+        raster::png(&self.svg()?)
+    }
+
+    /// Writes the figure to `path`, making its folder: a PNG where the name ends in `.png`, the SVG
+    /// otherwise. A file already there is replaced at once or stays as it was.
     fn save(&self, path: impl AsRef<Path>) -> Result<(), PlotError>
     where
         Self: Sized,
     {
-        let (svg, path) = (self.svg()?, path.as_ref());
-        write(path, &svg).map_err(|source| PlotError::Save { path: path.to_path_buf(), source })
+        let path = path.as_ref();
+        let content = match path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("png")) {
+            true => self.png()?,
+            false => self.svg()?.into_bytes(),
+        };
+        write(path, &content).map_err(|source| PlotError::Save { path: path.to_path_buf(), source })
     }
 
-    /// Shows the figure below the notebook cell.
+    /// Shows the figure below the notebook cell: the SVG, and a PNG for front ends that show none.
     ///
     /// # Panics
     /// When it cannot be drawn, so that the cell fails instead of going on without its picture.
     fn show(&self) {
-        match self.svg() {
-            Ok(svg) => cell_runtime::display("image/svg+xml", &svg),
-            Err(error) => panic!("this figure cannot be drawn: {error}"),
+        let shown = self.svg().and_then(|svg| {
+            let png = BASE64_STANDARD.encode(raster::png(&svg)?);
+            cell_runtime::display_bundle(&[("image/svg+xml", &svg), ("image/png", &png)]);
+            Ok(())
+        });
+        if let Err(error) = shown {
+            panic!("this figure cannot be drawn: {error}");
         }
     }
 
@@ -96,7 +111,7 @@ pub trait Figure: std::fmt::Debug {
     }
 }
 
-fn write(path: &Path, svg: &str) -> std::io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -109,7 +124,7 @@ fn write(path: &Path, svg: &str) -> std::io::Result<()> {
         builder.permissions(std::fs::Permissions::from_mode(0o644));
     }
     let mut file = builder.prefix(".figure-").tempfile_in(folder)?;
-    std::io::Write::write_all(&mut file, svg.as_bytes())?;
+    std::io::Write::write_all(&mut file, content)?;
     file.persist(path)?;
     Ok(())
 }
@@ -121,6 +136,10 @@ macro_rules! without_import {
             /// See [`Figure::svg`].
             pub fn svg(&self) -> Result<String, PlotError> {
                 Figure::svg(self)
+            }
+            /// See [`Figure::png`].
+            pub fn png(&self) -> Result<Vec<u8>, PlotError> {
+                Figure::png(self)
             }
             /// See [`Figure::save`].
             pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PlotError> {

@@ -107,7 +107,7 @@ impl<'a> Compiler<'a> {
         }
         for name in externs {
             let path = match self.toolkit.crates.get(name) {
-                Some(path) => path.clone(),
+                Some(inside) => inside.path.clone(),
                 None => self.folder.join(format!("lib{name}.rmeta")),
             };
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));

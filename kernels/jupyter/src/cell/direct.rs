@@ -14,6 +14,7 @@ impl Engine {
         match directive {
             Directive::Nothing | Directive::Time | Directive::TimeIt | Directive::Parameters => {}
             Directive::Dep(name) => drop(self.scope.deps.insert(name)),
+            Directive::Add(addition) => self.add(&addition)?,
             Directive::Clear => {
                 self.session.clear().map_err(internal)?;
                 self.scope = Scope { deps: std::mem::take(&mut self.scope.deps), ..Scope::default() };

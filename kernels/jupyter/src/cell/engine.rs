@@ -28,7 +28,7 @@ pub struct Engine {
     pub(super) limit: Limit,
     /// Libraries of item crates, in the order in which a new session must load them.
     pub(super) libraries: Vec<PathBuf>,
-    sink: Sink,
+    pub(super) sink: Sink,
     /// Counts generated crates; a cell that is run again gets a new number.
     crates: usize,
     /// Line maps of everything that may panic later.
@@ -48,6 +48,11 @@ impl Engine {
         let (scope, sources, libraries) = (Scope::default(), BTreeMap::new(), Vec::new());
         let ran = Duration::ZERO;
         Ok(Engine { toolkit, folder, scope, interrupts, session, limit, libraries, sink, crates: 0, sources, ran })
+    }
+
+    /// The names of the crates inside the session.
+    pub fn crates(&self) -> BTreeSet<String> {
+        self.toolkit.crates.keys().cloned().collect()
     }
 
     /// A new session process with the items of the old one.
@@ -187,7 +192,8 @@ impl Engine {
         let mut externs = scope.deps.clone();
         externs.insert("burn".into());
         let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-        externs.extend(words.filter(|word| scope.crates.contains_key(*word)).map(String::from));
+        let preloaded = |word: &str| self.toolkit.crates.get(word).is_some_and(|inside| inside.preloaded);
+        externs.extend(words.filter(|word| scope.crates.contains_key(*word) || preloaded(word)).map(String::from));
         // Types of variables may live in crates the facade does not re-export.
         for variable in scope.variables.values() {
             let segments = variable.ty.split(|c: char| !(c.is_alphanumeric() || c == '_'));

@@ -1,6 +1,7 @@
 //! From the text of a cell to code that runs: split it, write crates around it, have rustc
 //! compile them, run the result.
 
+pub mod add;
 pub mod compile;
 mod direct;
 pub mod engine;

@@ -1,14 +1,22 @@
 //! Makes the kernel: builds the workspace, links one dylib of everything, writes the kernelspec.
 
+mod add;
+mod build;
+mod plan;
+
+pub use add::{Addition, Proposal, propose};
+pub use build::{Progress, Watch, readable};
+
 use crate::assist::index::Index;
-use crate::toolkit::Toolkit;
+use crate::toolkit::{Inside, Toolkit};
 use anyhow::{Context, Result, bail};
+use build::{Artifacts, Cargo, Library, Terminal};
+use plan::Plan;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 #[derive(Debug, Clone)]
 pub struct InstallOptions {
@@ -28,25 +36,19 @@ pub struct Installed {
     pub session: PathBuf,
 }
 
-/// What cargo said it made.
-#[derive(Debug, Default)]
-struct Artifacts {
-    /// Library crates by name, every version of each.
-    crates: BTreeMap<String, Vec<(Version, PathBuf)>>,
-    kernel: Option<PathBuf>,
-    search: Vec<String>,
-    /// Folders of the sources a notebook's completions come from.
-    sources: BTreeMap<String, PathBuf>,
+pub fn install(options: &InstallOptions) -> Result<Installed> {
+    let cargo = std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from);
+    let cargo = Cargo { program: &cargo, workspace: &options.workspace, target: None };
+    make(&cargo, &options.prefix, &mut Terminal::new())
 }
 
-type Version = Vec<u64>;
-
-pub fn install(options: &InstallOptions) -> Result<Installed> {
-    let sysroot = sysroot(&options.workspace)?;
-    let artifacts = build(&options.workspace)?;
-    let kernel = artifacts.kernel.context("cargo made no `attention-kernel`")?;
+fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed> {
+    let sysroot = sysroot(cargo.workspace)?;
+    let plan = Plan::of(cargo.program, cargo.workspace)?;
+    let artifacts = cargo.build(&plan, watch)?;
+    let kernel = artifacts.kernel.as_ref().context("cargo made no `attention-kernel`")?;
     let facade = artifacts.crates.get("attention").and_then(|all| all.first());
-    let (_, facade) = facade.context("cargo made no `attention` library")?;
+    let facade = &facade.context("cargo made no `attention` library")?.path;
     let profile = facade.parent().context("a library without a folder")?;
     let deps = profile.join("deps");
     let session = profile.join("session");
@@ -55,15 +57,20 @@ pub fn install(options: &InstallOptions) -> Result<Installed> {
     let folders = [&deps, &session].map(|folder| format!("dependency={}", folder.display()));
     let mut search = Vec::from(folders);
     search.extend(artifacts.search.iter().cloned());
+    let preloaded = preloaded(&artifacts, &plan)?;
     let mut toolkit = Toolkit {
+        workspace: std::path::absolute(cargo.workspace)?,
+        prefix: std::path::absolute(prefix)?,
         rustc: sysroot.join("bin").join("rustc"),
         linker: linker(&sysroot),
         library_path: sysroot.join("lib"),
         dylib: session.join("libattention.so"),
         search,
         crates: BTreeMap::new(),
+        linked_in: Toolkit::load(&session).map_or(0.0, |old| old.linked_in),
     };
-    if link(&toolkit, facade)? || !Toolkit::index(&session).is_file() {
+    let linked = link(&mut toolkit, facade, &preloaded)?;
+    if linked || !Toolkit::index(&session).is_file() {
         let mut index = Index::default();
         for (name, folder) in &artifacts.sources {
             index.read(name, folder);
@@ -71,12 +78,25 @@ pub fn install(options: &InstallOptions) -> Result<Installed> {
         write(&Toolkit::index(&session), &serde_json::to_string(&index)?)?;
     }
     toolkit.crates = named(&artifacts.crates, &inside(&toolkit)?);
+    toolkit.crates.extend(preloaded.into_iter().map(|(name, library)| (name, inside_as(library, true))));
     write(&Toolkit::file(&session), &serde_json::to_string_pretty(&toolkit)?)?;
-    let kernelspec = options.prefix.join("share/jupyter/kernels/attention");
+    let kernelspec = prefix.join("share/jupyter/kernels/attention");
     std::fs::create_dir_all(&kernelspec).with_context(|| format!("cannot create {}", kernelspec.display()))?;
-    let spec = kernelspec_json(&kernel, &session, &toolkit);
+    let spec = kernelspec_json(kernel, &session, &toolkit);
     write(&kernelspec.join("kernel.json"), &serde_json::to_string_pretty(&spec)?)?;
-    Ok(Installed { kernelspec, kernel, session })
+    Ok(Installed { kernelspec, kernel: kernel.clone(), session })
+}
+
+/// The crates of `notebooks/Cargo.toml`, by the names that cells write.
+fn preloaded<'a>(artifacts: &'a Artifacts, plan: &Plan) -> Result<BTreeMap<String, &'a Library>> {
+    let wanted = plan.preloaded.iter();
+    wanted
+        .map(|(name, (package, features))| {
+            let mut made = artifacts.crates.values().flatten();
+            let library = made.find(|made| made.package == *package && made.features == *features);
+            Ok((name.clone(), library.with_context(|| format!("cargo made no `{name}` of {package}"))?))
+        })
+        .collect()
 }
 
 fn kernelspec_json(kernel: &Path, session: &Path, toolkit: &Toolkit) -> Value {
@@ -119,84 +139,8 @@ fn linker(sysroot: &Path) -> Vec<String> {
     }
 }
 
-/// `cargo build --workspace`: progress goes to the terminal, the list of artifacts comes to us.
-fn build(workspace: &Path) -> Result<Artifacts> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--workspace", "--message-format=json-render-diagnostics"]);
-    // Under `cargo run` and `cargo test` the environment names the package that runs. Some build scripts
-    // watch these variables: this cargo would compile them anew, and the next one back again.
-    for (name, _) in std::env::vars_os() {
-        let watched = |name: &str| {
-            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start))
-                || ["CARGO_CRATE_NAME", "CARGO_BIN_NAME"].contains(&name)
-        };
-        if name.to_str().is_some_and(watched) {
-            build.env_remove(name);
-        }
-    }
-    let mut child = build
-        .current_dir(workspace)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo; is the Rust toolchain installed?")?;
-    let mut artifacts = Artifacts::default();
-    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
-        if let Ok(message) = serde_json::from_str::<Value>(&line?) {
-            artifacts.note(&message);
-        }
-    }
-    if !child.wait()?.success() {
-        bail!("`cargo build --workspace` failed in {}", workspace.display());
-    }
-    Ok(artifacts)
-}
-
-impl Artifacts {
-    fn note(&mut self, message: &Value) {
-        match message["reason"].as_str() {
-            Some("compiler-artifact") => self.artifact(message),
-            Some("build-script-executed") => {
-                let paths = message["linked_paths"].as_array().into_iter().flatten();
-                for path in paths.filter_map(Value::as_str) {
-                    if !self.search.iter().any(|known| known == path) {
-                        self.search.push(path.to_string());
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn artifact(&mut self, message: &Value) {
-        let name = message["target"]["name"].as_str().unwrap_or_default().replace('-', "_");
-        if let Some(executable) = message["executable"].as_str() {
-            if name == "attention_kernel" && message["profile"]["test"] == false {
-                self.kernel = Some(executable.into());
-            }
-            return;
-        }
-        let files = message["filenames"].as_array().into_iter().flatten();
-        let library = files.filter_map(Value::as_str).find(|f| f.ends_with(".rlib") || f.ends_with(".so"));
-        let Some(library) = library else { return };
-        let package = message["package_id"].as_str().unwrap_or_default();
-        let source = message["target"]["src_path"].as_str().map(Path::new).and_then(Path::parent);
-        // The project's own crates and burn's: what the facade hands on.
-        if let (Some(source), true) = (source, package.starts_with("path+") || name.starts_with("burn")) {
-            self.sources.insert(name.clone(), source.into());
-        }
-        let version = version(package);
-        self.crates.entry(name).or_default().push((version, library.into()));
-    }
-}
-
-/// `registry+…#serde@1.0.228` → [1, 0, 228].
-fn version(package: &str) -> Version {
-    let text = package.rsplit(['@', '#']).next().unwrap_or_default();
-    text.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
-}
-
-/// The whole of the dylib: the facade, and the entry the session process looks for.
+/// The whole of the dylib, with the crates of `notebooks/Cargo.toml` after it: the facade, and the entry the
+/// session process looks for.
 const SESSION: &str = "\
 pub use attention::*;
 
@@ -207,16 +151,19 @@ pub extern \"C\" fn attention_session_main() -> i32 {
 ";
 
 /// Links the dylib, unless it is newer than the library it is made of; says whether it did.
-fn link(toolkit: &Toolkit, facade: &Path) -> Result<bool> {
+fn link(toolkit: &mut Toolkit, facade: &Path, preloaded: &BTreeMap<String, &Library>) -> Result<bool> {
     let modified = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let source = toolkit.dylib.with_file_name("session.rs");
-    let same = std::fs::read_to_string(&source).is_ok_and(|text| text == SESSION);
+    let names = preloaded.keys().map(|name| format!("extern crate {name} as _;\n"));
+    let text = SESSION.to_string() + &names.collect::<String>();
+    let same = std::fs::read_to_string(&source).is_ok_and(|old| old == text);
     // Cargo makes the facade again whenever anything below it has changed.
     if same && modified(&toolkit.dylib) > modified(facade) {
         return Ok(false);
     }
     eprintln!("     Linking the notebook session");
-    write(&source, SESSION)?;
+    write(&source, &text)?;
+    let begun = Instant::now();
     // Kernels that run now keep the file they have open; a rename does not touch it.
     let fresh = toolkit.dylib.with_extension(format!("{}.tmp", std::process::id()));
     let mut rustc = Command::new(&toolkit.rustc);
@@ -228,6 +175,9 @@ fn link(toolkit: &Toolkit, facade: &Path) -> Result<bool> {
         .args(["-Cmetadata=session", "-Cprefer-dynamic", "-Crpath", "-Copt-level=1"])
         .arg("--extern")
         .arg(format!("attention={}", facade.display()));
+    for (name, library) in preloaded {
+        rustc.arg("--extern").arg(format!("{name}={}", library.path.display()));
+    }
     for search in &toolkit.search {
         rustc.arg("-L").arg(search);
     }
@@ -236,6 +186,7 @@ fn link(toolkit: &Toolkit, facade: &Path) -> Result<bool> {
         bail!("rustc could not link {}", toolkit.dylib.display());
     }
     std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))?;
+    toolkit.linked_in = begun.elapsed().as_secs_f64();
     Ok(true)
 }
 
@@ -264,16 +215,20 @@ fn inside(toolkit: &Toolkit) -> Result<BTreeSet<String>> {
 
 /// The newest version of every crate that a cell can use. Cargo also made what the dylib does not hold:
 /// the crates of the command line and of the kernel. A macro runs in the compiler and needs no dylib.
-fn named(made: &BTreeMap<String, Vec<(Version, PathBuf)>>, inside: &BTreeSet<String>) -> BTreeMap<String, PathBuf> {
+fn named(made: &BTreeMap<String, Vec<Library>>, inside: &BTreeSet<String>) -> BTreeMap<String, Inside> {
     let usable = |path: &Path| {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         path.extension().is_some_and(|e| e == "so") || inside.contains(stem.trim_start_matches("lib"))
     };
-    let newest = |all: &Vec<(Version, PathBuf)>| {
-        let usable = all.iter().filter(|(_, path)| usable(path));
-        usable.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, path)| path.clone())
+    let newest = |all: &Vec<Library>| {
+        let usable = all.iter().filter(|library| usable(&library.path)).map(|library| inside_as(library, false));
+        usable.max_by(|a, b| a.version.cmp(&b.version))
     };
     made.iter().filter_map(|(name, all)| Some((name.clone(), newest(all)?))).collect()
+}
+
+fn inside_as(library: &Library, preloaded: bool) -> Inside {
+    Inside { version: plan::version(&library.package), path: library.path.clone(), preloaded }
 }
 
 /// Writes through a temporary name: a reader sees the old file or the new one.
