@@ -1,4 +1,4 @@
-//! The corpus that is on every machine that has built the project: its dependencies' sources.
+//! The corpus that is on every machine that has built the project: the sources of burn and what it stands on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use super::{Corpus, cache};
 use crate::DatasetError;
 use crate::random::stable_hash;
 
-/// The Rust sources of the workspace's own dependencies, as pinned by `Cargo.lock`.
+/// The Rust sources of burn and of everything it is built from, as pinned by `Cargo.lock`.
 ///
 /// Found through `cargo metadata --offline --locked` with the platform of this machine; taken are
 /// the packages of a registry (not the workspace's, not patched ones) whose sources are on disk,
 /// ordered by name and version, and of each the `*.rs` files that are UTF-8, `src/` first, in the
-/// order of their paths.
+/// order of their paths. What else the workspace depends on is not in it, so that a crate added for a
+/// notebook changes no experiment.
 ///
 /// `bytes` caps the whole. Every crate gets the same share: the largest s with
 /// `Σ min(size of crate, s) ≤ bytes`, cut at the end of a line. So a few huge crates do not crowd
@@ -26,7 +27,7 @@ use crate::random::stable_hash;
 /// Training and validation share no crate, nor a family of crates: all whose names agree up to the
 /// first `-` or `_` (`gemm-f32` and `gemm-f64` are nearly the same text).
 ///
-/// What is deterministic: the same `Cargo.lock`, the same platform and the same `bytes` give the
+/// What is deterministic: the same versions in `Cargo.lock`, the same platform and the same `bytes` give the
 /// same text, byte for byte. Another platform has a few other dependencies, and so other shares and
 /// another text; [`describe`](crate::Dataset::describe) ends in a fingerprint that shows it.
 ///
@@ -45,8 +46,11 @@ impl Default for DependenciesConfig {
     }
 }
 
+/// Whose sources, with all below it.
+const FRAMEWORK: &str = "burn";
+
 /// To be raised when the recipe changes, so that old caches are not taken for new.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 pub(super) fn open(config: &DependenciesConfig) -> Result<Corpus, DatasetError> {
     let root = workspace_root()?;
@@ -71,7 +75,7 @@ fn open_in(root: &Path, folder: &Path, config: &DependenciesConfig) -> Result<Co
 
 fn assemble(root: &Path, config: &DependenciesConfig) -> Result<Corpus, DatasetError> {
     let mut crates = Vec::new();
-    for (name, folder) in packages(root)? {
+    for (name, folder) in packages(root, FRAMEWORK)? {
         let files = sources(&folder)?;
         crates.push((name, folder, files));
     }
@@ -195,6 +199,16 @@ mod tests {
         assert!(!open(100_000).describe().contains("MARK"));
         fs::write(&file, "damaged").unwrap();
         assert_eq!(open(200_000).describe(), first.describe());
+    }
+
+    #[test]
+    fn only_what_burn_stands_on_is_in_it() {
+        let names: Vec<String> =
+            packages(&this_workspace(), FRAMEWORK).unwrap().into_iter().map(|(name, _)| name).collect();
+        let has = |start: &str| names.iter().any(|name| name.starts_with(start));
+        assert!(has("burn ") && has("burn-core ") && has("cubecl-core ") && has("serde "), "{names:?}");
+        // The command line's, the tables' and the figures'.
+        assert!(!has("clap ") && !has("polars ") && !has("plotters "), "{names:?}");
     }
 
     #[test]

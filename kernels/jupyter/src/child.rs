@@ -55,8 +55,11 @@ pub struct Session {
     runs: u64,
 }
 
+/// As `lab::device::VARIABLE`.
+const DEVICE: &str = "ATTENTION_DEVICE";
+
 impl Session {
-    pub fn start(toolkit: &Toolkit, sink: &Sink, limit: &Limit) -> Result<Self> {
+    pub fn start(toolkit: &Toolkit, sink: &Sink, limit: &Limit, device: Option<&str>) -> Result<Self> {
         let (wire, theirs) = UnixStream::pair()?;
         let fd = theirs.as_raw_fd();
         let mut command = Command::new(std::env::current_exe()?);
@@ -69,6 +72,9 @@ impl Session {
             .stderr(Stdio::piped())
             // Ctrl-C in a terminal reaches the kernel, which decides what it means.
             .process_group(0);
+        if let Some(device) = device {
+            command.env(DEVICE, device);
+        }
         // SAFETY: only async-signal-safe calls between fork and exec.
         unsafe {
             command.pre_exec(move || {

@@ -1,7 +1,7 @@
 //! Crates beside the project's own: those that are there, and those that a cell asks for.
 
 mod support;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use support::Kernel;
 
 #[tokio::test]
@@ -35,9 +35,14 @@ fn package(name: &str, code: &str) -> (tempfile::TempDir, String) {
 }
 
 /// The files that an addition changes.
+const FILES: [&str; 2] = ["notebooks/Cargo.toml", "Cargo.lock"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 fn manifests() -> [String; 2] {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    ["notebooks/Cargo.toml", "Cargo.lock"].map(|file| std::fs::read_to_string(root.join(file)).unwrap())
+    FILES.map(|file| std::fs::read_to_string(root().join(file)).unwrap())
 }
 
 #[tokio::test]
@@ -68,6 +73,15 @@ async fn a_crate_that_is_nowhere_is_an_error_that_changes_nothing() {
     assert_eq!(manifests(), before);
 }
 
+/// Puts the manifests back, whatever happens.
+struct Restore([String; 2]);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        FILES.iter().zip(&self.0).for_each(|(file, text)| std::fs::write(root().join(file), text).unwrap());
+    }
+}
+
 /// Changes `notebooks/Cargo.toml` and puts it back, so it runs alone: `cargo test --test crates -- --ignored`.
 #[tokio::test]
 #[ignore = "changes the workspace's manifests while it runs"]
@@ -75,11 +89,10 @@ async fn a_crate_asked_for_in_the_first_cell_is_compiled_and_used() {
     let (folder, line) = package("attention-tiny", "pub fn three() -> u8 { 3 }");
     let before = manifests();
     let mut kernel = Kernel::start().await;
+    let restore = Restore(before.clone());
     let ran = kernel.run(&format!("{line}\nattention_tiny::three()")).await;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let added = manifests();
-    let restored = ["notebooks/Cargo.toml", "Cargo.lock"].iter().zip(&before);
-    restored.for_each(|(file, text)| std::fs::write(root.join(file), text).unwrap());
+    drop(restore);
     println!("{:.1?}: {:#?}", ran.took, ran.outputs);
     assert_eq!(ran.result(), "3");
     assert!(added[0].contains("attention-tiny = {"), "{}", added[0]);
@@ -91,6 +104,7 @@ async fn a_crate_asked_for_in_the_first_cell_is_compiled_and_used() {
     kernel.run("%restart").await.ok();
     let ran = kernel.run(&line.replace("attention-tiny =", "attention-tiny2 =")).await;
     assert_eq!(ran.error().0, "UnknownCrate", "the package there has another name");
+    let _restore = Restore(before.clone());
     let (_folder, line) = package("attention-wrong", "pub fn three() -> u8 { four }");
     let ran = kernel.run(&line).await;
     let (name, what, note) = ran.error();

@@ -129,6 +129,17 @@ async fn the_device_is_shown_and_chosen_and_a_wrong_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_chosen_device_outlives_the_session_it_was_chosen_in() {
+    let mut kernel = Kernel::start_by(|spec| drop(spec.env.insert("ATTENTION_DEVICE".into(), "tpu".into()))).await;
+    assert!(kernel.run("%device").await.error().1.contains("tpu"));
+    kernel.run("%device cpu").await.ok();
+    kernel.run("std::process::abort()").await.error();
+    assert!(kernel.run("%device").await.ok().stdout().starts_with("CPU (flex"));
+    kernel.run("%restart").await.ok();
+    assert!(kernel.run("%device").await.ok().stdout().starts_with("CPU (flex"));
+}
+
+#[tokio::test]
 async fn a_cell_that_takes_too_much_memory_ends_and_says_why() {
     let mut kernel = Kernel::start().await;
     let shown = kernel.run("%memory 1 GB").await;

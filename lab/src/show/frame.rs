@@ -1,7 +1,7 @@
 //! Tables.
 
 use super::{Show, escape, grouped};
-use polars::prelude::{AnyValue, DataFrame};
+use polars::prelude::{AnyValue, Column, DataFrame};
 use std::fmt::Write;
 
 /// Rows that are shown; of longer tables the first and the last of them.
@@ -18,10 +18,10 @@ fn html(frame: &DataFrame) -> String {
     let mut html = String::from("<table><thead><tr>");
     for column in columns {
         let (name, ty) = (escape(column.name()), escape(&column.dtype().to_string()));
-        let side = if column.dtype().is_numeric() { "right" } else { "left" };
         let _ = write!(
             html,
-            "<th style=\"text-align:{side}\">{name}<br><span style=\"font-weight:normal;opacity:.65\">{ty}</span></th>"
+            "<th style=\"text-align:{}\">{name}<br><span style=\"font-weight:normal;opacity:.65\">{ty}</span></th>",
+            side(column)
         );
     }
     html += "</tr></thead><tbody>";
@@ -33,17 +33,21 @@ fn html(frame: &DataFrame) -> String {
         }
         html += "<tr>";
         for column in columns {
-            let (text, side) = match column.get(row) {
-                Ok(AnyValue::Null) => ("<span style=\"opacity:.5\">null</span>".to_string(), "left"),
-                Ok(value) => (escape(&told(&value)), if value.is_primitive_numeric() { "right" } else { "left" }),
-                Err(error) => (escape(&error.to_string()), "left"),
+            let text = match column.get(row) {
+                Ok(AnyValue::Null) => "<span style=\"opacity:.5\">null</span>".to_string(),
+                Ok(value) => escape(&told(&value)),
+                Err(error) => escape(&error.to_string()),
             };
-            let _ = write!(html, "<td style=\"text-align:{side}\">{text}</td>");
+            let _ = write!(html, "<td style=\"text-align:{}\">{text}</td>", side(column));
         }
         html += "</tr>";
     }
     let (rows, columns) = (grouped(height), columns.len());
     html + &format!("</tbody></table><div style=\"opacity:.65\">{rows} × {columns}</div>")
+}
+
+fn side(column: &Column) -> &'static str {
+    if column.dtype().is_numeric() { "right" } else { "left" }
 }
 
 /// A value as a person reads it: six digits behind the point are enough.

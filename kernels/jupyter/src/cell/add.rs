@@ -7,6 +7,7 @@ use crate::install::{Addition, Progress, Proposal, Watch, propose, readable};
 use crate::interrupts::Interrupts;
 use crate::output::{Display, Piece};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Engine {
     pub(super) fn add(&mut self, addition: &Addition) -> Result<(), CellError> {
@@ -104,5 +105,9 @@ impl Watch for Watcher<'_> {
         if progress.left.is_some() {
             self.show(format!("compiled {progress}"));
         }
+    }
+
+    fn linking(&mut self, _time: Option<Duration>) {
+        self.show("compiled; linking".into());
     }
 }

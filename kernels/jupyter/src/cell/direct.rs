@@ -30,6 +30,7 @@ impl Engine {
             }
             Directive::Device(choice) => {
                 self.try_execute(&directives::device(choice.as_deref()), number)?;
+                self.device = choice.or(self.device.take());
             }
             Directive::Memory(limit) => return Ok(Some(self.memory(limit))),
             Directive::Export(file) => return self.export(&file).map(Some),

@@ -26,6 +26,8 @@ pub struct Engine {
     pub interrupts: Arc<Interrupts>,
     pub(super) session: Session,
     pub(super) limit: Limit,
+    /// What `%device` has chosen, for sessions to come.
+    pub(super) device: Option<String>,
     /// Libraries of item crates, in the order in which a new session must load them.
     pub(super) libraries: Vec<PathBuf>,
     pub(super) sink: Sink,
@@ -44,10 +46,23 @@ pub struct Shown(pub Option<String>);
 impl Engine {
     pub fn new(toolkit: Toolkit, folder: PathBuf, sink: Sink, interrupts: Arc<Interrupts>) -> Result<Self> {
         let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
-        let session = Session::start(&toolkit, &sink, &limit)?;
-        let (scope, sources, libraries) = (Scope::default(), BTreeMap::new(), Vec::new());
+        let session = Session::start(&toolkit, &sink, &limit, None)?;
+        let (device, scope, sources, libraries) = (None, Scope::default(), BTreeMap::new(), Vec::new());
         let ran = Duration::ZERO;
-        Ok(Engine { toolkit, folder, scope, interrupts, session, limit, libraries, sink, crates: 0, sources, ran })
+        Ok(Engine {
+            toolkit,
+            folder,
+            scope,
+            interrupts,
+            session,
+            limit,
+            device,
+            libraries,
+            sink,
+            crates: 0,
+            sources,
+            ran,
+        })
     }
 
     /// The names of the crates inside the session.
@@ -58,7 +73,7 @@ impl Engine {
     /// A new session process with the items of the old one.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.scope.variables.clear();
-        self.session = Session::start(&self.toolkit, &self.sink, &self.limit)?;
+        self.session = Session::start(&self.toolkit, &self.sink, &self.limit, self.device.as_deref())?;
         self.libraries.iter().try_for_each(|library| self.session.load(library))
     }
 

@@ -67,6 +67,8 @@ pub trait Watch {
     /// A line of cargo's.
     fn said(&mut self, line: &str);
     fn progress(&mut self, progress: Progress);
+    /// Everything is compiled; about how long linking takes is known from the last time.
+    fn linking(&mut self, time: Option<Duration>);
 }
 
 pub struct Cargo<'a> {
@@ -259,6 +261,13 @@ impl Watch for Terminal {
 
     fn ended(&mut self, _group: i32) {
         self.bar.finish_and_clear();
+    }
+
+    fn linking(&mut self, time: Option<Duration>) {
+        eprintln!(
+            "     Linking the notebook session{}",
+            time.map_or(String::new(), |time| format!(", about {}", readable(time)))
+        );
     }
 }
 

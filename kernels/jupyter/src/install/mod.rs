@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Debug, Clone)]
 pub struct InstallOptions {
@@ -69,7 +69,7 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
         crates: BTreeMap::new(),
         linked_in: Toolkit::load(&session).map_or(0.0, |old| old.linked_in),
     };
-    let linked = link(&mut toolkit, facade, &preloaded)?;
+    let linked = link(&mut toolkit, facade, &preloaded, watch)?;
     if linked || !Toolkit::index(&session).is_file() {
         let mut index = Index::default();
         for (name, folder) in &artifacts.sources {
@@ -151,7 +151,12 @@ pub extern \"C\" fn attention_session_main() -> i32 {
 ";
 
 /// Links the dylib, unless it is newer than the library it is made of; says whether it did.
-fn link(toolkit: &mut Toolkit, facade: &Path, preloaded: &BTreeMap<String, &Library>) -> Result<bool> {
+fn link(
+    toolkit: &mut Toolkit,
+    facade: &Path,
+    preloaded: &BTreeMap<String, &Library>,
+    watch: &mut dyn Watch,
+) -> Result<bool> {
     let modified = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let source = toolkit.dylib.with_file_name("session.rs");
     let names = preloaded.keys().map(|name| format!("extern crate {name} as _;\n"));
@@ -161,7 +166,8 @@ fn link(toolkit: &mut Toolkit, facade: &Path, preloaded: &BTreeMap<String, &Libr
     if same && modified(&toolkit.dylib) > modified(facade) {
         return Ok(false);
     }
-    eprintln!("     Linking the notebook session");
+    let before = (toolkit.linked_in > 0.0).then(|| Duration::from_secs_f64(toolkit.linked_in));
+    watch.linking(before);
     write(&source, &text)?;
     let begun = Instant::now();
     // Kernels that run now keep the file they have open; a rename does not touch it.
