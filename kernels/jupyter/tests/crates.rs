@@ -23,6 +23,19 @@ async fn popular_crates_are_there_without_asking() {
     assert_eq!(kernel.run(cell).await.result(), "\"{\\\"loss\\\":0.5}\"");
 }
 
+#[tokio::test]
+async fn dep_lines_for_what_is_inside_cost_nothing() {
+    let mut kernel = Kernel::start().await;
+    let cell = ":dep anyhow = \"1\"\n:dep itertools = \"*\"\n:dep serde-json\n:dep serde = { version = \"1\", features = [\"derive\"] }\n\
+                use serde_json::json;\nlet x = 1;";
+    kernel.run(cell).await.ok();
+    assert_eq!(kernel.run("json!({\"a\": x}).to_string()").await.result(), "\"{\\\"a\\\":1}\"");
+    // The command line's, which the session does not hold.
+    let ran = kernel.run(":dep clap = \"4\"").await;
+    assert!(ran.error().1.contains("1 variable would be lost"), "{ran:#?}");
+    assert_eq!(kernel.run("x").await.result(), "1");
+}
+
 /// A package of one function, as somebody has it on disk.
 fn package(name: &str, code: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

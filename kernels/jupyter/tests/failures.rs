@@ -189,24 +189,8 @@ async fn a_failure_aborts_what_was_queued_behind_it() {
 }
 
 #[tokio::test]
-async fn deps_inside_are_accepted_and_others_refused() {
-    let mut kernel = Kernel::start().await;
-    kernel.run(":dep serde_json = \"1\"\nuse serde_json::json;").await.ok();
-    assert_eq!(kernel.run("json!({\"a\": 1}).to_string()").await.result(), "\"{\\\"a\\\":1}\"");
-    // The popular ones are there, and are the dylib's: their code is found when the cell is loaded.
-    let cell = ":dep anyhow = \"1\"\n:dep itertools = \"*\"\n:dep rand = \"*\"\n:dep rayon = \"1\"\n:dep serde = \"1\"\n\
-                use itertools::Itertools;\nuse rayon::prelude::*;\n\
-                #[derive(serde::Serialize)]\nstruct S { a: u8 }\n\
-                let error = anyhow::anyhow!(\"no\").context(\"why\");\n\
-                let sum: i32 = (0..10).into_par_iter().sum();\nlet draw: u8 = rand::random();\n\
-                format!(\"{error:#} {} {sum} {} {}\", (1..4).join(\",\"), draw as u32 / 256, serde_json::to_string(&S { a: 1 })?)";
-    assert_eq!(kernel.run(cell).await.result(), "\"why: no 1,2,3 45 0 {\\\"a\\\":1}\"");
-    let absent = kernel.run(":dep clap = \"4\"").await;
-    assert!(absent.error().1.contains("`clap` is not inside"), "{absent:#?}");
-    let refused = kernel.run(":dep no-such-crate = \"1\"").await;
-    let (_, evalue, traceback) = refused.error();
-    assert!(evalue.contains("no_such_crate") && traceback.contains("serde_json"), "{refused:#?}");
-    let unknown = kernel.run(":nonsense").await;
+async fn an_unknown_command_is_answered_with_the_known() {
+    let unknown = Kernel::start().await.run(":nonsense").await;
     assert!(unknown.error().1.contains("%vars"), "{unknown:#?}");
 }
 
@@ -231,4 +215,24 @@ async fn an_empty_cell_is_fine_and_counts() {
     let mut kernel = Kernel::start().await;
     assert_eq!(kernel.run("").await.ok().outputs, Vec::<Output>::new());
     assert_eq!(kernel.run("// only a comment").await.ok().count, 2);
+}
+
+#[tokio::test]
+async fn a_session_whose_library_was_linked_anew_says_so_instead_of_mixing_the_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut toolkit = jupyter_kernel::Toolkit::load(&support::installed().session).unwrap();
+    let dylib = folder.path().join("libattention.so");
+    std::fs::copy(&toolkit.dylib, &dylib).unwrap();
+    toolkit.dylib = dylib.clone();
+    std::fs::write(folder.path().join("session.json"), serde_json::to_string(&toolkit).unwrap()).unwrap();
+    let own = folder.path().to_str().unwrap().to_string();
+    let mut kernel = Kernel::start_by(|spec| *spec.argv.last_mut().unwrap() = own).await;
+    kernel.run("let x = 1;").await.ok();
+    std::fs::rename(&dylib, folder.path().join("old.so")).unwrap();
+    std::fs::copy(folder.path().join("old.so"), &dylib).unwrap();
+    let failed = kernel.run("x + 1").await;
+    assert_eq!(failed.error().0, "SessionOutdated");
+    assert!(failed.error().2.contains("%restart"), "{failed:#?}");
+    kernel.run("%restart").await.ok();
+    assert_eq!(kernel.run("1 + 1").await.result(), "2");
 }

@@ -1,11 +1,12 @@
 //! Does what a cell's directives ask for.
 
-use super::engine::{Engine, internal};
+use super::engine::{Engine, internal, modified};
 use super::export;
 use super::report::CellError;
 use super::scope::Scope;
 use crate::directives::{self, Directive};
 use crate::memory::{readable, resident};
+use crate::toolkit::Toolkit;
 use std::path::Path;
 
 impl Engine {
@@ -22,6 +23,10 @@ impl Engine {
             Directive::Restart => {
                 self.scope = Scope::default();
                 self.libraries.clear();
+                // It may have been made again, with other crates inside.
+                let session = self.toolkit.dylib.parent().unwrap_or(Path::new(""));
+                self.toolkit = Toolkit::load(session).map_err(internal)?;
+                self.linked = modified(&self.toolkit);
                 self.restart().map_err(internal)?;
             }
             Directive::Variables => {

@@ -4,7 +4,7 @@ use super::compile::{Compiled, Compiler, Kind};
 use super::generate::{self, ENTRY, Run, Source};
 use super::keep::moved_by;
 use super::parse::{self, Cell};
-use super::report::{CellError, compile_error};
+use super::report::{CellError, compile_error, outdated};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
 use super::stale::explain;
 use crate::child::{Answer, Ran, Session, Sink, Stream};
@@ -17,7 +17,7 @@ use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub struct Engine {
     pub(super) toolkit: Toolkit,
@@ -25,6 +25,8 @@ pub struct Engine {
     pub scope: Scope,
     pub interrupts: Arc<Interrupts>,
     pub(super) session: Session,
+    /// When the library was linked that the scope's types are of.
+    pub(super) linked: Option<SystemTime>,
     pub(super) limit: Limit,
     /// What `%device` has chosen, for sessions to come.
     pub(super) device: Option<String>,
@@ -47,6 +49,7 @@ impl Engine {
     pub fn new(toolkit: Toolkit, folder: PathBuf, sink: Sink, interrupts: Arc<Interrupts>) -> Result<Self> {
         let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
         let session = Session::start(&toolkit, &sink, &limit, None)?;
+        let linked = modified(&toolkit);
         let (device, scope, sources, libraries) = (None, Scope::default(), BTreeMap::new(), Vec::new());
         let ran = Duration::ZERO;
         Ok(Engine {
@@ -55,6 +58,7 @@ impl Engine {
             scope,
             interrupts,
             session,
+            linked,
             limit,
             device,
             libraries,
@@ -119,6 +123,13 @@ impl Engine {
         let said = (!said.is_empty()).then(|| said.join("\n"));
         if let Some(error) = syntax {
             return Err(self.syntax_error(&cell, error, number));
+        }
+        if self.linked != modified(&self.toolkit) {
+            return Err(outdated(
+                "the session's library has been linked anew since this session began",
+                "`%restart` begins a session with the new one. What this one holds is lost then: the two may differ \
+                 in the layout of every type.",
+            ));
         }
         let number_of_crate = self.crates + 1;
         self.crates = number_of_crate;
@@ -330,6 +341,10 @@ impl Engine {
 
 fn here(number: usize, ran: &Ran) -> String {
     format!("at cell [{number}], line {}", ran.line)
+}
+
+pub(super) fn modified(toolkit: &Toolkit) -> Option<SystemTime> {
+    toolkit.dylib.metadata().ok()?.modified().ok()
 }
 
 /// Imports and macros of a cell that has compiled.

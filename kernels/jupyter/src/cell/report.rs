@@ -24,8 +24,21 @@ impl CellError {
     }
 }
 
+/// Values of one library and code of another must not meet.
+pub fn outdated(why: &str, remedy: &str) -> CellError {
+    CellError::new("SessionOutdated", why).note(remedy)
+}
+
 /// One error for all of a cell's diagnostics: a front end shows (and nbclient reports) only one.
 pub fn compile_error(diagnostics: &[Diagnostic], source: &Source, cell: usize) -> CellError {
+    // The library is there, but crates it was linked from are not any more, or are newer.
+    let missing = |found: &&Diagnostic| ["E0460", "E0463"].iter().any(|code| found.has_code(code));
+    if diagnostics.iter().find(missing).is_some_and(|found| found.message.contains("`attention`")) {
+        return outdated(
+            "the project has been compiled again since its notebook session was linked",
+            "`cargo lab notebook` links it anew, and `%restart` begins with it.",
+        );
+    }
     let mut shown = Vec::new();
     let mut first = None;
     for diagnostic in diagnostics {

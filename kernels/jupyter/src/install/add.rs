@@ -91,7 +91,12 @@ pub fn propose(toolkit: &Toolkit, addition: &Addition) -> Result<Proposal> {
     let mirror = mirror(workspace)?;
     let mut manifest = with(&text, &addition.package, &addition.line()?);
     write(&mirror.path().join(MANIFEST), &manifest)?;
-    let after = Plan::of(&cargo, mirror.path())?;
+    // What cargo complains about stands in the workspace.
+    let real = |error: anyhow::Error| {
+        let (copy, real) = (mirror.path().display().to_string(), workspace.display().to_string());
+        anyhow::anyhow!("{}", format!("{error:#}").replace(&copy, &real))
+    };
+    let after = Plan::of(&cargo, mirror.path()).map_err(real)?;
     let (package, _) = after.preloaded.get(&addition.name).context("cargo does not list it among the dependencies")?;
     // «Any version» was good for the question; what is written down is the answer.
     if addition.wanted == format!("\"{ANY}\"") {
