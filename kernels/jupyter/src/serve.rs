@@ -180,8 +180,11 @@ async fn deliver(
             Channel::Shell => shell.send(message).await,
             Channel::IoPub => iopub.send(message).await,
         };
-        // A client that has gone away is no reason to stop serving the others.
-        if let Err(error) = sent {
+        // A client that has gone away is no reason to stop serving the others. Jupyter's server asks every
+        // new kernel several times whether it is there, and hears only the first answer.
+        if let Err(error) = sent.map_err(|error| error.to_string())
+            && !error.contains("client not found")
+        {
             eprintln!("attention-kernel: a message was not delivered: {error}");
         }
     }

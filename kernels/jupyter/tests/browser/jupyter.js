@@ -87,9 +87,14 @@ class Notebook {
     await this.page.getByRole("menuitem", { name: menu, exact: true }).click();
     await this.page.getByText(entry, { exact: true }).click();
   }
+  /** The first error that a cell shows. */
+  async error() {
+    const errors = this.page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']");
+    return (await errors.count()) ? errors.first().innerText() : "";
+  }
   /** The figures below a cell; what of the first of them is drawn. */
   figures(index) {
-    return this.cell(index).locator(".jp-Cell-outputArea img, .jp-Cell-outputArea svg");
+    return this.cell(index).locator("[data-mime-type^='image/'] :is(img, svg)");
   }
   drawn(index) {
     return this.figures(index).first().evaluate((node) => node.src || node.outerHTML);
