@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use jupyter_kernel::client::{Client, Spec};
 use jupyter_kernel::{InstallOptions, install};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(clap::Args)]
@@ -63,7 +63,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let installed = install(&InstallOptions { workspace: root.clone(), prefix }).context("cannot make the kernel")?;
     let mut kernels = vec![(Spec::load(&installed.kernelspec)?, None)];
     match evcxr() {
-        Some(spec) => kernels.push((spec, Some(format!(":dep attention = {{ path = {:?} }}", root.display())))),
+        Some(program) => {
+            let home = std::env::temp_dir().join("attention-evcxr");
+            kernels.push((
+                stock(&program, &home, &root)?,
+                Some(format!(":dep attention = {{ path = {:?} }}", home.join("dylib"))),
+            ));
+        }
         None => eprintln!("evcxr_jupyter is not installed; this kernel alone"),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -82,14 +88,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// evcxr's own kernel, where it is installed.
-fn evcxr() -> Option<Spec> {
+fn evcxr() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
-    let program =
-        std::env::split_paths(&paths).map(|folder| folder.join("evcxr_jupyter")).find(|path| path.is_file())?;
-    let argv = vec![program.to_str()?.into(), "--control_file".into(), "{connection_file}".into()];
-    let display_name = "evcxr_jupyter".into();
-    let interrupt_mode = Some("message".into());
-    Some(Spec { argv, display_name, language: "rust".into(), interrupt_mode, env: Default::default() })
+    std::env::split_paths(&paths).map(|folder| folder.join("evcxr_jupyter")).find(|path| path.is_file())
+}
+
+/// evcxr with everything in one dylib, as our kernel has it, in a folder that stays: the first start there compiles
+/// everything once more (a quarter of an hour), the others find it compiled. It must lie outside the workspace,
+/// which evcxr's own package is no member of.
+fn stock(program: &Path, home: &Path, root: &Path) -> Result<Spec> {
+    let manifest = format!(
+        "[package]\nname = \"attention\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"dylib\"]\n\n\
+         [dependencies]\nfacade = {{ package = \"attention\", path = {root:?} }}\n\n[workspace]\n"
+    );
+    let patch = format!("[patch.crates-io]\ncubecl-llvm = {{ path = {:?} }}\n", root.join("vendor/cubecl-llvm"));
+    for (file, text) in [
+        ("dylib/Cargo.toml", manifest.as_str()),
+        ("dylib/src/lib.rs", "pub use facade::*;\n"),
+        (".cargo/config.toml", &patch),
+    ] {
+        let path = home.join(file);
+        // Left alone where it is as it should be: cargo goes by the time of a file.
+        if !std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            std::fs::create_dir_all(path.parent().expect("a file"))?;
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    std::fs::create_dir_all(home.join("session"))?;
+    let argv = vec![program.display().to_string(), "--control_file".into(), "{connection_file}".into()];
+    let (display_name, language, interrupt_mode) = ("evcxr_jupyter".into(), "rust".into(), Some("message".into()));
+    let env = [("EVCXR_TMPDIR".to_string(), home.join("session").display().to_string())].into();
+    Ok(Spec { argv, display_name, language, interrupt_mode, env })
 }
 
 async fn waits(spec: &Spec, root: &Path, before: Option<&str>, rounds: usize) -> Result<Waits> {
