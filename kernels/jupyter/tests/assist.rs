@@ -30,6 +30,29 @@ let own = Own { width: 1.0 };
 let x = Tensor::<2>::ones([2, 2], &Device::flex());
 let config = TrainConfig::new(\"name\", preset(\"baseline\", \"nano\")?);";
 
+/// Needs the toolchain's `rust-src`, which `rust-toolchain.toml` asks for.
+#[tokio::test]
+async fn the_standard_library_is_completed_too() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let names = vec![\"a\"];\nlet text = String::new();\nlet map = std::collections::HashMap::<u8, u8>::new();").await.ok();
+    while complete(&mut kernel, "Tensor::on").await.0.is_empty() {}
+    for (code, expected) in [
+        ("names.pus", "push"),
+        ("names.sort_by_k", "sort_by_key"),
+        ("names.iter().enumer", "enumerate"),
+        ("text.trim_st", "trim_start"),
+        ("text.as_byt", "as_bytes"),
+        ("map.contains_k", "contains_key"),
+        ("String::from_utf8_lo", "from_utf8_lossy"),
+    ] {
+        let (matches, _) = complete(&mut kernel, code).await;
+        assert!(matches.iter().any(|text| text == expected), "{code}: {matches:?}");
+    }
+    let (matches, _) = complete(&mut kernel, "names.").await;
+    assert!(!matches.iter().any(|name| name == "as_non_null"), "unstable: {matches:?}");
+    assert!(inspect(&mut kernel, "names.push(\"b\")", 8).await.contains("fn push(&mut self, value: T)"));
+}
+
 #[tokio::test]
 async fn names_fields_and_methods_are_completed() {
     let mut kernel = Kernel::start().await;

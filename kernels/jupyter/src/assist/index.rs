@@ -1,5 +1,6 @@
 //! What can be named: types, functions, methods, fields, with their signatures and docs, read from the
-//! sources of the project and of burn by `install`, and from a notebook's own items as they come.
+//! sources of the project, of burn and of the standard library by `install`, and from a notebook's own items
+//! as they come.
 
 use super::read::Reader;
 use serde::{Deserialize, Serialize};
@@ -84,18 +85,22 @@ impl Index {
 
     /// Reads the text of a module.
     pub fn source(&mut self, module: &str, text: &str) {
-        if let Ok(file) = syn::parse_file(text) {
-            Reader { index: self, text }.items(module, &file.items);
+        let std = ["core", "alloc", "std"].contains(&module.split("::").next().unwrap_or_default());
+        let text = if std { stable_syntax(text) } else { text.into() };
+        if let Ok(file) = syn::parse_file(&text) {
+            Reader { index: self, text: &text, stable_only: std }.items(module, &file.items);
         }
         proc_macro2::extra::invalidate_current_thread_spans();
     }
 
-    /// Everything of that owner: of the type itself and of its traits.
+    /// Everything of that owner: of the type itself, of what it lends out, and of its traits.
     pub fn members<'a, 'o>(&'a self, owner: &'o str) -> impl Iterator<Item = &'a Entry> + use<'a, 'o> {
         let traits = self.implements.get(owner);
+        let lent = LENDS.iter().find(|(name, _)| *name == owner).map(|(_, lent)| *lent);
         self.entries.iter().filter(move |entry| {
             let own = entry.owner.as_deref();
-            own == Some(owner) || own.is_some_and(|own| traits.is_some_and(|traits| traits.contains(own)))
+            let of_trait = || own.is_some_and(|own| traits.is_some_and(|traits| traits.contains(own)));
+            own.is_some() && (own == Some(owner) || own == lent || of_trait())
         })
     }
 
@@ -104,6 +109,29 @@ impl Index {
         self.entries.iter().filter(|entry| entry.owner.is_none())
     }
 }
+
+/// The standard library's own syntax, which no parser of stable Rust reads, without what it adds.
+fn stable_syntax(text: &str) -> String {
+    let replaced = [
+        ("[const] ", ""),
+        ("const unsafe trait", "unsafe trait"),
+        ("const trait", "trait"),
+        ("const impl", "impl"),
+        ("const unsafe impl", "unsafe impl"),
+        ("> const ", "> "),
+        ("impl const ", "impl "),
+        ("auto trait", "trait"),
+        ("default fn", "fn"),
+        ("default const fn", "fn"),
+    ];
+    replaced.iter().fold(text.to_string(), |text, (own, plain)| text.replace(own, plain))
+}
+
+/// Types that act as another one.
+const LENDS: [(&str, &str); 3] = [("Vec", SLICE), ("String", "str"), ("PathBuf", "Path")];
+
+/// What `[T]` and `[T; N]` are called.
+const SLICE: &str = "slice";
 
 /// The text with every identifier replaced.
 pub fn words(text: &str, replace: impl Fn(&str) -> String) -> String {
@@ -128,6 +156,7 @@ pub fn head(ty: &Type) -> Option<String> {
         Type::Path(path) => path.path.segments.last().map(|segment| segment.ident.to_string()),
         Type::Reference(reference) => head(&reference.elem),
         Type::Paren(paren) => head(&paren.elem),
+        Type::Slice(_) | Type::Array(_) => Some(SLICE.into()),
         _ => None,
     }
 }

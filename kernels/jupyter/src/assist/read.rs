@@ -7,6 +7,8 @@ use syn::{Attribute, Fields, ImplItem, Item, ReturnType, TraitItem, Visibility};
 pub(super) struct Reader<'a> {
     pub(super) index: &'a mut Index,
     pub(super) text: &'a str,
+    /// The standard library marks what everybody may use, and has much besides.
+    pub(super) stable_only: bool,
 }
 
 impl Reader<'_> {
@@ -16,23 +18,23 @@ impl Reader<'_> {
 
     fn item(&mut self, module: &str, item: &Item) {
         match item {
-            Item::Mod(i) if public(&i.vis) && !hidden(&i.attrs) => {
+            Item::Mod(i) if (public(&i.vis) || self.stable_only) && !hidden(&i.attrs) => {
                 if let Some((_, items)) = &i.content {
                     self.items(&format!("{module}::{}", i.ident), items);
                 }
             }
-            Item::Fn(i) if public(&i.vis) => {
+            Item::Fn(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Function, &i.sig.ident, i.sig.span(), &i.attrs);
                 self.returns(&i.sig.output, false);
             }
-            Item::Struct(i) if public(&i.vis) => {
+            Item::Struct(i) if self.open(&i.vis, &i.attrs) => {
                 let span = i.struct_token.span.join(i.generics.span()).unwrap_or(i.ident.span());
                 self.add(module, None, Kind::Type, &i.ident, span, &i.attrs);
                 let owner = i.ident.to_string();
                 self.fields(module, &owner, &i.fields);
                 self.derives(module, &owner, &i.attrs, &i.fields);
             }
-            Item::Enum(i) if public(&i.vis) => {
+            Item::Enum(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Type, &i.ident, i.enum_token.span, &i.attrs);
                 let owner = i.ident.to_string();
                 for variant in &i.variants {
@@ -41,14 +43,14 @@ impl Reader<'_> {
                 }
                 self.derives(module, &owner, &i.attrs, &Fields::Unit);
             }
-            Item::Type(i) if public(&i.vis) => {
+            Item::Type(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Type, &i.ident, i.span(), &i.attrs);
             }
-            Item::Const(i) if public(&i.vis) => {
+            Item::Const(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Constant, &i.ident, i.span(), &i.attrs);
                 self.last().ty = Some(self.slice(i.ty.span()));
             }
-            Item::Static(i) if public(&i.vis) => {
+            Item::Static(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Constant, &i.ident, i.span(), &i.attrs);
                 self.last().ty = Some(self.slice(i.ty.span()));
             }
@@ -57,11 +59,13 @@ impl Reader<'_> {
                     self.add(module, None, Kind::Macro, ident, ident.span(), &i.attrs);
                 }
             }
-            Item::Trait(i) if public(&i.vis) => {
+            Item::Trait(i) if self.open(&i.vis, &i.attrs) => {
                 self.add(module, None, Kind::Trait, &i.ident, i.trait_token.span, &i.attrs);
                 let owner = i.ident.to_string();
                 for member in &i.items {
-                    if let TraitItem::Fn(f) = member {
+                    if let TraitItem::Fn(f) = member
+                        && self.stable(&f.attrs)
+                    {
                         self.method(module, &owner, &f.sig, &f.attrs);
                     }
                 }
@@ -80,8 +84,8 @@ impl Reader<'_> {
         }
         for member in &item.items {
             match member {
-                ImplItem::Fn(f) if public(&f.vis) => self.method(module, &owner, &f.sig, &f.attrs),
-                ImplItem::Const(c) if public(&c.vis) => {
+                ImplItem::Fn(f) if self.open(&f.vis, &f.attrs) => self.method(module, &owner, &f.sig, &f.attrs),
+                ImplItem::Const(c) if self.open(&c.vis, &c.attrs) => {
                     self.add(module, Some(&owner), Kind::Constant, &c.ident, c.span(), &c.attrs);
                 }
                 _ => {}
@@ -146,6 +150,15 @@ impl Reader<'_> {
             ty: Some(owner.into()),
             associated,
         });
+    }
+
+    /// Whether an item is for everybody.
+    fn open(&self, vis: &Visibility, attrs: &[Attribute]) -> bool {
+        matches!(vis, Visibility::Public(_)) && self.stable(attrs)
+    }
+
+    fn stable(&self, attrs: &[Attribute]) -> bool {
+        !self.stable_only || attrs.iter().any(|attr| attr.path().is_ident("stable"))
     }
 
     fn add(

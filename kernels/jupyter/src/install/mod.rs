@@ -70,10 +70,15 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
         linked_in: Toolkit::load(&session).map_or(0.0, |old| old.linked_in),
     };
     let linked = link(&mut toolkit, facade, &preloaded, watch)?;
-    if linked || !Toolkit::index(&session).is_file() {
+    // It is made by the kernel's own code, and is as old as that or older.
+    if linked || modified(&Toolkit::index(&session)) < modified(kernel) {
         let mut index = Index::default();
         for (name, folder) in &artifacts.sources {
             index.read(name, folder);
+        }
+        // Where the toolchain has them: `rustup component add rust-src`.
+        for name in ["core", "alloc", "std"] {
+            index.read(name, &sysroot.join("lib/rustlib/src/rust/library").join(name).join("src"));
         }
         write(&Toolkit::index(&session), &serde_json::to_string(&index)?)?;
     }
@@ -157,7 +162,6 @@ fn link(
     preloaded: &BTreeMap<String, &Library>,
     watch: &mut dyn Watch,
 ) -> Result<bool> {
-    let modified = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
     let source = toolkit.dylib.with_file_name("session.rs");
     let names = preloaded.keys().map(|name| format!("extern crate {name} as _;\n"));
     let text = SESSION.to_string() + &names.collect::<String>();
@@ -194,6 +198,10 @@ fn link(
     std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))?;
     toolkit.linked_in = begun.elapsed().as_secs_f64();
     Ok(true)
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
 }
 
 /// The crates in the dylib, as `name-hash`.
