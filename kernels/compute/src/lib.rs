@@ -39,4 +39,4 @@ pub use rope::rope;
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};
 pub use swiglu::swiglu;
-pub use trace::{Implementation, Ran, by_reference, trace};
+pub use trace::{Because, Implementation, Ran, by_reference, trace};

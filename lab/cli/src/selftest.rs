@@ -77,7 +77,7 @@ fn verdicts(cases: &[Case], device: &Device, dtype: DType) -> BTreeMap<&'static 
             verdict.broken.push(case.name.clone());
             continue;
         };
-        verdict.ran.extend(found.ran.iter().map(|ran| format!("{:?}", ran.implementation).to_lowercase()));
+        verdict.ran.extend(found.ran.iter().map(|ran| ran.to_string()));
         let worst = found.worst();
         let size = |d: &Difference| if d.relative.is_nan() { f64::INFINITY } else { d.relative };
         if verdict.worst.as_ref().is_none_or(|(_, before)| size(worst) > size(before)) {

@@ -57,7 +57,7 @@ pub fn adamw<const D: usize>(
             let (weight, moments) = cpu::adamw(on_cpu(weight), on_cpu(gradient), moments, update);
             (from_cpu(weight), moments.map(from_cpu))
         }
-        Implementation::Reference => reference::adamw(weight, gradient, moments, update),
+        _ => reference::adamw(weight, gradient, moments, update),
     }
 }
 
@@ -71,7 +71,7 @@ pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     let tensors = inputs.into_iter().map(Tensor::<1>::from_dispatch);
     match implementation {
         Implementation::Cpu => from_cpu(cpu::squares(tensors.map(on_cpu).collect())),
-        Implementation::Reference => reference::squares(tensors.collect()),
+        _ => reference::squares(tensors.collect()),
     }
 }
 

@@ -86,7 +86,7 @@ pub fn product_attention(
             };
             Tensor::from_dispatch(run_on_cpu(operator, inputs))
         }
-        Implementation::Reference => reference::attend(q, keys, values, (recent_k, recent_v), options),
+        _ => reference::attend(q, keys, values, (recent_k, recent_v), options),
     }
 }
 

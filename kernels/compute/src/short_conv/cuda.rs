@@ -1,10 +1,26 @@
-//! The short convolution on CUDA: one unit per number of the output, or per weight.
+//! The short convolution on CUDA: one unit per number of the output, or per weight. Inputs in f32 or bf16; all sums are f32.
 
-use crate::cuda::source::{BF16, Source, expand, source};
+use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::source::{Source, element};
+use crate::cuda::{Asked, Gpu, Program};
+use crate::operator::Operator;
+use crate::trace::Because;
+use burn::tensor::DType;
+use burn_backend::TensorMetadata;
+use burn_backend::tensor::FloatTensor;
 use cubecl::prelude::*;
 
 /// Units of a cube.
 pub const UNITS: u32 = 256;
+
+/// What the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    pub taps: u32,
+    pub bias: bool,
+    /// Whether there are tokens before the first; zeros otherwise.
+    pub past: bool,
+}
 
 /// `Σ_j w_j x_{t−K+1+j} + b` of one channel; tokens before the first come from `past`, `past [batch, K − 1, channels]`.
 #[cube]
@@ -18,12 +34,16 @@ fn sum_of_taps<E: Float>(
     channel: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
 ) -> f32 {
-    let mut sum = f32::cast_from(bias[channel as usize]);
+    let taps = comptime!(plan.taps);
+    let mut sum = 0.0f32.runtime();
+    if comptime!(plan.bias) {
+        sum = f32::cast_from(bias[channel as usize]);
+    }
     #[unroll]
     for j in 0..taps {
-        let number = input::<E>(x, past, batch, t + j, channel, time, channels, taps);
+        let number = input::<E>(x, past, batch, t + j, channel, time, channels, plan);
         sum += f32::cast_from(weight[(channel * taps + j) as usize]) * number;
     }
     sum
@@ -39,14 +59,16 @@ fn input<E: Float>(
     channel: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
 ) -> f32 {
-    let before = comptime!(taps - 1);
-    if place < before {
-        f32::cast_from(past[((batch * before + place) * channels + channel) as usize])
-    } else {
-        f32::cast_from(x[((batch * time + place - before) * channels + channel) as usize])
+    let before = comptime!(plan.taps - 1);
+    let mut number = 0.0f32.runtime();
+    if place >= before {
+        number = f32::cast_from(x[((batch * time + place - before) * channels + channel) as usize]);
+    } else if comptime!(plan.past) {
+        number = f32::cast_from(past[((batch * before + place) * channels + channel) as usize]);
     }
+    number
 }
 
 #[cube]
@@ -68,13 +90,13 @@ pub fn short_conv_forward<E: Float>(
     batches: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
     let at = CUBE_POS_X * UNITS + UNIT_POS_X;
     if at < batches * time * channels {
         let (channel, t, batch) = (at % channels, at / channels % time, at / channels / time);
-        let sum = sum_of_taps::<E>(x, weight, bias, past, batch, t, channel, time, channels, taps);
+        let sum = sum_of_taps::<E>(x, weight, bias, past, batch, t, channel, time, channels, plan);
         y[at as usize] = E::cast_from(sum * sigmoid(sum));
     }
 }
@@ -92,50 +114,62 @@ pub fn short_conv_sum_grad<E: Float>(
     batches: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
     let at = CUBE_POS_X * UNITS + UNIT_POS_X;
     if at < batches * time * channels {
         let (channel, t, batch) = (at % channels, at / channels % time, at / channels / time);
-        let sum = sum_of_taps::<E>(x, weight, bias, past, batch, t, channel, time, channels, taps);
+        let sum = sum_of_taps::<E>(x, weight, bias, past, batch, t, channel, time, channels, plan);
         let s = sigmoid(sum);
         sum_grad[at as usize] = f32::cast_from(y_grad[at as usize]) * (s + sum * s * (1.0 - s));
     }
 }
 
-/// `dx_t = Σ_j w_j dz_{t + K − 1 − j}`.
+/// `dx_t = Σ_j w_j dz_{t + K − 1 − j}`, also for the tokens before the first where there are any.
+///
+/// Cubes: over the tokens of `past_grad` and `x_grad`, one after the other.
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 pub fn short_conv_input_grad<E: Float>(
     weight: &[E],
     sum_grad: &[f32],
     x_grad: &mut [E],
+    past_grad: &mut [E],
     batches: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
+    let taps = comptime!(plan.taps);
+    let before = comptime!(plan.taps - 1);
+    // The first token that is written, counted from the first that the first output sees.
+    let first = comptime!(if plan.past { 0 } else { plan.taps - 1 });
+    let tokens = time + before - first;
     let at = CUBE_POS_X * UNITS + UNIT_POS_X;
-    if at < batches * time * channels {
-        let (channel, t) = (at % channels, at / channels % time);
+    if at < batches * tokens * channels {
+        let (channel, place, batch) = (at % channels, at / channels % tokens + first, at / channels / tokens);
         let mut sum = 0.0f32;
         #[unroll]
         for j in 0..taps {
-            let later = comptime!(taps - 1 - j);
-            if t + later < time {
-                sum +=
-                    f32::cast_from(weight[(channel * taps + j) as usize]) * sum_grad[(at + later * channels) as usize];
+            if place >= j && place - j < time {
+                let by_sum = sum_grad[((batch * time + place - j) * channels + channel) as usize];
+                sum += f32::cast_from(weight[(channel * taps + j) as usize]) * by_sum;
             }
         }
-        x_grad[at as usize] = E::cast_from(sum);
+        if place >= before {
+            x_grad[((batch * time + place - before) * channels + channel) as usize] = E::cast_from(sum);
+        } else if comptime!(plan.past) {
+            past_grad[((batch * before + place) * channels + channel) as usize] = E::cast_from(sum);
+        }
     }
 }
 
 /// `dw_j = Σ_{batch, t} dz_t x_{t−K+1+j}` and `db = Σ dz`: a plane to a channel and tap, the bias being one tap
 /// more. Every sum has a fixed order.
 ///
-/// `weight_grad [channels, taps]`, `bias_grad [channels]`, in f32.
+/// `weight_grad [channels, taps]`, `bias_grad [channels]`, in f32. Cubes: `channels` of 32 by the taps, and one more for the bias.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn short_conv_weight_grad<E: Float>(
@@ -147,9 +181,10 @@ pub fn short_conv_weight_grad<E: Float>(
     batches: u32,
     time: u32,
     channels: u32,
-    #[comptime] taps: u32,
+    #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
+    let taps = comptime!(plan.taps);
     let channel = CUBE_POS_X;
     let tap = UNIT_POS_Y;
     let mut sum = 0.0f32;
@@ -158,7 +193,7 @@ pub fn short_conv_weight_grad<E: Float>(
         let grad = sum_grad[(at * channels + channel) as usize];
         let mut factor = 1.0f32.runtime();
         if tap < taps {
-            factor = input::<E>(x, past, at / time, at % time + tap, channel, time, channels, taps);
+            factor = input::<E>(x, past, at / time, at % time + tap, channel, time, channels, plan);
         }
         sum += grad * factor;
         at += 32;
@@ -167,36 +202,177 @@ pub fn short_conv_weight_grad<E: Float>(
     if UNIT_POS_X == 0 {
         if tap < taps {
             weight_grad[(channel * taps + tap) as usize] = sum;
-        } else {
+        } else if comptime!(plan.bias) {
             bias_grad[channel as usize] = sum;
         }
     }
 }
 
-/// Forward, then the three kernels of the backward in their order.
-pub fn sources(taps: u32) -> [Source; 4] {
-    let units = CubeDim::new_1d(UNITS);
-    let name = |kernel: &str| format!("short_conv_{kernel} {taps}");
-    [
-        source(
-            &name("forward"),
-            units,
-            |t| expand!(short_conv_forward::ShortConvForward, t, [x weight bias past y], [batches time channels], taps, BF16),
-        ),
-        source(
-            &name("sum_grad"),
-            units,
-            |t| expand!(short_conv_sum_grad::ShortConvSumGrad, t, [x weight bias past y_grad sum_grad], [batches time channels], taps, BF16),
-        ),
-        source(
-            &name("input_grad"),
-            units,
-            |t| expand!(short_conv_input_grad::ShortConvInputGrad, t, [weight sum_grad x_grad], [batches time channels], taps, BF16),
-        ),
-        source(
-            &name("weight_grad"),
-            CubeDim::new_2d(32, taps + 1),
-            |t| expand!(short_conv_weight_grad::ShortConvWeightGrad, t, [x past sum_grad weight_grad bias_grad], [batches time channels], taps, BF16),
-        ),
-    ]
+/// Sizes of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub batch: usize,
+    pub time: usize,
+    pub channels: usize,
+    pub plan: Plan,
+    pub dtype: DType,
+}
+
+impl Call {
+    /// Numbers of the input, the weight, the bias and the past.
+    fn counts(&self) -> [usize; 4] {
+        let Plan { taps, bias, past } = self.plan;
+        let taps = taps as usize;
+        let before = if past { self.batch * (taps - 1) * self.channels } else { 0 };
+        [self.batch * self.time * self.channels, self.channels * taps, if bias { self.channels } else { 0 }, before]
+    }
+
+    fn cubes(numbers: usize) -> [u32; 3] {
+        [(numbers as u32).div_ceil(UNITS), 1, 1]
+    }
+
+    fn name(&self, kernel: &str) -> String {
+        let Plan { taps, bias, past } = self.plan;
+        let [bias, past] = [(bias, " bias"), (past, " past")].map(|(has, what)| if has { what } else { "" });
+        format!("short_conv_{kernel} {taps}{bias}{past}{}", element(self.dtype).1)
+    }
+
+    pub fn forward(&self) -> Kernel {
+        let [count, weights, biases, before] = self.counts();
+        let (plan, dtype) = (self.plan, element(self.dtype).0);
+        kernel!(
+            self.name("forward"),
+            Self::cubes(count),
+            CubeDim::new_1d(UNITS),
+            short_conv_forward as ShortConvForward,
+            [x: count, weight: weights, bias: biases, past: before, y: count],
+            { batches: u32 = self.batch as u32, time: u32 = self.time as u32, channels: u32 = self.channels as u32 },
+            plan,
+            dtype
+        )
+    }
+
+    pub fn sum_grad(&self) -> Kernel {
+        let [count, weights, biases, before] = self.counts();
+        let (plan, dtype) = (self.plan, element(self.dtype).0);
+        kernel!(
+            self.name("sum_grad"),
+            Self::cubes(count),
+            CubeDim::new_1d(UNITS),
+            short_conv_sum_grad as ShortConvSumGrad,
+            [x: count, weight: weights, bias: biases, past: before, y_grad: count, sum_grad: count],
+            { batches: u32 = self.batch as u32, time: u32 = self.time as u32, channels: u32 = self.channels as u32 },
+            plan,
+            dtype
+        )
+    }
+
+    pub fn input_grad(&self) -> Kernel {
+        let [count, weights, _, before] = self.counts();
+        let (plan, dtype) = (self.plan, element(self.dtype).0);
+        kernel!(
+            self.name("input_grad"),
+            Self::cubes(count + before),
+            CubeDim::new_1d(UNITS),
+            short_conv_input_grad as ShortConvInputGrad,
+            [weight: weights, sum_grad: count, x_grad: count, past_grad: before],
+            { batches: u32 = self.batch as u32, time: u32 = self.time as u32, channels: u32 = self.channels as u32 },
+            plan,
+            dtype
+        )
+    }
+
+    pub fn weight_grad(&self) -> Kernel {
+        let [count, weights, biases, before] = self.counts();
+        let (plan, dtype) = (self.plan, element(self.dtype).0);
+        kernel!(
+            self.name("weight_grad"),
+            [self.channels as u32, 1, 1],
+            CubeDim::new_2d(32, plan.taps + plan.bias as u32),
+            short_conv_weight_grad as ShortConvWeightGrad,
+            [x: count, past: before, sum_grad: count, weight_grad: weights, bias_grad: biases],
+            { batches: u32 = self.batch as u32, time: u32 = self.time as u32, channels: u32 = self.channels as u32 },
+            plan,
+            dtype
+        )
+    }
+}
+
+/// The inputs are `x, weight, bias, past`.
+#[derive(Clone, Debug)]
+pub struct ShortConv;
+
+/// Whether there are kernels for kernels of so many taps.
+///
+/// # Errors
+/// What there is none for.
+pub fn kernels(asked: &Asked, taps: usize) -> Result<(), Because> {
+    // A unit for every tap and the bias in the gradient of the weights, in planes of 32.
+    if taps > 31 {
+        return Err(Because::NoKernel("more than 31 taps"));
+    }
+    asked.in_f32()
+}
+
+fn call<B: Gpu>([x, weight, bias, past]: [Option<&FloatTensor<B>>; 4]) -> Call {
+    let x = x.expect("an input");
+    let [batch, time, channels] = x.shape().dims();
+    let [_, taps] = weight.expect("a kernel").shape().dims();
+    let plan = Plan { taps: taps as u32, bias: bias.is_some(), past: past.is_some() };
+    Call { batch, time, channels, plan, dtype: x.dtype() }
+}
+
+impl<B: Gpu> Operator<B, 4> for ShortConv {
+    type Saved = [Option<FloatTensor<B>>; 4];
+
+    fn forward(&self, inputs: [Option<FloatTensor<B>>; 4]) -> (FloatTensor<B>, Self::Saved) {
+        let call = call::<B>(inputs.each_ref().map(Option::as_ref));
+        let mut program = Program::new("short_conv");
+        let [x, weight, bias, past] = inputs.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let nothing = program.nothing();
+        let [x, weight, bias, past] = [x, weight, bias, past].map(|id| id.unwrap_or(nothing));
+        let y = program.output([call.batch, call.time, call.channels], call.dtype);
+        program.then(call.forward(), &[x, weight, bias, past, y]);
+        let output = B::execute(program, inputs.clone().into_iter().flatten().collect()).pop();
+        (output.expect("an output"), inputs)
+    }
+
+    fn backward(&self, inputs: Self::Saved, gradient: FloatTensor<B>, _: [bool; 4]) -> Self::Saved {
+        let call = call::<B>(inputs.each_ref().map(Option::as_ref));
+        assert_eq!(gradient.dtype(), call.dtype, "the gradient of the convolution's output");
+        let Call { batch, time, channels, plan: Plan { taps, .. }, dtype } = call;
+        let taps = taps as usize;
+        let mut program = Program::new("short_conv gradient");
+        let [x, weight, bias, past] = inputs.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let y_grad = program.input(&gradient);
+        let nothing = program.nothing();
+        let there = [bias.is_some(), past.is_some()];
+        let [x, weight, bias, past] = [x, weight, bias, past].map(|id| id.unwrap_or(nothing));
+        let sum_grad = program.buffer([batch, time, channels], DType::F32);
+        let x_grad = program.output([batch, time, channels], dtype);
+        let weight_grad = program.output([channels, taps], DType::F32);
+        let bias_grad = if there[0] { program.output([channels], DType::F32) } else { nothing };
+        let past_grad = if there[1] { program.output([batch, taps - 1, channels], dtype) } else { nothing };
+        program.then(call.sum_grad(), &[x, weight, bias, past, y_grad, sum_grad]);
+        program.then(call.input_grad(), &[weight, sum_grad, x_grad, past_grad]);
+        program.then(call.weight_grad(), &[x, past, sum_grad, weight_grad, bias_grad]);
+        let inputs = inputs.into_iter().flatten().chain([gradient]);
+        let mut outputs = B::execute(program, inputs.collect()).into_iter();
+        let mut next = |there: bool| there.then(|| outputs.next().expect("an output for every one that was asked for"));
+        let rounded = |sums: FloatTensor<B>| B::float_cast(sums, dtype.into());
+        let (x_grad, weight_grad) = (next(true), next(true).map(rounded));
+        let (bias_grad, past_grad) = (next(there[0]).map(rounded), next(there[1]));
+        [x_grad, weight_grad, bias_grad, past_grad]
+    }
+}
+
+/// What the table holds: everything, in both precisions, and the barest.
+pub fn sources() -> Vec<Source> {
+    let call = |bias, past, dtype| Call { batch: 1, time: 1, channels: 1, plan: Plan { taps: 4, bias, past }, dtype };
+    let calls = [call(true, true, DType::BF16), call(true, true, DType::F32), call(false, false, DType::BF16)];
+    calls
+        .iter()
+        .flat_map(|call| [call.forward(), call.sum_grad(), call.input_grad(), call.weight_grad()])
+        .map(|kernel| kernel.source())
+        .collect()
 }

@@ -9,7 +9,8 @@
 //! V' = U − E S,   O = e^γ Q S + lower(⟨q_i, k_j⟩ e^{γ_i − γ_j}) V',   S ← e^{γ_C} S + Kᵀ (e^{γ_C − γ} V')
 //! ```
 
-use crate::cuda::source::{BF16, Source, expand, source};
+use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::source::BF16;
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
@@ -49,11 +50,49 @@ impl Chunks {
         if self.value_width.is_multiple_of(8) { 8 } else { 4 }
     }
 
-    /// Cubes that prepare, and that walk.
-    pub fn blocks(&self, heads: usize, time: usize) -> [[u32; 3]; 2] {
+    /// Bytes of shared memory that the larger of the kernels wants.
+    pub fn shared(&self) -> usize {
+        let rows = CHUNK as usize;
+        let prepare =
+            2 * rows * (self.width + PAD + self.value_depth() + PAD + 2 * SQUARE) + 4 * rows * (2 * LOWER as usize + 2);
+        let walk = 2 * rows * (3 * (self.width + PAD) + 3 * SQUARE) + 2 * self.width * SQUARE + 4 * rows;
+        prepare.max(walk)
+    }
+
+    /// What prepares the chunks of `heads` of the whole batch, and what walks over them.
+    pub fn kernels(&self, heads: usize, time: usize) -> [Kernel; 2] {
+        assert!(self.fits() && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
+        let name = |kernel: &str| {
+            let state = if self.start { " state" } else { "" };
+            format!("delta_rule_{kernel} {} {}{state}", self.width, self.value_width)
+        };
+        let (plan, units) = (*self, CubeDim::new_2d(32, PLANES));
+        let (tokens, state) = (heads * time, heads * self.width * self.value_width);
+        let (keys, values) = (tokens * self.width, tokens * self.value_width);
         [
-            [(time as u32).div_ceil(CHUNK), heads as u32, 1],
-            [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+            kernel!(
+                name("prepare"),
+                [(time as u32).div_ceil(CHUNK), heads as u32, 1],
+                units,
+                delta_rule_prepare as DeltaRulePrepare,
+                [key: keys, value: values, decay: tokens, beta: tokens, new: values => 2, erased: keys => 2],
+                { time: u32 = time as u32 },
+                plan,
+                BF16
+            ),
+            kernel!(
+                name("walk"),
+                [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+                units,
+                delta_rule_walk as DeltaRuleWalk,
+                [
+                    query: keys, key: keys, decay: tokens, new: values, erased: keys,
+                    start: if plan.start { state } else { 0 }, out: values, end: state
+                ],
+                { time: u32 = time as u32 },
+                plan,
+                BF16
+            ),
         ]
     }
 }
@@ -417,28 +456,16 @@ pub fn delta_rule_walk<E: Float>(
     }
 }
 
-/// The two kernels for `plan`, as CUDA C++, in their order.
-pub fn chunk_sources(plan: Chunks) -> [Source; 2] {
-    let name = |kernel: &str| {
-        let state = if plan.start { " state" } else { "" };
-        format!("delta_rule_{kernel} {} {}{state}", plan.width, plan.value_width)
-    };
-    let cube = CubeDim::new_2d(32, PLANES);
-    [
-        source(
-            &name("prepare"),
-            cube,
-            |t| expand!(delta_rule_prepare::DeltaRulePrepare, t, [key value decay beta new erased], [time], plan, BF16),
-        ),
-        source(
-            &name("walk"),
-            cube,
-            |t| expand!(delta_rule_walk::DeltaRuleWalk, t, [query key decay new erased start out end], [time], plan, BF16),
-        ),
-    ]
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Gated DeltaNet's widths.
-pub fn sources() -> Vec<Source> {
-    chunk_sources(Chunks { width: 128, value_width: 128, start: true }).into()
+    #[test]
+    fn a_plan_says_how_much_shared_memory_its_kernels_want() {
+        for (width, value_width) in [(64, 68), (128, 128), (64, 256)] {
+            let plan = Chunks { width, value_width, start: true };
+            let most = plan.kernels(1, 1).map(|kernel| kernel.source().shared).into_iter().max();
+            assert_eq!(most, Some(plan.shared()), "{plan:?}");
+        }
+    }
 }

@@ -8,53 +8,11 @@
 //! keys sums `dK` and `dV` over the queries of its group of heads: every number is written once, by
 //! one unit, in a fixed order.
 
-use super::plan::{PLANES, Plan, ROWS, key_steps, query_steps, visible};
+use super::plan::{Plan, ROWS, key_steps, query_steps, visible};
+use super::tiles::*;
 use super::{HIDDEN, LOG2_E, score};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
-
-/// `D_t = Σ_c dO_tc O_tc` and, where planned, the part of every row in the gradient of its head's
-/// sink: `−e^{sink − log_sum} D_t`.
-///
-/// `out, out_grad [rows, value_width]`, `sinks [heads]`, rows being `[batch, heads, time]` → `delta, sink_grad [rows]`.
-/// Cubes: one plane to a row, `PLANES` rows to a cube.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub fn attention_delta<E: Float>(
-    out: &[Pair<E>],
-    out_grad: &[Pair<E>],
-    log_sum: &[f32],
-    sinks: &[f32],
-    delta: &mut [f32],
-    sink_grad: &mut [f32],
-    rows: u32,
-    heads: u32,
-    time: u32,
-    #[comptime] plan: Plan,
-    #[define(E)] _dtype: ElemType,
-) {
-    let row = CUBE_POS_X * PLANES + UNIT_POS_Y;
-    if row >= rows {
-        terminate!();
-    }
-    let pairs = comptime!(plan.value_width as u32 / 2);
-    let mut sum = 0.0f32;
-    let mut c = UNIT_POS_X;
-    while c < pairs {
-        let at = (row * pairs + c) as usize;
-        let product = Pair::<f32>::cast_from(out[at]) * Pair::<f32>::cast_from(out_grad[at]);
-        sum += product.extract(0usize) + product.extract(1usize);
-        c += 32;
-    }
-    let sum = plane_sum(sum);
-    if UNIT_POS_X == 0 {
-        delta[row as usize] = sum;
-        if comptime!(plan.sinks) {
-            let sink = sinks[(row / time % heads) as usize];
-            sink_grad[row as usize] = -sum * (sink - log_sum[row as usize]).exp();
-        }
-    }
-}
 
 /// The weight of a score, and the derivative of the capped score by the product times scale.
 #[cube]
@@ -107,11 +65,8 @@ pub fn attention_query_grad<E: Float>(
     let width = comptime!(plan.width);
     let value_width = comptime!(plan.value_width);
     let depth = comptime!(Plan::depth(width));
-    let value_depth = comptime!(Plan::depth(value_width));
     let stride = comptime!(Plan::stride(width));
     let value_stride = comptime!(Plan::stride(value_width));
-    let vector = comptime!(Plan::vector(width));
-    let value_vector = comptime!(Plan::vector(value_width));
     let rows = comptime!(ROWS as usize);
     let step = comptime!(plan.backward_step());
     let key_tile = comptime!(step * stride);
@@ -127,8 +82,7 @@ pub fn attention_query_grad<E: Float>(
     let kv = CUBE_POS_Z * kv_heads + head / (heads / kv_heads);
     let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
     let row_base = (CUBE_POS_Z * heads + head) * time;
-    let key_base = kv * source * width as u32;
-    let value_base = kv * source * value_width as u32;
+    let kv_base = kv * source;
 
     let plane_row = UNIT_POS_Y * 16;
     let row = first_row + plane_row + UNIT_POS_X / 4;
@@ -149,84 +103,17 @@ pub fn attention_query_grad<E: Float>(
 
     let mut sums = zeros(depth);
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_rows::<E>(
-        query,
-        &mut queries,
-        row_base * width as u32,
-        first_row,
-        time,
-        width as u32,
-        rows,
-        width,
-        depth,
-        vector,
-    );
-    copy_rows::<E>(
-        out_grad,
-        &mut grads,
-        row_base * value_width as u32,
-        first_row,
-        time,
-        value_width as u32,
-        rows,
-        value_width,
-        value_depth,
-        value_vector,
-    );
-    copy_rows::<E>(
-        key,
-        &mut keys[0..key_tile],
-        key_base,
-        first * step as u32,
-        source,
-        width as u32,
-        step,
-        width,
-        depth,
-        vector,
-    );
-    copy_rows::<E>(
-        value,
-        &mut values[0..value_tile],
-        value_base,
-        first * step as u32,
-        source,
-        value_width as u32,
-        step,
-        value_width,
-        value_depth,
-        value_vector,
-    );
+    copy_tile::<E>(query, &mut queries, row_base, first_row, time, rows, width);
+    copy_tile::<E>(out_grad, &mut grads, row_base, first_row, time, rows, value_width);
+    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, first * step as u32, source, step, plan);
     commit_copies();
 
     for j in first..end {
         let stage = ((j - first) % 2) as usize;
         let next = 1 - stage;
         if j + 1 < end {
-            copy_rows::<E>(
-                key,
-                &mut keys[next * key_tile..(next + 1) * key_tile],
-                key_base,
-                (j + 1) * step as u32,
-                source,
-                width as u32,
-                step,
-                width,
-                depth,
-                vector,
-            );
-            copy_rows::<E>(
-                value,
-                &mut values[next * value_tile..(next + 1) * value_tile],
-                value_base,
-                (j + 1) * step as u32,
-                source,
-                value_width as u32,
-                step,
-                value_width,
-                value_depth,
-                value_vector,
-            );
+            let from = (j + 1) * step as u32;
+            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
@@ -235,17 +122,9 @@ pub fn attention_query_grad<E: Float>(
         let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
 
         let mut scores = zeros(step);
-        #[unroll]
-        for d in 0..depth / 16 {
-            let q = left::<E>(&queries, plane_row, d as u32 * 16, stride);
-            multiply_rows::<E>(&mut scores, &q, keys_now, d as u32 * 16, step, stride);
-        }
+        add_products::<E>(&mut scores, &queries, plane_row, keys_now, step, width);
         let mut weight_grads = zeros(step);
-        #[unroll]
-        for d in 0..value_depth / 16 {
-            let g = left::<E>(&grads, plane_row, d as u32 * 16, value_stride);
-            multiply_rows::<E>(&mut weight_grads, &g, values_now, d as u32 * 16, step, value_stride);
-        }
+        add_products::<E>(&mut weight_grads, &grads, plane_row, values_now, step, value_width);
 
         #[unroll]
         for n in 0..step / 8 {
@@ -267,11 +146,7 @@ pub fn attention_query_grad<E: Float>(
             }
         }
 
-        #[unroll]
-        for k in 0..step / 16 {
-            let by_score = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
-            multiply_columns::<E>(&mut sums, &by_score, keys_now, k as u32 * 16, depth, stride);
-        }
+        add_weighted::<E>(&mut sums, &scores, keys_now, step, width);
         // The next round's copies overwrite this stage.
         sync_cube();
     }
@@ -329,8 +204,6 @@ pub fn attention_key_value_grad<E: Float>(
     let value_depth = comptime!(Plan::depth(value_width));
     let stride = comptime!(Plan::stride(width));
     let value_stride = comptime!(Plan::stride(value_width));
-    let vector = comptime!(Plan::vector(width));
-    let value_vector = comptime!(Plan::vector(value_width));
     let rows = comptime!(ROWS as usize);
     let step = comptime!(plan.backward_step());
     let query_tile = comptime!(step * stride);
@@ -360,47 +233,14 @@ pub fn attention_key_value_grad<E: Float>(
     // The heads of the group, one after the other.
     let rounds = steps * group;
 
-    copy_rows::<E>(key, &mut keys, kv_base * width as u32, first_row, source, width as u32, rows, width, depth, vector);
+    copy_tile::<E>(key, &mut keys, kv_base, first_row, source, rows, width);
     if comptime!(of.key()) {
-        copy_rows::<E>(
-            value,
-            &mut values,
-            kv_base * value_width as u32,
-            first_row,
-            source,
-            value_width as u32,
-            rows,
-            value_width,
-            value_depth,
-            value_vector,
-        );
+        copy_tile::<E>(value, &mut values, kv_base, first_row, source, rows, value_width);
     }
     if rounds > 0 {
         let base = (CUBE_POS_Z * heads + first_head) * time;
-        copy_rows::<E>(
-            query,
-            &mut queries[0..query_tile],
-            base * width as u32,
-            first * step as u32,
-            time,
-            width as u32,
-            step,
-            width,
-            depth,
-            vector,
-        );
-        copy_rows::<E>(
-            out_grad,
-            &mut grads[0..grad_tile],
-            base * value_width as u32,
-            first * step as u32,
-            time,
-            value_width as u32,
-            step,
-            value_width,
-            value_depth,
-            value_vector,
-        );
+        let t = first * step as u32;
+        copy_stage::<E>(query, out_grad, &mut queries, &mut grads, 0usize, base, t, time, step, plan);
     }
     commit_copies();
 
@@ -410,30 +250,7 @@ pub fn attention_key_value_grad<E: Float>(
         if round + 1 < rounds {
             let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
             let t = (first + (round + 1) % steps) * step as u32;
-            copy_rows::<E>(
-                query,
-                &mut queries[next * query_tile..(next + 1) * query_tile],
-                base * width as u32,
-                t,
-                time,
-                width as u32,
-                step,
-                width,
-                depth,
-                vector,
-            );
-            copy_rows::<E>(
-                out_grad,
-                &mut grads[next * grad_tile..(next + 1) * grad_tile],
-                base * value_width as u32,
-                t,
-                time,
-                value_width as u32,
-                step,
-                value_width,
-                value_depth,
-                value_vector,
-            );
+            copy_stage::<E>(query, out_grad, &mut queries, &mut grads, next, base, t, time, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
@@ -449,18 +266,10 @@ pub fn attention_key_value_grad<E: Float>(
         }
 
         let mut scores = zeros(step);
-        #[unroll]
-        for d in 0..depth / 16 {
-            let k = left::<E>(&keys, plane_row, d as u32 * 16, stride);
-            multiply_rows::<E>(&mut scores, &k, queries_now, d as u32 * 16, step, stride);
-        }
+        add_products::<E>(&mut scores, &keys, plane_row, queries_now, step, width);
         let mut weight_grads = zeros(comptime!(if of.key() { step } else { 0 }));
         if comptime!(of.key()) {
-            #[unroll]
-            for d in 0..value_depth / 16 {
-                let v = left::<E>(&values, plane_row, d as u32 * 16, value_stride);
-                multiply_rows::<E>(&mut weight_grads, &v, grads_now, d as u32 * 16, step, value_stride);
-            }
+            add_products::<E>(&mut weight_grads, &values, plane_row, grads_now, step, value_width);
         }
 
         #[unroll]
@@ -489,16 +298,11 @@ pub fn attention_key_value_grad<E: Float>(
             }
         }
 
-        #[unroll]
-        for k in 0..step / 16 {
-            if comptime!(of.value()) {
-                let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
-                multiply_columns::<E>(&mut value_sums, &weights, grads_now, k as u32 * 16, value_depth, value_stride);
-            }
-            if comptime!(of.key()) {
-                let by_score = as_left::<E>(weight_grads.index(2 * k), weight_grads.index(2 * k + 1));
-                multiply_columns::<E>(&mut key_sums, &by_score, queries_now, k as u32 * 16, depth, stride);
-            }
+        if comptime!(of.value()) {
+            add_weighted::<E>(&mut value_sums, &scores, grads_now, step, value_width);
+        }
+        if comptime!(of.key()) {
+            add_weighted::<E>(&mut key_sums, &weight_grads, queries_now, step, width);
         }
         // The next round's copies overwrite this stage.
         sync_cube();

@@ -5,12 +5,16 @@
 //! `scale` and `cap` by `log₂ e`.
 
 pub mod backward;
+pub mod delta;
 pub mod forward;
 pub mod launch;
+mod operator;
 pub mod plan;
-pub mod sources;
+mod tiles;
 
 use cubecl::prelude::*;
+pub use launch::sources;
+pub use operator::{Attend, kernels};
 use plan::Plan;
 
 pub const LOG2_E: f32 = core::f32::consts::LOG2_E;

@@ -8,6 +8,16 @@ pub const PLANES: u32 = 4;
 /// Queries (forward, query gradient) or keys (key and value gradient) of a cube.
 pub const ROWS: u32 = 16 * PLANES;
 
+/// What multiplies the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    None,
+    /// One number for every row of a head.
+    Row,
+    /// One for every number.
+    Channel,
+}
+
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
@@ -21,12 +31,13 @@ pub struct Plan {
     pub slopes: bool,
     /// Every row has the head's logit in its sum.
     pub sinks: bool,
+    pub gate: Gate,
 }
 
 impl Plan {
     /// Plain causal attention.
     pub const fn plain(width: usize, value_width: usize) -> Self {
-        Self { width, value_width, window: false, softcap: false, slopes: false, sinks: false }
+        Self { width, value_width, window: false, softcap: false, slopes: false, sinks: false, gate: Gate::None }
     }
 
     /// Whether there are tiles for these widths: copies move 8 bytes or 16, sums lie in registers.
@@ -62,6 +73,15 @@ impl Plan {
     /// Keys (query gradient) or queries (key and value gradient) that a gradient holds at once.
     pub const fn backward_step(&self) -> usize {
         if self.wide(64) { 32 } else { 64 }
+    }
+
+    /// Bytes of shared memory that the largest of the kernels wants.
+    pub fn shared(&self) -> usize {
+        let (keys, values, rows) = (Self::stride(self.width), Self::stride(self.value_width), ROWS as usize);
+        // Two stages of keys and values beside the rows of the cube, 2 bytes a number.
+        let forward = rows * keys + 2 * self.forward_step() * (keys + values);
+        let backward = (rows + 2 * self.backward_step()) * (keys + values);
+        2 * forward.max(backward)
     }
 
     /// Whether the gradients of keys and of values are sums too long for the registers of one kernel.
