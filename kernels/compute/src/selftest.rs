@@ -37,7 +37,7 @@ impl Inputs {
 /// The largest difference from the reference, as a share of the largest number of the reference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// `output`, or the input whose gradient it is.
+    /// `output`, also without a tape, or the input whose gradient it is.
     pub of: &'static str,
     /// NaN where a number is not finite.
     pub relative: f64,
@@ -75,10 +75,14 @@ impl Case {
     /// Runs both, on the same numbers, and compares.
     pub fn check(&self, device: &Device, dtype: DType) -> Found {
         let (truth, _) = by_reference(|| self.results(&Device::flex(), DType::F64, dtype));
-        let (found, ran) = self.results(device, dtype, dtype);
+        let (found, mut ran) = self.results(device, dtype, dtype);
         let names = std::iter::once("output").chain(self.inputs.iter().map(|(name, _)| *name));
-        let differences =
+        let mut differences: Vec<Difference> =
             names.zip(truth.iter().zip(&found)).map(|(of, (truth, found))| difference(of, truth, found)).collect();
+        // Where no gradient is asked for another form may run.
+        let (output, more) = trace(|| read(self.run(&self.inputs(device, dtype))));
+        differences.push(difference("output without a tape", &truth[0], &output));
+        ran.extend(more);
         Found { differences, ran }
     }
 
@@ -109,11 +113,14 @@ impl Case {
         // Every number of the output has a weight of its own in the loss.
         let weights = numbers(self.inputs.len(), output.dims()[0], &device, dtype, exact);
         let gradients = (output.clone() * weights).sum().backward();
-        let read = |x: Tensor<1>| x.into_data().iter::<f64>().collect::<Vec<f64>>();
         let gradient = |x: &Tensor<1>| x.grad(&gradients).map_or_else(Vec::new, read);
         let results = std::iter::once(read(output)).chain(inputs.0.iter().map(|(.., x)| gradient(x)));
         (results.collect(), ran)
     }
+}
+
+fn read(x: Tensor<1>) -> Vec<f64> {
+    x.into_data().iter::<f64>().collect()
 }
 
 fn difference(of: &'static str, truth: &[f64], found: &[f64]) -> Difference {

@@ -1,6 +1,7 @@
 //! `cargo lab selftest`: every fast operator against its reference, on this device.
 
 use anyhow::{Result, bail};
+use attention::kernels::cuda::{self, Passed};
 use attention::kernels::selftest::{Case, Difference, cases};
 use burn::tensor::{DType, Device};
 use serde_json::{Value, json};
@@ -11,6 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 ///
 /// Outputs and the gradients of all inputs, on odd shapes, against the definition in f64 on the CPU. An
 /// error is the largest difference as a share of the largest number. Fails where one is too large.
+///
+/// CUDA kernels of our own run where they are on record as right on such a GPU, or with ATTENTION_CUDA_KERNELS=1; those that pass
+/// are printed as rows for that record, kernels/compute/cuda-selftest.md.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where a driver answers]
@@ -36,6 +40,7 @@ struct Verdict {
 fn tolerance(dtype: DType, device: &Device) -> f64 {
     match dtype {
         DType::F64 => 1e-10,
+        DType::BF16 => 4e-2,
         _ if *device == Device::flex() => 1e-4,
         _ => 1e-2,
     }
@@ -46,9 +51,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("device: {}", lab::describe(&device));
     let mut lines = Vec::new();
     let mut failed = Vec::new();
-    for dtype in [DType::F32, DType::F64].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
+    let mut passed = BTreeMap::new();
+    for dtype in precisions(&device) {
         let tolerance = tolerance(dtype, &device);
         for (operator, verdict) in verdicts(&cases(), &device, dtype) {
+            let right: &mut bool = passed.entry(operator).or_default();
+            *right |= verdict.ran.contains("cuda");
             if !verdict.passed(tolerance) {
                 failed.push(format!("{operator} ({dtype:?})"));
             }
@@ -61,9 +69,38 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         println!("{:#}", Value::Array(lines));
     }
+    passed.retain(|operator, ran| *ran && !failed.iter().any(|line| line.starts_with(&format!("{operator} ("))));
+    record(&device, passed.into_keys());
     match &failed[..] {
         [] => Ok(()),
         failed => bail!("wrong on this device: {}", failed.join(", ")),
+    }
+}
+
+/// What a device is tested in. The CPU's fast forms are for f32 and f64, tensor cores for bf16.
+fn precisions(device: &Device) -> impl Iterator<Item = DType> {
+    let all = if *device == Device::flex() { vec![DType::F32, DType::F64] } else { vec![DType::F32, DType::BF16] };
+    all.into_iter().filter(|dtype| device.supports_dtype(*dtype))
+}
+
+/// Says which operators' CUDA kernels may be put on record.
+fn record<'a>(device: &Device, passed: impl Iterator<Item = &'a str>) {
+    let Some(card) = cuda::card(device) else { return };
+    let known = cuda::record();
+    let new: Vec<Passed> = passed
+        .filter(|operator| !known.iter().any(|row| (row.operator.as_str(), &row.target) == (*operator, &card.target)))
+        .map(|operator| Passed {
+            operator: operator.into(),
+            target: card.target.clone(),
+            card: card.name.clone(),
+            kernels: cuda::fingerprint(operator),
+        })
+        .collect();
+    if !new.is_empty() {
+        eprintln!(
+            "CUDA kernels that passed; rows for kernels/compute/cuda-selftest.md, with which they run here by themselves:"
+        );
+        new.iter().for_each(|row| eprintln!("{}", row.row()));
     }
 }
 

@@ -59,6 +59,12 @@ impl Kernel {
         (self.source)(&self.name, self.units)
     }
 
+    /// Units of a cube along its three axes.
+    pub fn threads(&self) -> [u32; 3] {
+        let CubeDim(units) = self.units;
+        [units.x, units.y, units.z]
+    }
+
     /// Its floats and its integers.
     pub fn by_type(&self) -> (Vec<f32>, Vec<u32>) {
         let (mut floats, mut integers) = (Vec::new(), Vec::new());

@@ -159,7 +159,6 @@ pub struct Passed {
     pub operator: String,
     pub target: String,
     pub card: String,
-    pub date: String,
     /// Of the kernels that passed: others have not.
     pub kernels: String,
 }
@@ -179,9 +178,9 @@ pub fn passed(operator: &str, target: &str) -> bool {
 fn rows(text: &str) -> Vec<Passed> {
     let row = |line: &str| {
         let cells: Vec<String> = line.trim().trim_matches('|').split('|').map(|c| c.trim().replace('`', "")).collect();
-        let [operator, target, card, date, kernels] = <[String; 5]>::try_from(cells)
-            .unwrap_or_else(|cells| panic!("a row of cuda-selftest.md has {} cells and not 5: {line}", cells.len()));
-        Passed { operator, target, card, date, kernels }
+        let [operator, target, card, kernels] = <[String; 4]>::try_from(cells)
+            .unwrap_or_else(|cells| panic!("a row of cuda-selftest.md has {} cells and not 4: {line}", cells.len()));
+        Passed { operator, target, card, kernels }
     };
     text.lines().filter(|line| line.starts_with("| `")).map(row).collect()
 }
@@ -189,8 +188,8 @@ fn rows(text: &str) -> Vec<Passed> {
 impl Passed {
     /// As a row of `cuda-selftest.md`.
     pub fn row(&self) -> String {
-        let Self { operator, target, card, date, kernels } = self;
-        format!("| `{operator}` | `{target}` | {card} | {date} | `{kernels}` |")
+        let Self { operator, target, card, kernels } = self;
+        format!("| `{operator}` | `{target}` | {card} | `{kernels}` |")
     }
 }
 
@@ -221,7 +220,6 @@ mod tests {
             operator: "short_conv".into(),
             target: "ptx_sm90".into(),
             card: "NVIDIA H200".into(),
-            date: "2026-01-02".into(),
             kernels: "0123".into(),
         };
         let text = format!("# Title\n\n| operator | b |\n|---|---|\n{}\n", pass.row());

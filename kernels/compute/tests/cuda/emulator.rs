@@ -1,26 +1,35 @@
 //! Runs a generated kernel on the CPU: the host's C++ compiler and `emulator.h` stand in for a GPU.
 
+use kernels::cuda::kernel::Kernel;
+use kernels::cuda::program::Emulator;
 use kernels::cuda::source::Source;
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+/// What stands in for a GPU; it compiles every kernel once.
+pub fn emulator() -> Emulator {
+    let compiled = Mutex::new(HashMap::<String, Arc<Emulated>>::new());
+    Arc::new(move |kernel: &Kernel, buffers: &mut [Vec<u8>]| {
+        let known = compiled.lock().unwrap().get(&kernel.name).cloned();
+        let emulated = known.unwrap_or_else(|| Arc::new(Emulated::compile(&kernel.source())));
+        compiled.lock().unwrap().insert(kernel.name.clone(), emulated.clone());
+        emulated.run(kernel, buffers);
+    })
+}
 
 /// A kernel as an executable.
-pub struct Emulated {
+struct Emulated {
     directory: PathBuf,
     name: String,
     shared: usize,
 }
 
-/// How many blocks, and how many threads in each.
-pub struct Grid {
-    pub blocks: [u32; 3],
-    pub threads: [u32; 3],
-}
-
 impl Emulated {
     /// Needs a C++ compiler, `c++` or what `CXX` names.
-    pub fn compile(source: &Source) -> Self {
+    fn compile(source: &Source) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let unique = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("emulated-kernel-{}-{unique}", std::process::id()));
@@ -38,15 +47,16 @@ impl Emulated {
     }
 
     /// Runs it on `buffers`, in the order of the arguments, and leaves in them what it wrote.
-    pub fn run(&self, grid: &Grid, buffers: &mut [Vec<u8>], floats: &[f32], integers: &[u32]) {
+    fn run(&self, kernel: &Kernel, buffers: &mut [Vec<u8>]) {
         let mut input = Vec::new();
         let mut word = |x: u32| input.extend(x.to_le_bytes());
-        grid.blocks.iter().chain(&grid.threads).for_each(|&x| word(x));
+        kernel.cubes.into_iter().chain(kernel.threads()).for_each(&mut word);
+        let (floats, integers) = kernel.by_type();
         word(self.shared as u32);
         // The kernel's fields are padded to 8 bytes.
         let padded = |words: Vec<u32>| [words.clone(), vec![0; words.len() % 2]].concat();
         padded(floats.iter().map(|x| x.to_bits()).collect()).into_iter().for_each(&mut word);
-        padded(integers.to_vec()).into_iter().for_each(&mut word);
+        padded(integers).into_iter().for_each(&mut word);
         buffers.iter().for_each(|buffer| word(buffer.len() as u32));
         buffers.iter().for_each(|buffer| input.extend(buffer));
         let path = self.directory.join("input");

@@ -49,6 +49,19 @@ fn a_block_asks_for_no_more_than_a_card_has() {
     }
 }
 
+#[test]
+fn a_pass_on_record_is_of_these_kernels() {
+    for pass in kernels::cuda::record() {
+        assert!(kernels::cuda::operators().any(|name| name == pass.operator), "{} has no CUDA kernels", pass.operator);
+        let now = kernels::cuda::fingerprint(&pass.operator);
+        assert_eq!(
+            pass.kernels, now,
+            "cuda-selftest.md: {} has other kernels now, which have not passed",
+            pass.operator
+        );
+    }
+}
+
 /// What `cuda-kernels.py` reads: the text of every kernel and a list of them.
 #[test]
 #[ignore = "part of kernels/compute/cuda-kernels.py, which names the folder in CUDA_KERNELS_TO"]
