@@ -118,7 +118,7 @@ pub(crate) fn attend(
     let inputs: [Option<_>; 7] = inputs.collect::<Vec<_>>().try_into().expect("seven inputs");
     let operator = cpu::Attend { scale, window, softcap, slopes, sigmoid };
     let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
-    let kernels = |asked: &_| cuda::kernels(asked, &operator, shapes);
+    let kernels = |asked: &_| cuda::permits(asked, &operator, shapes);
     match choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator, inputs)),
         Implementation::Cuda => {

@@ -1,9 +1,8 @@
 //! The kernels of a call: their grids, their arguments, how far they go.
 
-use super::LOG2_E;
-use super::backward::{self, Of};
+use super::key_value_grad::Of;
 use super::plan::{Gate, PLANES, Plan, ROWS};
-use super::{delta, forward};
+use super::{LOG2_E, delta, forward, key_value_grad, query_grad};
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::source::{BF16, Source};
 use cubecl::prelude::*;
@@ -159,7 +158,7 @@ impl Call {
             self.ungated().name("query_grad", ""),
             self.blocks(self.time, self.heads),
             units(),
-            backward::attention_query_grad as AttentionQueryGrad,
+            query_grad::attention_query_grad as AttentionQueryGrad,
             [
                 query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
                 grad: queries => 2
@@ -198,7 +197,7 @@ impl Call {
             self.ungated().name("key_value_grad", which),
             self.blocks(self.source, self.kv_heads),
             units(),
-            backward::attention_key_value_grad as AttentionKeyValueGrad,
+            key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
             [
                 query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
                 key_grad: keys => 2, value_grad: values => 2

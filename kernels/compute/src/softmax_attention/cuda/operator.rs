@@ -31,7 +31,7 @@ pub struct Saved<B: Backend> {
 ///
 /// # Errors
 /// What there is none for.
-pub fn kernels(asked: &Asked, options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
+pub fn permits(asked: &Asked, options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
     let plan = call(options, shapes)?.plan();
     if !plan.fits() {
         return Err(Because::NoKernel("these widths of heads; there is one for multiples of 4 up to 256"));
