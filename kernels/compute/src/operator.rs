@@ -61,13 +61,16 @@ impl Dispatched for Cube {
     }
 }
 
+/// Said of an operator without CUDA kernels.
+const NO_KERNELS: Because = Because::NoKernel("this operator");
+
 /// The implementation for an operator over `inputs` that has no CUDA kernels, recorded for
 /// [`trace`](crate::trace()).
 ///
 /// # Panics
 /// When the inputs differ in dtype: on a GPU one would be read as the other.
 pub fn choose(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
-    choose_with_cuda(operator, inputs, |_| Err(Because::NoKernel("this operator")))
+    choose_with_cuda(operator, inputs, |_| Err(NO_KERNELS))
 }
 
 /// The same for an operator without a backward: where an input is tracked, the reference runs.
@@ -96,7 +99,12 @@ pub fn choose_with_cuda(
         let tracked = inputs.iter().any(|x| Dispatch::is_tracked(x));
         match cuda::permitted(operator, &inputs[0].kind, dtypes[0], tracked, kernels) {
             Ok(()) => (Implementation::Cuda, None),
-            Err(because) => (Implementation::Reference, Some(because)),
+            Err(because) => {
+                if on_cube && because != NO_KERNELS {
+                    cuda::say(operator, because);
+                }
+                (Implementation::Reference, Some(because))
+            }
         }
     } else if on_flex && matches!(dtypes[0], DType::F32 | DType::F64) {
         (Implementation::Cpu, None)

@@ -45,6 +45,16 @@ pub struct Difference {
     pub at: usize,
 }
 
+/// The largest difference that is rounding, by precision and device: products of f32 on tensor cores are TF32.
+pub fn tolerance(dtype: DType, device: &Device) -> f64 {
+    match dtype {
+        DType::F64 => 1e-10,
+        DType::BF16 => 4e-2,
+        _ if *device == Device::flex() => 1e-4,
+        _ => 1e-2,
+    }
+}
+
 /// What a [`Case`] found.
 #[derive(Clone, Debug)]
 pub struct Found {

@@ -1,8 +1,9 @@
 //! `cargo lab selftest`: every fast operator against its reference, on this device.
 
 use anyhow::{Result, bail};
+use attention::kernels::Implementation;
 use attention::kernels::cuda::{self, Passed};
-use attention::kernels::selftest::{Case, Difference, cases};
+use attention::kernels::selftest::{Case, Difference, cases, tolerance};
 use burn::tensor::{DType, Device};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,16 +37,6 @@ struct Verdict {
     broken: Vec<String>,
 }
 
-/// The largest error that is rounding, by precision and device: products of f32 on tensor cores are TF32.
-fn tolerance(dtype: DType, device: &Device) -> f64 {
-    match dtype {
-        DType::F64 => 1e-10,
-        DType::BF16 => 4e-2,
-        _ if *device == Device::flex() => 1e-4,
-        _ => 1e-2,
-    }
-}
-
 pub fn run(arguments: &Arguments) -> Result<()> {
     let device = lab::device::named(arguments.device.as_deref())?;
     eprintln!("device: {}", lab::describe(&device));
@@ -54,7 +45,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut passed = BTreeMap::new();
     for dtype in precisions(&device) {
         let tolerance = tolerance(dtype, &device);
-        for (operator, verdict) in verdicts(&cases(), &device, dtype) {
+        let mut cases = cases();
+        if dtype == DType::BF16 {
+            cases.retain(|case| cuda::operators().any(|operator| operator == case.operator));
+        }
+        for (operator, verdict) in verdicts(&cases, &device, dtype) {
             let right: &mut bool = passed.entry(operator).or_default();
             *right |= verdict.ran.contains("cuda");
             if !verdict.passed(tolerance) {
@@ -115,6 +110,10 @@ fn verdicts(cases: &[Case], device: &Device, dtype: DType) -> BTreeMap<&'static 
             continue;
         };
         verdict.ran.extend(found.ran.iter().map(|ran| ran.to_string()));
+        // What plain tensor operations lose in 16 bits is no mistake of a kernel.
+        if dtype == DType::BF16 && !found.ran.iter().any(|ran| ran.implementation == Implementation::Cuda) {
+            continue;
+        }
         let worst = found.worst();
         let size = |d: &Difference| if d.relative.is_nan() { f64::INFINITY } else { d.relative };
         if verdict.worst.as_ref().is_none_or(|(_, before)| size(worst) > size(before)) {
@@ -126,13 +125,13 @@ fn verdicts(cases: &[Case], device: &Device, dtype: DType) -> BTreeMap<&'static 
 
 impl Verdict {
     fn passed(&self, tolerance: f64) -> bool {
-        self.broken.is_empty() && self.worst.as_ref().is_some_and(|(_, worst)| worst.relative <= tolerance)
+        self.broken.is_empty() && self.worst.as_ref().is_none_or(|(_, worst)| worst.relative <= tolerance)
     }
 
     fn word(&self, tolerance: f64) -> &'static str {
         match self.passed(tolerance) {
             false => "FAIL",
-            true if self.ran.iter().all(|ran| ran == "reference") => "no fast form here",
+            true if self.ran.iter().all(|ran| ran.starts_with("reference")) => "no fast form here",
             true => "pass",
         }
     }
@@ -170,7 +169,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use attention::kernels::{self, Implementation};
+    use attention::kernels;
     use burn::tensor::Tensor;
 
     /// An operator that is right only where it is the reference.

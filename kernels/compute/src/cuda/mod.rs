@@ -11,7 +11,7 @@ pub mod source;
 pub mod tile;
 
 use crate::trace::Because;
-pub(crate) use permit::{Asked, permitted};
+pub(crate) use permit::{Asked, permitted, say};
 pub use permit::{Card, Passed, Setting, VARIABLE, record};
 pub use program::emulated;
 pub(crate) use program::{Gpu, Program, is_emulated, with_gpu};

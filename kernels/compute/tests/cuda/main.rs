@@ -4,5 +4,6 @@ mod attention;
 mod emulator;
 mod linear_attention;
 mod numbers;
+mod selftest;
 mod short_conv;
 mod table;
