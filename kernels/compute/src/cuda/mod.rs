@@ -9,6 +9,7 @@ pub mod permit;
 pub mod program;
 pub mod source;
 pub mod tile;
+mod tune;
 
 use crate::trace::Because;
 pub(crate) use permit::{Asked, permitted, say};

@@ -5,6 +5,7 @@
 //! launch itself, sizes, order of arguments and gradients included, is tested without a GPU.
 
 use super::kernel::Kernel;
+use super::tune;
 use crate::operator::Dispatched;
 use burn::backend::fusion::custom::{CustomOpIr, HandleContainer, Operation, OperationIr, StreamId, TensorIr};
 use burn::tensor::{DType, Shape, TensorData};
@@ -42,13 +43,20 @@ impl Buffer {
     }
 }
 
+/// Kernels that compute the same from the same arguments, of which one runs.
+#[derive(Clone, Debug)]
+struct Step {
+    kernels: Vec<Kernel>,
+    arguments: Vec<Id>,
+}
+
 /// Memory and the kernels that run on it.
 #[derive(Clone, Debug)]
 pub struct Program {
     name: &'static str,
     inputs: usize,
     buffers: Vec<Buffer>,
-    steps: Vec<(Kernel, Vec<Id>)>,
+    steps: Vec<Step>,
     outputs: Vec<Id>,
 }
 
@@ -100,22 +108,38 @@ impl Program {
     /// # Panics
     /// When the kernel has other arguments, or goes beyond one.
     pub fn then(&mut self, kernel: Kernel, arguments: &[Id]) {
-        let name = &kernel.name;
-        assert_eq!(kernel.buffers.len(), arguments.len(), "{name}: arguments");
-        for (visits, &Id(at)) in kernel.buffers.iter().zip(arguments) {
-            let has = self.buffers[at].count();
-            assert!(has >= visits.count, "{name}: `{}` has {has} numbers, {} are needed", visits.name, visits.count);
-            // Kernels count in 32 bits.
-            assert!(visits.count < 1 << 31, "{name}: `{}` is too large for 32-bit indices", visits.name);
-        }
-        let [x, y, z] = kernel.cubes;
-        assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{name}: too large for a grid: {:?}", kernel.cubes);
-        self.steps.push((kernel, arguments.to_vec()));
+        self.then_fastest(vec![kernel], arguments);
     }
 
-    /// A program of no work launches nothing.
-    fn steps(&self) -> impl Iterator<Item = &(Kernel, Vec<Id>)> {
-        self.steps.iter().filter(|(kernel, _)| kernel.cubes.iter().all(|&n| n > 0))
+    /// Runs one of `kernels` next, which compute the same: the one that a first trial on the device found the fastest.
+    ///
+    /// # Panics
+    /// As [`Program::then`], and when there is none.
+    pub fn then_fastest(&mut self, kernels: Vec<Kernel>, arguments: &[Id]) {
+        assert!(!kernels.is_empty(), "{}: a step without a kernel", self.name);
+        for kernel in &kernels {
+            let name = &kernel.name;
+            assert_eq!(kernel.buffers.len(), arguments.len(), "{name}: arguments");
+            for (visits, &Id(at)) in kernel.buffers.iter().zip(arguments) {
+                let has = self.buffers[at].count();
+                assert!(
+                    has >= visits.count,
+                    "{name}: `{}` has {has} numbers, {} are needed",
+                    visits.name,
+                    visits.count
+                );
+                // Kernels count in 32 bits.
+                assert!(visits.count < 1 << 31, "{name}: `{}` is too large for 32-bit indices", visits.name);
+            }
+            let [x, y, z] = kernel.cubes;
+            assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{name}: too large for a grid: {:?}", kernel.cubes);
+        }
+        self.steps.push(Step { kernels, arguments: arguments.to_vec() });
+    }
+
+    /// A step of no work launches nothing.
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.kernels[0].cubes.iter().all(|&n| n > 0))
     }
 }
 
@@ -184,16 +208,9 @@ fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
         Some(content) => client.create_from_slice(content),
         None => client.empty(buffer.bytes()),
     }));
-    for (kernel, arguments) in program.steps() {
-        let [x, y, z] = kernel.cubes;
-        let buffers = kernel.buffers.iter().zip(arguments).map(|(visits, &Id(at))| {
-            let handle = handles[at].clone();
-            let (has, needs) = (handle.size_in_used(), visits.count * program.buffers[at].dtype.size());
-            assert!(has >= needs as u64, "{}: `{}` lies in {has} bytes of {needs}", kernel.name, visits.name);
-            // SAFETY: the buffer holds that many.
-            unsafe { BufferArg::from_raw_parts(handle, visits.count / visits.vector) }
-        });
-        (kernel.launch)(&client, CubeCount::Static(x, y, z), kernel.units, buffers.collect());
+    for Step { kernels, arguments } in program.steps() {
+        let memory = arguments.iter().map(|&Id(at)| (handles[at].clone(), program.buffers[at].dtype.size()));
+        tune::launch_fastest(&client, &device, kernels, memory.collect());
     }
     let output = |&Id(at): &Id| {
         let Buffer { shape, dtype, .. } = &program.buffers[at];
@@ -209,8 +226,8 @@ fn in_order(tensor: CubeTensor) -> CubeTensor {
     if aligned { tensor } else { into_contiguous(tensor.copy()) }
 }
 
-/// Runs a kernel on memory that it leaves changed.
-pub type Emulator = Arc<dyn Fn(&Kernel, &mut [Vec<u8>]) + Send + Sync>;
+/// Runs one of some kernels that compute the same on memory that it leaves changed.
+pub type Emulator = Arc<dyn Fn(&[Kernel], &mut [Vec<u8>]) + Send + Sync>;
 
 thread_local! {
     static EMULATOR: RefCell<Option<Emulator>> = const { RefCell::new(None) };
@@ -244,9 +261,9 @@ impl Gpu for Flex {
         let mut memory: Vec<Vec<u8>> = inputs.into_iter().map(|x| read(x).as_bytes().to_vec()).collect();
         let fresh = |buffer: &Buffer| buffer.content.clone().unwrap_or_else(|| vec![0xff; buffer.bytes()]);
         memory.extend(program.buffers[program.inputs..].iter().map(fresh));
-        for (kernel, arguments) in program.steps() {
+        for Step { kernels, arguments } in program.steps() {
             let mut buffers: Vec<Vec<u8>> = arguments.iter().map(|&Id(at)| memory[at].clone()).collect();
-            emulator(kernel, &mut buffers);
+            emulator(kernels, &mut buffers);
             for (&Id(at), buffer) in arguments.iter().zip(buffers) {
                 memory[at] = buffer;
             }

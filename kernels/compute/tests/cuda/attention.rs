@@ -1,9 +1,10 @@
 //! Softmax attention as it runs on a GPU, against the reference in f64.
 
-use crate::emulator::emulator;
+use crate::emulator::{choosing, emulator};
 use crate::numbers::*;
 use burn::tensor::{DType, Tensor};
 use kernels::cuda::emulated;
+use kernels::cuda::program::Emulator;
 use kernels::{AttentionOptions, Implementation, Normaliser, by_reference, softmax_attention, trace};
 use std::collections::BTreeMap;
 
@@ -108,7 +109,10 @@ impl Call {
 
 /// Every output and every gradient of `calls`.
 fn check(calls: &[Call]) {
-    let emulator = emulator();
+    check_on(emulator(), calls);
+}
+
+fn check_on(emulator: Emulator, calls: &[Call]) {
     for call in calls {
         let expected = by_reference(|| call.results(DType::F64));
         let (found, ran) = trace(|| emulated(emulator.clone(), || call.results(DType::BF16)));
@@ -175,6 +179,14 @@ fn a_window_a_soft_cap_slopes_sinks_and_a_gate() {
 #[test]
 fn widths_that_fill_no_tile_values_wider_than_keys_and_a_gate_for_every_head() {
     check(&[Call { width: 20, value_width: 68, gate: Gate::Row, ..PLAIN }]);
+}
+
+#[test]
+#[ignore = "a minute of C++ compilation"]
+fn every_size_of_the_tiles_computes_the_same() {
+    let calls = [PLAIN, Call { time: 133, source: 150, window: Some(70), heads: 1, ..PLAIN }];
+    (1..3).for_each(|choice| check_on(choosing(choice), &calls));
+    check_on(choosing(1), &[Call { width: 128, value_width: 128, scale: 0.1, heads: 1, ..PLAIN }]);
 }
 
 #[test]

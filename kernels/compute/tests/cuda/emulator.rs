@@ -11,8 +11,14 @@ use std::sync::{Arc, Mutex};
 
 /// What stands in for a GPU; it compiles every kernel once.
 pub fn emulator() -> Emulator {
+    choosing(0)
+}
+
+/// The same; of kernels that compute the same it runs the one at `choice`, or the last.
+pub fn choosing(choice: usize) -> Emulator {
     let compiled = Mutex::new(HashMap::<String, Arc<Emulated>>::new());
-    Arc::new(move |kernel: &Kernel, buffers: &mut [Vec<u8>]| {
+    Arc::new(move |kernels: &[Kernel], buffers: &mut [Vec<u8>]| {
+        let kernel = &kernels[choice.min(kernels.len() - 1)];
         let known = compiled.lock().unwrap().get(&kernel.name).cloned();
         let emulated = known.unwrap_or_else(|| Arc::new(Emulated::compile(&kernel.source())));
         compiled.lock().unwrap().insert(kernel.name.clone(), emulated.clone());

@@ -39,7 +39,7 @@ pub fn attention_forward<E: Float>(
     let value_width = comptime!(plan.value_width);
     let value_depth = comptime!(Plan::depth(value_width));
     let rows = comptime!(ROWS as usize);
-    let step = comptime!(plan.forward_step());
+    let step = comptime!(plan.step);
     let key_tile = comptime!(step * Plan::stride(width));
     let value_tile = comptime!(step * Plan::stride(value_width));
 

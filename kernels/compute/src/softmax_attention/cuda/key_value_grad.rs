@@ -58,7 +58,7 @@ pub fn attention_key_value_grad<E: Float>(
     let stride = comptime!(Plan::stride(width));
     let value_stride = comptime!(Plan::stride(value_width));
     let rows = comptime!(ROWS as usize);
-    let step = comptime!(plan.backward_step());
+    let step = comptime!(plan.step);
     let query_tile = comptime!(step * stride);
     let grad_tile = comptime!(step * value_stride);
 

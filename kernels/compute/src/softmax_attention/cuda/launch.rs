@@ -45,8 +45,10 @@ impl Call {
         }
     }
 
+    /// What its kernels are compiled for, apart from their steps.
     pub fn plan(&self) -> Plan {
         Plan {
+            step: 0,
             width: self.width,
             value_width: self.value_width,
             window: self.window.is_some(),
@@ -99,15 +101,20 @@ impl Call {
         assert_ne!(self.window, Some(0), "a window of no keys");
     }
 
-    pub fn forward(&self) -> Kernel {
+    /// The forward pass in every step that fits; they compute the same.
+    pub fn forward(&self) -> Vec<Kernel> {
         self.check();
+        self.plan().forward_steps().iter().map(|&step| self.forward_by(step)).collect()
+    }
+
+    fn forward_by(&self, step: usize) -> Kernel {
         let [queries, keys, values, outs, rows] = self.counts();
         let [slopes, sinks, gate] = self.options();
         let gated = if self.gate == Gate::None { 0 } else { outs };
         let [scale, cap, _] = self.floats();
-        let plan = self.plan();
+        let plan = Plan { step, ..self.plan() };
         kernel!(
-            self.name("forward", ""),
+            self.name("forward", &by(step, plan.forward_steps())),
             self.blocks(self.time, self.heads),
             units(),
             forward::attention_forward as AttentionForward,
@@ -149,13 +156,18 @@ impl Call {
         )
     }
 
-    pub fn query_grad(&self) -> Kernel {
+    /// The gradient of the queries in every step that fits.
+    pub fn query_grad(&self) -> Vec<Kernel> {
+        self.plan().backward_steps().iter().map(|&step| self.query_grad_by(step)).collect()
+    }
+
+    fn query_grad_by(&self, step: usize) -> Kernel {
         let [queries, keys, values, outs, rows] = self.counts();
         let [slopes, ..] = self.options();
         let [scale, cap, gradient_scale] = self.floats();
-        let plan = self.ungated().plan();
+        let plan = Plan { step, ..self.ungated().plan() };
         kernel!(
-            self.ungated().name("query_grad", ""),
+            self.ungated().name("query_grad", &by(step, plan.backward_steps())),
             self.blocks(self.time, self.heads),
             units(),
             query_grad::attention_query_grad as AttentionQueryGrad,
@@ -177,24 +189,26 @@ impl Call {
         )
     }
 
-    /// One kernel, or where the sums are too long for its registers two.
-    pub fn key_value_grads(&self) -> Vec<Kernel> {
+    /// The gradients of keys and values: one kernel, or where the sums are too long for its registers two. Each in every step
+    /// that fits.
+    pub fn key_value_grads(&self) -> Vec<Vec<Kernel>> {
         let of: &[Of] = if self.plan().split_gradients() { &[Of::Key, Of::Value] } else { &[Of::KeyAndValue] };
-        of.iter().map(|&of| self.key_value_grad(of)).collect()
+        let steps = self.plan().backward_steps();
+        of.iter().map(|&of| steps.iter().map(|&step| self.key_value_grad_by(step, of)).collect()).collect()
     }
 
-    fn key_value_grad(&self, of: Of) -> Kernel {
+    fn key_value_grad_by(&self, step: usize, of: Of) -> Kernel {
         let [queries, keys, values, outs, rows] = self.counts();
         let [slopes, ..] = self.options();
         let [scale, cap, gradient_scale] = self.floats();
-        let plan = self.ungated().plan();
+        let plan = Plan { step, ..self.ungated().plan() };
         let which = match of {
             Of::KeyAndValue => "",
             Of::Key => ", keys",
             Of::Value => ", values",
         };
         kernel!(
-            self.ungated().name("key_value_grad", which),
+            self.ungated().name("key_value_grad", &format!("{which}{}", by(step, plan.backward_steps()))),
             self.blocks(self.source, self.kv_heads),
             units(),
             key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
@@ -241,6 +255,11 @@ impl Call {
     }
 }
 
+/// Said of a step that is not the first one.
+fn by(step: usize, steps: &[usize]) -> String {
+    if step == steps[0] { String::new() } else { format!(" by {step}") }
+}
+
 fn units() -> CubeDim {
     CubeDim::new_2d(32, PLANES)
 }
@@ -259,9 +278,11 @@ pub fn sources() -> Vec<Source> {
     let gates = [Gate::Row, Gate::Channel].map(|gate| Call { gate, ..Call::plain(128, 128) });
     let mut kernels: Vec<Kernel> = calls
         .iter()
-        .flat_map(|call| [vec![call.forward(), call.delta(), call.query_grad()], call.key_value_grads()].concat())
+        .flat_map(|call| {
+            [call.forward(), vec![call.delta()], call.query_grad(), call.key_value_grads().concat()].concat()
+        })
         .collect();
-    kernels.extend(gates.iter().flat_map(|call| [call.forward(), call.delta()]));
+    kernels.extend(gates.iter().flat_map(|call| [vec![call.forward_by(64)], vec![call.delta()]].concat()));
     kernels.iter().map(Kernel::source).collect()
 }
 
@@ -273,8 +294,9 @@ mod tests {
     fn a_plan_says_how_much_shared_memory_its_kernels_want() {
         for width in [(64, 64), (64, 128), (256, 256), (20, 68)] {
             let call = Call::plain(width.0, width.1);
-            let kernels = [vec![call.forward(), call.query_grad()], call.key_value_grads()].concat();
-            let most = kernels.iter().map(|kernel| kernel.source().shared).max();
+            let passes = [vec![call.forward(), call.query_grad()], call.key_value_grads()].concat();
+            let kernels = passes.iter().map(|candidates| &candidates[0]);
+            let most = kernels.map(|kernel| kernel.source().shared).max();
             assert_eq!(most, Some(call.plan().shared()), "{width:?}");
         }
     }

@@ -116,7 +116,7 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let (out, log_sum) = (program.output(outs, dtype), program.output([batch, heads, time], DType::F32));
         let gated = if gate.is_some() { program.output(outs, dtype) } else { nothing };
         let (sink, factor) = (sink.unwrap_or(nothing), factor.unwrap_or(nothing));
-        program.then(call.forward(), &[query, key, value, slopes, sink, factor, out, log_sum, gated]);
+        program.then_fastest(call.forward(), &[query, key, value, slopes, sink, factor, out, log_sum, gated]);
 
         let inputs = [q.clone(), k.clone(), v.clone()].into_iter().chain(sinks.clone()).chain(gate.clone());
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
@@ -150,12 +150,12 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let grad = if gate.is_some() { inner } else { grad };
         if wanted[0] {
             let query_grad = program.output(q.shape(), dtype);
-            program.then(call.query_grad(), &[query, key, value, slopes, grad, sums, delta, query_grad]);
+            program.then_fastest(call.query_grad(), &[query, key, value, slopes, grad, sums, delta, query_grad]);
         }
         if wanted[1] || wanted[2] {
             let (key_grad, value_grad) = (program.output(k.shape(), dtype), program.output(v.shape(), dtype));
-            for kernel in call.key_value_grads() {
-                program.then(kernel, &[query, key, value, slopes, grad, sums, delta, key_grad, value_grad]);
+            for kernels in call.key_value_grads() {
+                program.then_fastest(kernels, &[query, key, value, slopes, grad, sums, delta, key_grad, value_grad]);
             }
         }
 

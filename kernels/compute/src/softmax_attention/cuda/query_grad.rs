@@ -37,7 +37,7 @@ pub fn attention_query_grad<E: Float>(
     let stride = comptime!(Plan::stride(width));
     let value_stride = comptime!(Plan::stride(value_width));
     let rows = comptime!(ROWS as usize);
-    let step = comptime!(plan.backward_step());
+    let step = comptime!(plan.step);
     let key_tile = comptime!(step * stride);
     let value_tile = comptime!(step * value_stride);
 
