@@ -1,6 +1,8 @@
 //! One update of one parameter by AdamW (Loshchilov and Hutter 2019), and the size of all gradients.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 
 use crate::operator::{choose, from_cpu, input, on_cpu};

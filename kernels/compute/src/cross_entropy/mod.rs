@@ -2,6 +2,8 @@
 //! whole, nor is their softmax.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 
 use crate::operator::{choose, input, run_on_cpu};

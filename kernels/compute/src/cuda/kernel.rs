@@ -95,9 +95,10 @@ pub(crate) fn expanded<K: CubeKernel>(name: &str, units: CubeDim, kernel: impl F
 macro_rules! kernel {
     (
         $name:expr, $cubes:expr, $units:expr, $($module:ident)::+ as $kernel:ident,
-        [$($buffer:ident: $count:expr $(=> $vector:expr)?),* $(,)?], {$($number:ident: $ty:ty = $value:expr),* $(,)?}, $($setting:expr),+ $(,)?
+        [$($buffer:ident: $count:expr $(=> $vector:expr)?),* $(,)?], {$($number:ident: $ty:ty = $value:expr),* $(,)?} $(, $setting:expr)* $(,)?
     ) => {{
         // Before numbers take the names.
+        let (name, cubes, units) = ($name, $cubes, $units);
         let buffers = vec![$($crate::cuda::kernel::Visits {
             name: stringify!($buffer),
             count: $count,
@@ -105,9 +106,9 @@ macro_rules! kernel {
         }),*];
         $(let $number: $ty = $value;)*
         $crate::cuda::kernel::Kernel {
-            name: $name,
-            cubes: $cubes,
-            units: $units,
+            name,
+            cubes,
+            units,
             buffers,
             numbers: vec![$($crate::cuda::kernel::Number::from($number)),*],
             source: std::sync::Arc::new(move |name, units| $crate::cuda::kernel::expanded(name, units, |t| {
@@ -117,7 +118,7 @@ macro_rules! kernel {
                     t.properties,
                     $($crate::cuda::source::expand!(@buffer $buffer),)*
                     $($crate::cuda::source::expand!(@number $number),)*
-                    $($setting),+
+                    $($setting),*
                 )
             })),
             launch: std::sync::Arc::new(move |client, cubes, units, buffers| {
@@ -126,7 +127,7 @@ macro_rules! kernel {
                 // SAFETY: every buffer is as long as the kernel was said to go: the program has checked it.
                 unsafe {
                     $($module)::+::launch_unchecked(
-                        client, cubes, units, $($buffer,)* $($number,)* $($setting),+
+                        client, cubes, units, $($buffer,)* $($number,)* $($setting),*
                     )
                 }
             }),

@@ -7,6 +7,7 @@
 pub mod kernel;
 pub mod permit;
 pub mod program;
+pub mod rows;
 pub mod source;
 pub mod tile;
 mod tune;
@@ -19,10 +20,24 @@ pub(crate) use program::{Gpu, Program, is_emulated, with_gpu};
 use source::Source;
 
 /// The operators that have CUDA kernels, and those of their kernels that the table holds.
-const OPERATORS: [(&str, fn() -> Vec<Source>); 3] = [
+const OPERATORS: [(&str, fn() -> Vec<Source>); 8] = [
     ("softmax_attention", crate::softmax_attention::cuda::sources),
     ("linear_attention", crate::linear_attention::cuda::sources),
     ("short_conv", crate::short_conv::cuda::sources),
+    ("rms_norm", crate::rms_norm::cuda::sources),
+    ("gated_rms_norm", crate::rms_norm::cuda::gated_sources),
+    ("l2_norm", crate::rms_norm::cuda::l2_sources),
+    ("rope", crate::rope::cuda::sources),
+    ("swiglu", crate::swiglu::cuda::sources),
+];
+
+/// Kernels that no operator calls yet: programs have no whole numbers among their inputs, and none that change in place.
+const UNCALLED: [fn() -> Vec<Source>; 5] = [
+    crate::embedding::cuda::sources,
+    crate::adamw::cuda::sources,
+    crate::cross_entropy::cuda::sources,
+    crate::product_attention::cuda::sources,
+    crate::experts::cuda::sources,
 ];
 
 /// The operators that have CUDA kernels.
@@ -32,8 +47,9 @@ pub fn operators() -> impl Iterator<Item = &'static str> {
 
 /// Every kernel of this crate as CUDA C++, for every shape that the table holds. Expanded once: it takes a while.
 pub fn sources() -> &'static [Source] {
-    static SOURCES: std::sync::LazyLock<Vec<Source>> =
-        std::sync::LazyLock::new(|| OPERATORS.iter().flat_map(|(_, sources)| sources()).collect());
+    static SOURCES: std::sync::LazyLock<Vec<Source>> = std::sync::LazyLock::new(|| {
+        OPERATORS.iter().map(|(_, sources)| sources).chain(&UNCALLED).flat_map(|sources| sources()).collect()
+    });
     &SOURCES
 }
 

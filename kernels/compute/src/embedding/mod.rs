@@ -1,6 +1,8 @@
 //! The rows of a table that tokens ask for.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 
 use crate::operator::{choose, input, run_on_cpu};

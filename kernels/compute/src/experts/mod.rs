@@ -1,6 +1,8 @@
 //! Many small networks, of which every token is worked on by a few: `y_t = Σ_s w_ts · SwiGLU_{e(t, s)}(x_t)`.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 
 use crate::operator::{Operator, choose, run_on_cpu};

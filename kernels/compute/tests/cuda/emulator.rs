@@ -5,9 +5,9 @@ use kernels::cuda::program::Emulator;
 use kernels::cuda::source::Source;
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// What stands in for a GPU; it compiles every kernel once.
 pub fn emulator() -> Emulator {
@@ -33,6 +33,38 @@ struct Emulated {
     shared: usize,
 }
 
+/// `emulator.h` and what the compiler makes of it beforehand, in a folder that stays for the next run.
+static HEADER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let header = include_str!("emulator.h");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    let (text, compiled) = (directory.join("emulator.h"), directory.join("emulator.h.gch"));
+    if std::fs::read_to_string(&text).is_ok_and(|there| there == header) && compiled.exists() {
+        return directory;
+    }
+    std::fs::create_dir_all(&directory).unwrap();
+    // Under names of this process first: another may look at the same time.
+    let own = directory.join(format!("{}.h", std::process::id()));
+    let made = directory.join(format!("{}.gch", std::process::id()));
+    std::fs::write(&own, header).unwrap();
+    let [from, to] = [&own, &made].map(|path| path.to_str().expect("a path in UTF-8"));
+    compile(&["-x", "c++-header", from, "-o", to], &directory, "emulator.h");
+    std::fs::rename(made, compiled).unwrap();
+    std::fs::rename(own, text).unwrap();
+    directory
+});
+
+/// Runs the C++ compiler in `directory`.
+fn compile(arguments: &[&str], directory: &Path, what: &str) {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let done = Command::new(&compiler)
+        .args(["-std=c++17", "-O1", "-fno-strict-aliasing", "-w"])
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; emulating kernels needs a C++ compiler"));
+    assert!(done.status.success(), "{what}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 impl Emulated {
     /// Needs a C++ compiler, `c++` or what `CXX` names.
     fn compile(source: &Source) -> Self {
@@ -40,15 +72,9 @@ impl Emulated {
         let unique = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("emulated-kernel-{}-{unique}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("emulator.h"), include_str!("emulator.h")).unwrap();
         std::fs::write(directory.join("kernel.cpp"), program(source)).unwrap();
-        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-        let done = Command::new(&compiler)
-            .args(["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "kernel.cpp", "-o", "kernel"])
-            .current_dir(&directory)
-            .output()
-            .unwrap_or_else(|error| panic!("{compiler}: {error}; emulating kernels needs a C++ compiler"));
-        assert!(done.status.success(), "{}: {}", source.name, String::from_utf8_lossy(&done.stderr));
+        let header = format!("-I{}", HEADER.display());
+        compile(&[&header, "kernel.cpp", "-o", "kernel"], &directory, &source.name);
         Self { directory, name: source.name.clone(), shared: source.shared }
     }
 

@@ -125,11 +125,10 @@ fn the_gated_delta_rule_in_chunks() {
 }
 
 #[test]
-fn where_a_gradient_is_asked_for_the_reference_runs_and_says_so() {
-    let (_, ran) = trace(|| emulated(emulator(), || STEPS.results(DType::BF16, true)));
-    assert_eq!(
-        (ran[0].implementation, ran[0].because),
-        (Implementation::Reference, Some(Because::NoKernel("the gradient")))
-    );
-    assert_eq!(ran[0].to_string(), "reference: no CUDA kernel for the gradient");
+fn where_there_is_no_gradient_the_reference_runs_and_says_so() {
+    let call = Call { value_width: 21, ..STEPS };
+    let (_, ran) = trace(|| emulated(emulator(), || call.results(DType::BF16, true)));
+    let what = "the gradient of this width; there is one for multiples of 4 up to 256";
+    assert_eq!((ran[0].implementation, ran[0].because), (Implementation::Reference, Some(Because::NoKernel(what))));
+    assert_eq!(ran[0].to_string(), format!("reference: no CUDA kernel for {what}"));
 }

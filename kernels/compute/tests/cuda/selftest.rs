@@ -33,7 +33,6 @@ fn it_passes_in_bf16() {
     assert_eq!(
         reasons,
         BTreeSet::from([
-            no("linear_attention", "the gradient"),
             no("softmax_attention", "a bias"),
             no("softmax_attention", "a sink for every query; there is one for a sink for every head"),
             no("softmax_attention", "sigmoid weights"),

@@ -1,10 +1,11 @@
-//! Linear attention on CUDA, forward: token after token (`steps`), and the gated delta rule in chunks on tensor cores
-//! (`chunks`).
+//! Linear attention on CUDA: token after token (`steps`), the gated delta rule in chunks on tensor cores (`chunks`), and
+//! the gradients of the whole family (`backward`).
 
+pub mod backward;
 pub mod chunks;
 pub mod steps;
 
-use crate::cuda::source::Source;
+use crate::cuda::source::{SHARED_LIMIT, Source};
 use crate::cuda::{Asked, Gpu, Program};
 use crate::operator::{Operator, Second};
 use crate::trace::Because;
@@ -21,6 +22,22 @@ pub enum Form {
     Chunks(Chunks),
 }
 
+/// Which member of the family has these shapes of decays and gates, where one number a token is one channel.
+fn family(decay: Option<[usize; 4]>, erase: Option<[usize; 4]>, write: Option<[usize; 4]>) -> Option<(Decay, Write)> {
+    let decay = match decay {
+        None => Decay::None,
+        Some([.., 1]) => Decay::Head,
+        Some(_) => Decay::Channel,
+    };
+    let gates = match (erase, write) {
+        (None, None) => Write::Add,
+        (Some([.., 1]), None) => Write::Beta,
+        (Some(_), Some(_)) => Write::EraseWrite,
+        _ => return None,
+    };
+    Some((decay, gates))
+}
+
 /// The form for inputs `q, k, v, decay, erase, write, state` of these shapes, where decay and erase gate have one channel or as
 /// many as keys.
 ///
@@ -31,9 +48,6 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
     let [q, _, v, decay, erase, write, state] = shapes.map(|shape| shape.map(|shape| shape.dims::<4>()));
     let there = "queries, keys and values are always there";
     let ([batch, heads, time, width], [.., value_width]) = (q.expect(there), v.expect(there));
-    if asked.tracked {
-        return no("the gradient");
-    }
     asked.in_f32()?;
     if time == 0 {
         return no("no tokens");
@@ -41,18 +55,19 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
     if batch * heads >= 1 << 16 {
         return no("more than 65535 heads in a batch");
     }
-    let decay = match decay {
-        None => Decay::None,
-        Some([.., 1]) => Decay::Head,
-        Some(_) => Decay::Channel,
-    };
-    let gates = match (erase, write) {
-        (None, None) => Write::Add,
-        (Some([.., 1]), None) => Write::Beta,
-        (Some(_), Some(_)) => Write::EraseWrite,
-        _ => return no("these gates"),
+    let Some((decay, gates)) = family(decay, erase, write) else {
+        return no("these gates");
     };
     let start = state.is_some();
+    if asked.tracked {
+        let plan = backward::Plan { width, value_width, decay, write: gates, start, end_grad: true };
+        if !plan.fits() {
+            return no("the gradient of this width; there is one for multiples of 4 up to 256");
+        }
+        if asked.card.shared < SHARED_LIMIT {
+            return no("the gradient on this GPU: its blocks have too little shared memory");
+        }
+    }
     let chunks = Chunks { width, value_width, start };
     // A few tokens leave most of a chunk empty.
     let long = time >= CHUNK as usize / 4;
@@ -77,20 +92,22 @@ pub struct LinearAttention<B: Gpu> {
 }
 
 impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
-    type Saved = ();
+    /// The inputs, decays and state in f32.
+    type Saved = [Option<FloatTensor<B>>; 7];
 
-    fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, ()) {
+    fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, Self::Saved) {
         let [q, k, v, decay, erase, write, state] = inputs;
         let there = "queries, keys and values are always there";
         let [q, k, v] = [q, k, v].map(|x| x.expect(there));
         let ([batch, heads, time, width], [.., value_width]) = (q.shape().dims::<4>(), v.shape().dims::<4>());
         let dtype = q.dtype();
         let single = |x: FloatTensor<B>| B::float_cast(x, FloatDType::F32);
-        let mut decay = decay.map(single);
-        if decay.is_none() && matches!(self.form, Form::Chunks(_)) {
-            decay = Some(B::float_zeros([batch, heads, time, 1].into(), &q.device(), FloatDType::F32));
+        let saved = [Some(q), Some(k), Some(v), decay.map(single), erase, write, state.map(single)];
+        let mut inputs = saved.clone();
+        if saved[3].is_none() && matches!(self.form, Form::Chunks(_)) {
+            let device = saved[0].as_ref().expect(there).device();
+            inputs[3] = Some(B::float_zeros([batch, heads, time, 1].into(), &device, FloatDType::F32));
         }
-        let inputs = [Some(q), Some(k), Some(v), decay, erase, write, state.map(single)];
 
         let mut program = Program::new("linear_attention");
         let ids = inputs.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
@@ -114,16 +131,67 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         let outputs = B::execute(program, inputs.into_iter().flatten().collect());
         let [out, end] = <[_; 2]>::try_from(outputs).unwrap_or_else(|_| unreachable!("two outputs were asked for"));
         self.end.put(B::float_cast(end, dtype.into()));
-        (out, ())
+        (out, saved)
     }
 
-    fn backward(&self, (): (), _: FloatTensor<B>, _: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
-        unreachable!("`form` lets no tracked inputs through")
+    fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, _: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
+        let shapes = saved.each_ref().map(|x| x.as_ref().map(|x| x.shape().dims::<4>()));
+        let [Some([batch, heads, time, width]), _, Some([.., value_width]), decay, erase, write, _] = shapes else {
+            unreachable!("queries, keys and values are always there")
+        };
+        let dtype = gradient.dtype();
+        let end_grad = self.end.gradient().map(|x| B::float_cast(x, FloatDType::F32));
+        let (decays, gates) = family(decay, erase, write).expect("a member that `form` let through");
+        let plan = backward::Plan {
+            width,
+            value_width,
+            decay: decays,
+            write: gates,
+            start: saved[6].is_some(),
+            end_grad: end_grad.is_some(),
+        };
+        let call = backward::Call { heads: batch * heads, time, plan, dtype };
+
+        let mut program = Program::new("linear_attention gradient");
+        let ids = saved.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let out_grad = program.input(&gradient);
+        let end = end_grad.as_ref().map(|x| program.input(x));
+        let nothing = program.nothing();
+        let there = ids.map(|id| id.is_some());
+        let [q, k, v, g, erase_, write_, start] = ids.map(|id| id.unwrap_or(nothing));
+        let end = end.unwrap_or(nothing);
+        let kept = call.scratch().map(|count| program.buffer([count], DType::F32));
+        let [gamma, weights, inverse, written, states, written_grad, state_grads] = kept;
+        let by_token = |channels| [batch, heads, time, channels];
+        let [q_grad, k_grad] = [(); 2].map(|()| program.output(by_token(width), dtype));
+        let v_grad = program.output(by_token(value_width), dtype);
+        let mut maybe = |shape: Option<[usize; 4]>, dtype| shape.map_or(nothing, |shape| program.output(shape, dtype));
+        let g_grad = maybe(decay, DType::F32);
+        let (erase_grad, write_grad) = (maybe(erase, dtype), maybe(write, dtype));
+        let start_grad = program.output([batch, heads, width, value_width], DType::F32);
+        program.then(call.prepare(), &[q, k, g, erase_, gamma, weights, inverse]);
+        program.then(call.states(), &[k, v, erase_, write_, start, gamma, inverse, written, states]);
+        let of_states = [q, k, erase_, out_grad, end, gamma, weights, inverse, written_grad, state_grads, start_grad];
+        program.then(call.state_grads(), &of_states);
+        let (of_chunks, of_tokens) = ([gamma, written, states, written_grad, state_grads], [q_grad, k_grad, v_grad]);
+        let arguments = [q, k, v, erase_, write_, out_grad].into_iter().chain(of_chunks).chain(of_tokens);
+        let arguments: Vec<_> = arguments.chain([g_grad, erase_grad, write_grad]).collect();
+        program.then(call.token_grads(), &arguments);
+
+        let inputs = saved.into_iter().flatten().chain([gradient]).chain(end_grad);
+        let mut outputs = B::execute(program, inputs.collect()).into_iter();
+        let mut next = |there: bool| there.then(|| outputs.next().expect("an output for every one that was asked for"));
+        let rounded = |x: FloatTensor<B>| B::float_cast(x, dtype.into());
+        let [q, k, v] = [(); 3].map(|()| next(true));
+        let g = next(there[3]).map(rounded);
+        let (erase, write) = (next(there[4]), next(there[5]));
+        let start = next(true).map(rounded).filter(|_| there[6]);
+        [q, k, v, g, erase, write, start]
     }
 }
 
 /// What the table holds: the decode steps of Gated DeltaNet (in f32 as well) and Kimi, the largest state with everything by channel,
-/// and chunks of Gated DeltaNet.
+/// and chunks of Gated DeltaNet; and the gradients of the same.
 pub fn sources() -> Vec<Source> {
     let steps = |width, value_width, decay, write, dtype| {
         Steps { width, value_width, decay, write, start: true }.kernel(1, 1, dtype).source()
@@ -135,5 +203,17 @@ pub fn sources() -> Vec<Source> {
         steps(256, 256, Decay::Channel, Write::EraseWrite, DType::BF16),
     ];
     sources.extend(Chunks { width: 128, value_width: 128, start: true }.kernels(1, 1).map(|kernel| kernel.source()));
+    let gradients = |width, decay, write, dtype| {
+        let plan = backward::Plan { width, value_width: width, decay, write, start: true, end_grad: true };
+        let call = backward::Call { heads: 1, time: 1, plan, dtype };
+        [call.prepare(), call.states(), call.state_grads(), call.token_grads()]
+    };
+    let all = [
+        gradients(128, Decay::Head, Write::Beta, DType::BF16),
+        gradients(128, Decay::Head, Write::Beta, DType::F32),
+        gradients(128, Decay::Channel, Write::Beta, DType::BF16),
+        gradients(256, Decay::Channel, Write::EraseWrite, DType::BF16),
+    ];
+    sources.extend(all.into_iter().flatten().map(|kernel| kernel.source()));
     sources
 }
