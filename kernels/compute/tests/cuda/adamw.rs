@@ -18,18 +18,18 @@ fn gradients_are_clipped_and_their_weight_is_updated_in_place() {
     let mut sums = unwritten(all * cuda::PARTS, 4);
     for (i, gradient) in gradients.iter().enumerate() {
         let mut buffers = vec![halves(gradient), sums];
-        emulator(&cuda::sum_squares(gradient.len(), i, all, DType::BF16), &mut buffers);
+        emulator(&[cuda::sum_squares(gradient.len(), i, all, DType::BF16)], &mut buffers);
         sums = buffers.pop().unwrap();
     }
     let mut buffers = vec![sums, words(counts.map(cuda::parts)), unwritten(all, 4)];
-    emulator(&cuda::join_squares(all), &mut buffers);
+    emulator(&[cuda::join_squares(all)], &mut buffers);
     let found = buffers.pop().unwrap();
     assert_close("squares", &from_singles(&found), &expected, 1e-5);
 
     let norm = expected.iter().sum::<f64>().sqrt();
     let scaled = |limit: f64| {
         let mut buffers = vec![found.clone(), unwritten(1, 4)];
-        emulator(&cuda::clip(all, limit), &mut buffers);
+        emulator(&[cuda::clip(all, limit)], &mut buffers);
         buffers.pop().unwrap()
     };
     assert_eq!(from_singles(&scaled(2.0 * norm)), [1.0]);
@@ -49,7 +49,7 @@ fn gradients_are_clipped_and_their_weight_is_updated_in_place() {
             adamw(weight, gradient, Some([first, second]), update)
         });
         let mut buffers = vec![singles(&weight), halves(gradient), singles(&first), singles(&second), scale.clone()];
-        emulator(&cuda::step(count, &update, DType::BF16), &mut buffers);
+        emulator(&[cuda::step(count, &update, DType::BF16)], &mut buffers);
         let [first, second] = moments.map(values);
         assert_close("the weight", &from_singles(&buffers[0]), &values(new), 1e-4);
         assert_close("the first moment", &from_singles(&buffers[2]), &first, 1e-5);

@@ -23,7 +23,7 @@ fn check(emulator: &Emulator, rows: usize, vocab: usize, weight: impl Fn(usize) 
 
     let means: Vec<f64> = weights.iter().map(|w| (w / total) as f64).collect();
     let mut buffers = vec![halves(&logits), words(targets), singles(&means), unwritten(rows, 4)];
-    emulator(&cuda::loss(rows, vocab, DType::BF16), &mut buffers);
+    emulator(&[cuda::loss(rows, vocab, DType::BF16)], &mut buffers);
     let found: f64 = from_singles(&buffers[3]).iter().sum();
     assert_close(&format!("the loss of {rows} × {vocab}"), &[found], &values(loss), 1e-5);
     let expected = values(given.grad(&gradients).unwrap());

@@ -19,10 +19,10 @@ fn check(emulator: &Emulator, tokens: usize, vocab: usize, width: usize, id: imp
     let gradients = (out * constant(&grad, [1, tokens, width], DType::F64)).sum().backward();
 
     let mut buffers = vec![words(ids), unwritten(tokens, 4), unwritten(vocab + 1, 4)];
-    emulator(&call.sort.kernel(), &mut buffers);
+    emulator(&[call.sort.kernel()], &mut buffers);
     let (first, order) = (buffers.pop().unwrap(), buffers.pop().unwrap());
     let mut buffers = vec![halves(&grad), order, first, unwritten(vocab * width, 2)];
-    emulator(&call.sums(), &mut buffers);
+    emulator(&[call.sums()], &mut buffers);
     let expected = values(table.grad(&gradients).unwrap());
     assert_close(&format!("the gradient of {call:?}"), &from_halves(&buffers[3]), &expected, 0.005);
 }

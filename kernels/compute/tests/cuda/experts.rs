@@ -39,14 +39,14 @@ fn tokens_are_sorted_by_the_experts_that_they_choose() {
         let chosen: Vec<usize> = shares.chunks(experts).flat_map(best).collect();
         let places = call.places();
         let mut buffers = vec![halves(&shares), unwritten(places, 4)];
-        emulator(&call.choose(DType::BF16), &mut buffers);
+        emulator(&[call.choose(DType::BF16)], &mut buffers);
         assert_eq!(from_words(&buffers[1]), chosen, "{call:?}");
 
         let mut buffers = vec![buffers.pop().unwrap(), unwritten(places, 4), unwritten(experts + 1, 4)];
-        emulator(&call.sort(), &mut buffers);
+        emulator(&[call.sort()], &mut buffers);
         let (first, order) = (buffers.pop().unwrap(), buffers.pop().unwrap());
         let mut buffers = vec![order, first, unwritten(places, 4), unwritten(2 * call.tiles(), 4)];
-        emulator(&call.list(), &mut buffers);
+        emulator(&[call.list()], &mut buffers);
         let [order, first, back, tiles] = routed(&call, &chosen);
         assert_eq!([&buffers[0], &buffers[1], &buffers[2]].map(|x| from_words(x)), [order, first, back], "{call:?}");
         let listed = from_words(&buffers[3]);
@@ -86,7 +86,7 @@ fn rows_go_to_their_experts_and_their_gradients_come_back() {
     let [order, first, back, tiles] = [order, first, back, tiles].map(words);
     let run = |kernel, inputs: &[&[u8]], outputs: Vec<Vec<u8>>| {
         let mut buffers: Vec<Vec<u8>> = inputs.iter().map(|x| x.to_vec()).chain(outputs).collect();
-        emulator(&kernel, &mut buffers);
+        emulator(&[kernel], &mut buffers);
         buffers.split_off(inputs.len())
     };
     let one = |kernel, inputs: &[&[u8]], output: Vec<u8>| run(kernel, inputs, vec![output]).pop().unwrap();

@@ -69,10 +69,10 @@ fn check(plan: Plan, [batch, heads, kv_heads]: [usize; 3], calls: &[[usize; 3]])
             unwritten(sums, 4),
             unwritten(weighed, 4),
         ];
-        emulator(&call.attend(), &mut buffers);
+        emulator(&[call.attend()], &mut buffers);
         let (weighed, sums) = (buffers.pop().unwrap(), buffers.pop().unwrap());
         let mut buffers = vec![sums, weighed, singles(&sinks), unwritten(rows * value_width, 2)];
-        emulator(&call.merge(), &mut buffers);
+        emulator(&[call.merge()], &mut buffers);
         assert_close(&format!("the output of {call:?}"), &from_halves(&buffers[3]), &values(out), 0.005);
     }
 }
