@@ -1,7 +1,8 @@
 //! Linear attention on CUDA: token after token (`steps`), the gated delta rule in chunks on tensor cores (`chunks`), and
-//! the gradients of the whole family (`backward`).
+//! the gradients of the whole family (`backward`), those of the gated delta rule on tensor cores too (`chunk_grads`).
 
 pub mod backward;
+pub mod chunk_grads;
 pub mod chunks;
 pub mod steps;
 
@@ -68,7 +69,7 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
             return no("the gradient on this GPU: its blocks have too little shared memory");
         }
     }
-    let chunks = Chunks { width, value_width, start };
+    let chunks = Chunks { width, value_width, start, keep: false };
     // A few tokens leave most of a chunk empty.
     let long = time >= CHUNK as usize / 4;
     if long && gates == Write::Beta && decay != Decay::Channel && chunks.fits() {
@@ -91,6 +92,67 @@ pub struct LinearAttention<B: Gpu> {
     pub end: Second<B>,
 }
 
+/// The inputs with a decay of nothing where there is none.
+fn with_decay<B: Gpu>(mut inputs: [Option<FloatTensor<B>>; 7]) -> [Option<FloatTensor<B>>; 7] {
+    if let ([Some(q), ..], None) = (&inputs[..1], &inputs[3]) {
+        let [batch, heads, time, _] = q.shape().dims();
+        inputs[3] = Some(B::float_zeros([batch, heads, time, 1].into(), &q.device(), FloatDType::F32));
+    }
+    inputs
+}
+
+impl<B: Gpu> LinearAttention<B> {
+    /// The backward on tensor cores.
+    fn backward_in_tiles(
+        &self,
+        chunks: Chunks,
+        saved: [Option<FloatTensor<B>>; 7],
+        gradient: FloatTensor<B>,
+        end_grad: Option<FloatTensor<B>>,
+    ) -> [Option<FloatTensor<B>>; 7] {
+        let there = saved.each_ref().map(Option::is_some);
+        let saved = with_decay::<B>(saved);
+        let [batch, heads, time, width] = saved[0].as_ref().expect("queries").shape().dims();
+        let (dtype, value_width) = (gradient.dtype(), chunks.value_width);
+        let all = batch * heads;
+        let chunks = Chunks { keep: true, ..chunks };
+        let [prepare, walk] = chunks.kernels(all, time);
+        let [back, tokens] = chunk_grads::kernels(&chunks, all, time, end_grad.is_some());
+
+        let mut program = Program::new("linear_attention gradient");
+        let ids = saved.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let out_grad = program.input(&gradient);
+        let end = end_grad.as_ref().map(|x| program.input(x));
+        let nothing = program.nothing();
+        let [q, k, v, g, beta, _, start] = ids.map(|id| id.unwrap_or(nothing));
+        let end = end.unwrap_or(nothing);
+        let number = time.div_ceil(CHUNK as usize);
+        let [by_key, by_value] = [width, value_width].map(|channels| [batch, heads, time, channels]);
+        let [new, written, new_grad] = [(); 3].map(|()| program.buffer(by_value, dtype));
+        let erased = program.buffer(by_key, dtype);
+        let inverses = program.buffer([all, number, (CHUNK * CHUNK) as usize], dtype);
+        let [states, state_grads] = [(); 2].map(|()| program.buffer([all, number, width, value_width], DType::F32));
+        let [q_grad, k_grad] = [(); 2].map(|()| program.output(by_key, dtype));
+        let v_grad = program.output(by_value, dtype);
+        let g_grad = program.output([batch, heads, time, 1], DType::F32);
+        let beta_grad = program.output([batch, heads, time, 1], dtype);
+        let start_grad = program.output([batch, heads, width, value_width], DType::F32);
+        program.then(prepare, &[k, v, g, beta, new, erased, inverses]);
+        program.then(walk, &[q, k, g, new, erased, start, written, states]);
+        program.then(back, &[q, k, g, erased, out_grad, end, new_grad, state_grads, start_grad]);
+        let kept = [inverses, written, states, new_grad, state_grads];
+        let arguments: Vec<_> = [q, k, v, g, beta, out_grad].into_iter().chain(kept).collect();
+        program.then(tokens, &[&arguments[..], &[q_grad, k_grad, v_grad, g_grad, beta_grad]].concat());
+
+        let inputs = saved.into_iter().flatten().chain([gradient]).chain(end_grad);
+        let outputs = B::execute(program, inputs.collect());
+        let [q, k, v, g, beta, start] =
+            <[_; 6]>::try_from(outputs).unwrap_or_else(|_| unreachable!("six outputs were asked for"));
+        let rounded = |x: FloatTensor<B>, there: bool| there.then(|| B::float_cast(x, dtype.into()));
+        [Some(q), Some(k), Some(v), rounded(g, there[3]), Some(beta), None, rounded(start, there[6])]
+    }
+}
+
 impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
     /// The inputs, decays and state in f32.
     type Saved = [Option<FloatTensor<B>>; 7];
@@ -103,11 +165,10 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         let dtype = q.dtype();
         let single = |x: FloatTensor<B>| B::float_cast(x, FloatDType::F32);
         let saved = [Some(q), Some(k), Some(v), decay.map(single), erase, write, state.map(single)];
-        let mut inputs = saved.clone();
-        if saved[3].is_none() && matches!(self.form, Form::Chunks(_)) {
-            let device = saved[0].as_ref().expect(there).device();
-            inputs[3] = Some(B::float_zeros([batch, heads, time, 1].into(), &device, FloatDType::F32));
-        }
+        let inputs = match self.form {
+            Form::Chunks(_) => with_decay::<B>(saved.clone()),
+            Form::Steps(_) => saved.clone(),
+        };
 
         let mut program = Program::new("linear_attention");
         let ids = inputs.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
@@ -124,7 +185,7 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
                 let [prepare, walk] = chunks.kernels(batch * heads, time);
                 let new = program.buffer([batch, heads, time, value_width], dtype);
                 let erased = program.buffer([batch, heads, time, width], dtype);
-                program.then(prepare, &[k, v, decay, erase, new, erased]);
+                program.then(prepare, &[k, v, decay, erase, new, erased, nothing]);
                 program.then(walk, &[q, k, decay, new, erased, start, out, end]);
             }
         }
@@ -141,6 +202,11 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         };
         let dtype = gradient.dtype();
         let end_grad = self.end.gradient().map(|x| B::float_cast(x, FloatDType::F32));
+        if let Form::Chunks(chunks) = self.form {
+            if chunk_grads::fits(&chunks) {
+                return self.backward_in_tiles(chunks, saved, gradient, end_grad);
+            }
+        }
         let (decays, gates) = family(decay, erase, write).expect("a member that `form` let through");
         let plan = backward::Plan {
             width,
@@ -202,7 +268,12 @@ pub fn sources() -> Vec<Source> {
         steps(128, 128, Decay::Channel, Write::Beta, DType::BF16),
         steps(256, 256, Decay::Channel, Write::EraseWrite, DType::BF16),
     ];
-    sources.extend(Chunks { width: 128, value_width: 128, start: true }.kernels(1, 1).map(|kernel| kernel.source()));
+    sources.extend(
+        Chunks { width: 128, value_width: 128, start: true, keep: false }.kernels(1, 1).map(|kernel| kernel.source()),
+    );
+    let kept = Chunks { width: 128, value_width: 128, start: true, keep: true };
+    let tiles = kept.kernels(1, 1).into_iter().chain(chunk_grads::kernels(&kept, 1, 1, true));
+    sources.extend(tiles.map(|kernel| kernel.source()));
     let gradients = |width, decay, write, dtype| {
         let plan = backward::Plan { width, value_width: width, decay, write, start: true, end_grad: true };
         let call = backward::Call { heads: 1, time: 1, plan, dtype };
