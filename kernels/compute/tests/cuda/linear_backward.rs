@@ -115,8 +115,8 @@ fn gradients_of_the_gated_delta_rule() {
 fn gradients_of_the_gated_delta_rule_on_tensor_cores() {
     let problem =
         Problem { width: 64, value_width: 68, decay: Decay::Head, write: Write::Beta, start: true, end: true };
-    check(problem, &[16, 150], DType::BF16);
-    check(Problem { decay: Decay::None, start: false, end: false, ..problem }, &[75], DType::BF16);
+    check(problem, &[75], DType::BF16);
+    check(Problem { decay: Decay::None, start: false, end: false, ..problem }, &[16], DType::BF16);
 }
 
 #[test]
