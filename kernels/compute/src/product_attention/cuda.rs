@@ -422,8 +422,19 @@ mod tests {
         };
         assert!(plan.fits() && UNITS.is_multiple_of(plan.lanes()));
         for (coded, recent) in [(0, 1), (75, 3), (255, 1), (256, 1), (16_384, 100), (100_000, 5)] {
-            let call =
-                Call { batch: 1, heads: 1, kv_heads: 1, time: 1, coded, recent, scale: 1.0, cap: 0.0, span: 0, plan };
+            let call = Call {
+                batch: 1,
+                heads: 1,
+                kv_heads: 1,
+                time: 1,
+                coded,
+                recent,
+                scale: 1.0,
+                cap: 0.0,
+                span: 0,
+                plan,
+                dtype: DType::BF16,
+            };
             let [each, parts] = call.parts();
             assert!(each.is_multiple_of(TILE as usize) && parts <= SPLITS);
             assert!(each * parts >= coded + recent && each * (parts - 1) < coded + recent, "{coded} + {recent}");

@@ -68,6 +68,10 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
         if asked.card.shared < SHARED_LIMIT {
             return no("the gradient on this GPU: its blocks have too little shared memory");
         }
+        let call = backward::Call { heads: batch * heads, time, plan, dtype: asked.dtype };
+        if call.scratch().iter().any(|&count| count >= 1 << 31) {
+            return no("the gradient of so many states: more than 32-bit indices reach");
+        }
     }
     let chunks = Chunks { width, value_width, start, keep: false };
     // A few tokens leave most of a chunk empty.
