@@ -89,11 +89,13 @@ def main():
             f"""# The CUDA kernels, compiled
 
 Every kernel is expanded to CUDA C++ without a GPU, compiled by NVRTC {version()} for sm_80 and sm_90a with the options of
-CubeCL's runtime, and assembled by `ptxas`. Numbers after a name are widths of a head (queries and keys, values). A test
-compares the last column with the kernels as they are; `cuda-kernels.py` renews this file and refuses a kernel that spills.
+CubeCL's runtime, and assembled by `ptxas`. Numbers after a name are widths of a head (queries and keys, values); `by N` is the
+same pass in steps of another length, and the tuner takes the fastest. A test compares the last column with the kernels as they
+are; `cuda-kernels.py` renews this file and refuses a kernel that spills.
 
-None of these kernels has run on a GPU yet. What they compute is tested on the CPU, by running this same CUDA C++ in an
-emulator of blocks, planes and tensor-core instructions (`tests/cuda`).
+None of these kernels has run on a GPU yet: [the record](cuda-selftest.md) is empty, and they run where `ATTENTION_CUDA_KERNELS=1`
+asks for them. What they compute is tested on the CPU: the operators run as they do on a GPU, up to the launch, and an
+emulator of blocks, planes and tensor-core instructions runs this same CUDA C++ (`tests/cuda`).
 
 | kernel | threads of a block | shared memory, bytes | registers, sm_80 | registers, sm_90a | spilled bytes | source |
 |---|---|---|---|---|---|---|

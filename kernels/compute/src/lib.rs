@@ -2,7 +2,8 @@
 //!
 //! One folder per operator: `reference.rs` is the definition in plain tensor operations, which
 //! runs and differentiates on every device (linear attention has two forms of it, `recurrent.rs` and
-//! `chunked.rs`); `cpu.rs` is the fast form on the CPU with a backward of its own (`operator`, `cpu/`);
+//! `chunked.rs`); `cpu.rs` is the fast form on the CPU with a backward of its own (`operator`, `cpu/`), `cuda` the one on a GPU,
+//! which runs where it is permitted ([`cuda::permit`]);
 //! `mod.rs` is the public function, which chooses, and the cases on which [`selftest`] compares the two.
 //! [`trace`] tells which one ran.
 
@@ -39,4 +40,4 @@ pub use rope::rope;
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};
 pub use swiglu::swiglu;
-pub use trace::{Implementation, Ran, by_reference, trace};
+pub use trace::{Because, Implementation, Ran, by_reference, trace};

@@ -1,16 +1,16 @@
 //! An operator with a backward of its own: how it is chosen, run and put on the gradient tape.
 
-use crate::trace::{Implementation, by_reference, record, reference_only};
+use crate::cuda;
+use crate::trace::{Because, Implementation, Ran, by_reference, record, reference_only};
 use burn::tensor::{DType, Int, Shape, Tensor};
-use burn_backend::ops::FloatTensorOps;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 use burn_dispatch::backends::autodiff::checkpoint::base::Checkpointer;
 use burn_dispatch::backends::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_dispatch::backends::autodiff::grads::Gradients;
 use burn_dispatch::backends::autodiff::ops::{Backward, Ops, OpsKind};
-use burn_dispatch::backends::{Autodiff, Flex};
-use burn_dispatch::{BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind};
+use burn_dispatch::backends::{Autodiff, Cube, Flex};
+use burn_dispatch::{BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,44 +29,97 @@ pub trait Operator<B: Backend, const N: usize>: Clone + Debug + Send + 'static {
     fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; N]) -> [Option<FloatTensor<B>>; N];
 }
 
-/// The implementation for an operator over `inputs`, recorded for [`trace`](crate::trace()).
+/// A backend of tensors that are dispatched.
+pub trait Dispatched: Backend {
+    fn open(kind: DispatchTensorKind) -> BackendTensor<Self>;
+    fn close(tensor: BackendTensor<Self>) -> DispatchTensorKind;
+}
+
+impl Dispatched for Flex {
+    fn open(kind: DispatchTensorKind) -> BackendTensor<Self> {
+        match kind {
+            DispatchTensorKind::Flex(tensor) => tensor,
+            other => unreachable!("`choose` lets tensors of the CPU through, this is {other:?}"),
+        }
+    }
+
+    fn close(tensor: BackendTensor<Self>) -> DispatchTensorKind {
+        DispatchTensorKind::Flex(tensor)
+    }
+}
+
+impl Dispatched for Cube {
+    fn open(kind: DispatchTensorKind) -> BackendTensor<Self> {
+        match kind {
+            DispatchTensorKind::Cube(tensor) => tensor,
+            other => unreachable!("`choose` lets tensors of a GPU through, this is {other:?}"),
+        }
+    }
+
+    fn close(tensor: BackendTensor<Self>) -> DispatchTensorKind {
+        DispatchTensorKind::Cube(tensor)
+    }
+}
+
+/// Said of an operator without CUDA kernels.
+const NO_KERNELS: Because = Because::NoKernel("this operator");
+
+/// The implementation for an operator over `inputs` that has no CUDA kernels, recorded for
+/// [`trace`](crate::trace()).
 ///
 /// # Panics
 /// When the inputs differ in dtype: on a GPU one would be read as the other.
 pub fn choose(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
-    let dtypes: Vec<DType> = inputs.iter().map(|x| x.dtype()).collect();
-    assert!(dtypes.windows(2).all(|pair| pair[0] == pair[1]), "{operator}: inputs of several dtypes: {dtypes:?}");
-    let real = matches!(dtypes.first(), Some(DType::F32 | DType::F64));
-    let cpu = real && !reference_only() && inputs.iter().all(|x| on_flex(&x.kind));
-    let implementation = if cpu { Implementation::Cpu } else { Implementation::Reference };
-    record(operator, implementation);
-    implementation
+    choose_with_cuda(operator, inputs, |_| Err(NO_KERNELS))
 }
 
 /// The same for an operator without a backward: where an input is tracked, the reference runs.
 pub fn choose_untracked(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
-    if inputs.iter().any(|x| is_tracked(&x.kind)) {
+    if inputs.iter().any(|x| Dispatch::is_tracked(x)) {
         by_reference(|| choose(operator, inputs))
     } else {
         choose(operator, inputs)
     }
 }
 
-fn is_tracked(kind: &DispatchTensorKind) -> bool {
-    match kind {
-        DispatchTensorKind::Autodiff(inner) => match &**inner {
-            DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor.is_tracked(),
-            _ => true,
-        },
-        _ => false,
-    }
+/// The same for an operator with CUDA kernels, which says whether they can be had for a call.
+pub fn choose_with_cuda(
+    operator: &'static str,
+    inputs: &[&DispatchTensor],
+    kernels: impl FnOnce(&cuda::Asked) -> Result<(), Because>,
+) -> Implementation {
+    let dtypes: Vec<DType> = inputs.iter().map(|x| x.dtype()).collect();
+    assert!(dtypes.windows(2).all(|pair| pair[0] == pair[1]), "{operator}: inputs of several dtypes: {dtypes:?}");
+    let everywhere = |is: fn(&DispatchTensorKind) -> bool| inputs.iter().all(|x| is(without_tape(&x.kind)));
+    let on_flex = everywhere(|kind| matches!(kind, DispatchTensorKind::Flex(_)));
+    let on_cube = everywhere(|kind| matches!(kind, DispatchTensorKind::Cube(_)));
+    let (implementation, because) = if reference_only() || inputs.is_empty() {
+        (Implementation::Reference, None)
+    } else if on_cube || (on_flex && cuda::is_emulated()) {
+        let tracked = inputs.iter().any(|x| Dispatch::is_tracked(x));
+        match cuda::permitted(operator, &inputs[0].kind, dtypes[0], tracked, kernels) {
+            Ok(()) => (Implementation::Cuda, None),
+            Err(because) => {
+                if on_cube && because != NO_KERNELS {
+                    cuda::say(operator, because);
+                }
+                (Implementation::Reference, Some(because))
+            }
+        }
+    } else if on_flex && matches!(dtypes[0], DType::F32 | DType::F64) {
+        (Implementation::Cpu, None)
+    } else {
+        (Implementation::Reference, None)
+    };
+    record(Ran { operator, implementation, because });
+    implementation
 }
 
-fn on_flex(kind: &DispatchTensorKind) -> bool {
+/// Where a tensor lies, on the tape or not.
+pub fn without_tape(kind: &DispatchTensorKind) -> &DispatchTensorKind {
     match kind {
-        DispatchTensorKind::Flex(_) => true,
-        DispatchTensorKind::Autodiff(inner) => on_flex(inner),
-        _ => false,
+        DispatchTensorKind::Autodiff(inner) => inner,
+        kind => kind,
     }
 }
 
@@ -77,20 +130,19 @@ pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
 
 /// What `choose` let through to the CPU, where no gradient is asked for.
 pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
-    plain(tensor.into_dispatch().kind)
+    plain::<Flex>(tensor.into_dispatch().kind)
 }
 
 pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
-    Tensor::from_dispatch(off_tape(tensor))
+    Tensor::from_dispatch(off_tape::<Flex>(tensor))
 }
 
-fn off_tape(tensor: FloatTensor<Flex>) -> DispatchTensor {
-    let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
-    DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled }
+fn off_tape<B: Dispatched>(tensor: FloatTensor<B>) -> DispatchTensor {
+    DispatchTensor { kind: B::close(BackendTensor::Float(tensor)), autodiff: DispatchAutodiffContext::Disabled }
 }
 
-fn on_tape(tensor: FloatTensor<Autodiff<Flex>>, autodiff: DispatchAutodiffContext) -> DispatchTensor {
-    let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor));
+fn on_tape<B: Dispatched>(tensor: FloatTensor<Autodiff<B>>, autodiff: DispatchAutodiffContext) -> DispatchTensor {
+    let kind = B::close(BackendTensor::Autodiff(tensor));
     DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff }
 }
 
@@ -104,29 +156,43 @@ pub fn run_on_cpu<O: Operator<Flex, N>, const N: usize>(
     operator: O,
     inputs: [Option<DispatchTensor>; N],
 ) -> DispatchTensor {
+    run::<Flex, O, N>(operator, inputs)
+}
+
+/// Runs `operator` and puts it on the tape where an input is tracked.
+pub fn run<B: Dispatched, O: Operator<B, N>, const N: usize>(
+    operator: O,
+    inputs: [Option<DispatchTensor>; N],
+) -> DispatchTensor {
     let context = inputs.iter().flatten().fold(DispatchAutodiffContext::Disabled, |all, x| all.merge(x.autodiff));
     let kinds = inputs.map(|x| x.map(|x| x.kind));
     if context == DispatchAutodiffContext::Disabled {
-        return off_tape(operator.forward(kinds.map(|kind| kind.map(plain))).0);
+        return off_tape::<B>(operator.forward(kinds.map(|kind| kind.map(plain::<B>))).0);
     }
-    on_tape(tracked(operator, kinds.map(|kind| kind.map(lifted))), context)
+    on_tape::<B>(tracked(operator, kinds.map(|kind| kind.map(lifted::<B>))), context)
 }
 
 /// A second output, which the operator holds beside its first one.
 ///
 /// On the tape it hangs on the first output, so that its gradient is here before the operator's backward
 /// runs.
-#[derive(Clone, Debug, Default)]
-pub struct Second(Arc<Mutex<Option<FloatTensor<Flex>>>>);
+#[derive(Clone, Debug)]
+pub struct Second<B: Backend>(Arc<Mutex<Option<FloatTensor<B>>>>);
 
-impl Second {
+impl<B: Backend> Default for Second<B> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<B: Dispatched> Second<B> {
     /// The output, by the operator's forward.
-    pub fn put(&self, output: FloatTensor<Flex>) {
+    pub fn put(&self, output: FloatTensor<B>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
     }
 
     /// Its gradient, for the operator's backward; `None` where the loss does not depend on it.
-    pub fn gradient(&self) -> Option<FloatTensor<Flex>> {
+    pub fn gradient(&self) -> Option<FloatTensor<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -135,62 +201,56 @@ impl Second {
         let output = self.gradient().expect("a forward that put its second output");
         let autodiff = first.autodiff;
         if autodiff == DispatchAutodiffContext::Disabled {
-            return off_tape(output);
+            return off_tape::<B>(output);
         }
         let shape = first.shape();
-        let node = lifted(first.clone().kind).node();
+        let node = lifted::<B>(first.clone().kind).node();
         let output = match Hung.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((self.clone(), shape), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         };
-        on_tape(output, autodiff)
+        on_tape::<B>(output, autodiff)
     }
 }
 
 #[derive(Debug)]
 struct Hung;
 
-impl Backward<Flex, 1> for Hung {
-    type State = (Second, Shape);
+impl<B: Dispatched> Backward<B, 1> for Hung {
+    type State = (Second<B>, Shape);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node);
+        let gradient = grads.consume::<B>(&ops.node);
         let (second, shape) = ops.state;
         if let [Some(first)] = &ops.parents {
             // The operator's backward runs when its first output has a gradient.
-            grads.register::<Flex>(first.id, Flex::float_zeros(shape, &gradient.device(), gradient.dtype().into()));
+            grads.register::<B>(first.id, B::float_zeros(shape, &gradient.device(), gradient.dtype().into()));
         }
         second.put(gradient);
     }
 }
 
-fn plain(kind: DispatchTensorKind) -> FloatTensor<Flex> {
-    match kind {
-        DispatchTensorKind::Flex(tensor) => tensor.float(),
-        other => unreachable!("`choose` lets tensors of the CPU through, this is {other:?}"),
-    }
+fn plain<B: Dispatched>(kind: DispatchTensorKind) -> FloatTensor<B> {
+    B::open(kind).float()
 }
 
 /// A constant becomes a leaf without gradient.
-fn lifted(kind: DispatchTensorKind) -> FloatTensor<Autodiff<Flex>> {
+fn lifted<B: Dispatched>(kind: DispatchTensorKind) -> FloatTensor<Autodiff<B>> {
     match kind {
-        DispatchTensorKind::Autodiff(inner) => match *inner {
-            DispatchTensorKind::Flex(tensor) => tensor.autodiff(),
-            other => unreachable!("`choose` lets tensors of the CPU through, this is {other:?}"),
-        },
-        other => FloatTensor::<Autodiff<Flex>>::new(plain(other)),
+        DispatchTensorKind::Autodiff(inner) => B::open(*inner).autodiff(),
+        other => FloatTensor::<Autodiff<B>>::new(plain::<B>(other)),
     }
 }
 
-fn tracked<O: Operator<Flex, N>, const N: usize>(
+fn tracked<B: Dispatched, O: Operator<B, N>, const N: usize>(
     operator: O,
-    inputs: [Option<FloatTensor<Autodiff<Flex>>>; N],
-) -> FloatTensor<Autodiff<Flex>> {
-    let absent = || {
-        let nothing = burn_dispatch::backends::flex::FlexTensor::zeros([1].into(), DType::F32);
-        FloatTensor::<Autodiff<Flex>>::new(nothing).node()
-    };
+    inputs: [Option<FloatTensor<Autodiff<B>>>; N],
+) -> FloatTensor<Autodiff<B>> {
+    let any = inputs.iter().flatten().next().expect("an operator has an input").primitive().clone();
+    // A leaf without gradient; only its place on the tape is used.
+    let absent = || FloatTensor::<Autodiff<B>>::new(any.clone()).node();
     let nodes = inputs.each_ref().map(|x| x.as_ref().map_or_else(absent, |x| x.node()));
+    drop(any);
     let (output, saved) = operator.forward(inputs.map(|x| x.map(|x| x.into_primitive())));
     // The output is kept whatever the strategy of gradient checkpointing: nothing here is cheap.
     match (Rule::<O>(PhantomData)).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {

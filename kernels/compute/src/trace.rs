@@ -1,6 +1,7 @@
 //! Which implementation of which operator runs, so that a slow path is never taken unseen.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Implementation {
@@ -8,6 +9,32 @@ pub enum Implementation {
     Reference,
     /// Tiles, SIMD and threads, in f32 and f64.
     Cpu,
+    /// CUDA kernels of our own.
+    Cuda,
+}
+
+/// Why the reference runs on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Because {
+    /// There are kernels, and none of them was ever seen to be right on such a GPU.
+    NeverTried,
+    /// There are kernels, and they are switched off.
+    SwitchedOff,
+    /// There is no kernel for this.
+    NoKernel(&'static str),
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variable = crate::cuda::VARIABLE;
+        match self {
+            Self::NeverTried => {
+                write!(f, "its CUDA kernels have not passed `selftest` on such a GPU; {variable}=1 tries them")
+            }
+            Self::SwitchedOff => write!(f, "its CUDA kernels are switched off by {variable}=0"),
+            Self::NoKernel(what) => write!(f, "no CUDA kernel for {what}"),
+        }
+    }
 }
 
 /// One call of an operator.
@@ -15,6 +42,16 @@ pub enum Implementation {
 pub struct Ran {
     pub operator: &'static str,
     pub implementation: Implementation,
+    /// Said of the reference on a GPU.
+    pub because: Option<Because>,
+}
+
+/// `cpu`, or `reference: no CUDA kernel for a bias`.
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", format!("{:?}", self.implementation).to_lowercase())?;
+        self.because.map_or(Ok(()), |because| write!(f, ": {because}"))
+    }
 }
 
 thread_local! {
@@ -61,10 +98,10 @@ pub(crate) fn reference_only() -> bool {
     REFERENCE_ONLY.get()
 }
 
-pub(crate) fn record(operator: &'static str, implementation: Implementation) {
+pub(crate) fn record(ran: Ran) {
     TRACE.with_borrow_mut(|trace| {
         if let Some(trace) = trace {
-            trace.push(Ran { operator, implementation });
+            trace.push(ran);
         }
     });
 }

@@ -21,11 +21,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{report:#}");
         return Ok(());
     }
-    for name in ["device", "cuda", "backends", "threads", "simd", "rust", "notebook", "folders"] {
+    for name in ["device", "cuda", "kernels", "backends", "threads", "simd", "rust", "notebook", "folders"] {
         match &report[name] {
             Value::Object(parts) => {
                 println!("{name}");
-                parts.iter().for_each(|(part, value)| println!("  {part:<12} {}", words(value)));
+                parts.iter().for_each(|(part, value)| println!("  {part:<17} {}", words(value)));
             }
             value => println!("{name:<14} {}", words(value)),
         }
@@ -46,6 +46,7 @@ fn report(root: &Path) -> Value {
     json!({
         "device": device_line().map_or_else(|error| error.to_string(), |line| line.replace("device: ", "")),
         "cuda": lab::device::cuda_devices().map_or_else(|reason| format!("not used: {reason}"), |names| names.join(", ")),
+        "kernels": kernels(),
         "backends": ["flex (CPU)", "cuda (kernels compiled by NVRTC at run time)"],
         "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
         "simd": simd(),
@@ -63,6 +64,36 @@ fn report(root: &Path) -> Value {
             "hub": hub(),
         },
     })
+}
+
+/// Whether CUDA kernels of our own run on this device, by operator.
+fn kernels() -> Value {
+    use attention::kernels::cuda;
+    if let Err(error) = cuda::Setting::of_environment() {
+        return json!(error);
+    }
+    let card = lab::device().ok().and_then(|device| cuda::card(&device));
+    let state = |operator: &str| match &card {
+        None => {
+            let cards: Vec<String> =
+                cuda::record().into_iter().filter(|row| row.operator == operator).map(|row| row.card).collect();
+            match &cards[..] {
+                [] => format!(
+                    "on a GPU the reference runs until its CUDA kernels pass selftest there; {}=1 tries them",
+                    cuda::VARIABLE
+                ),
+                cards => format!("passed selftest on {}", cards.join(", ")),
+            }
+        }
+        Some(card) => match cuda::state(operator, card) {
+            Ok(()) => "CUDA kernels run".into(),
+            Err(because) => format!("the reference runs: {because}"),
+        },
+    };
+    cuda::operators()
+        .map(|operator| (operator.to_string(), json!(state(operator))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn words(value: &Value) -> String {
@@ -133,6 +164,9 @@ mod tests {
         assert_eq!(report["rust"]["pinned"], "1.95.0");
         assert!(report["rust"]["found"].as_str().unwrap().contains("1.95.0"), "{report:#}");
         assert!(!report["device"].as_str().unwrap().is_empty());
+        for operator in attention::kernels::cuda::operators() {
+            assert!(!report["kernels"][operator].as_str().unwrap().is_empty(), "{report:#}");
+        }
         assert_eq!(report["folders"]["project"], root.to_str().unwrap());
     }
 }

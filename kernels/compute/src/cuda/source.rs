@@ -13,6 +13,44 @@ use cubecl::prelude::*;
 use cubecl::profile::TimingMethod;
 use cubecl::{Compiler, CubeKernel, define_kernel};
 
+impl Source {
+    /// FNV-1a of the text, its variables numbered in the order in which they appear: the compiler's numbers for shared memory
+    /// differ from run to run.
+    pub fn hash(&self) -> String {
+        format!("{:016x}", hash(&canonical(&self.text)))
+    }
+}
+
+/// FNV-1a.
+pub fn hash(text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn canonical(text: &str) -> String {
+    let mut numbers = std::collections::HashMap::new();
+    let mut result = String::new();
+    let mut word = String::new();
+    for c in text.chars().chain(['\0']) {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        let digits = word.strip_prefix('v').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        if digits > 0 {
+            let next = numbers.len();
+            let number = numbers.entry(word[1..=digits].to_string()).or_insert(next);
+            result += &format!("v{number}{}", &word[1 + digits..]);
+        } else {
+            result += &word;
+        }
+        word.clear();
+        result.push(c);
+    }
+    result.pop();
+    result
+}
+
 /// What the compiler is told about a device.
 pub struct Target {
     pub settings: KernelSettings,
@@ -85,6 +123,18 @@ fn ampere() -> DeviceProperties {
 }
 
 pub const BF16: ElemType = ElemType::Float(FloatKind::BF16);
+
+/// The type in a kernel, and what is added to the kernel's name.
+///
+/// # Panics
+/// For another dtype than the two.
+pub fn element(dtype: burn::tensor::DType) -> (ElemType, &'static str) {
+    match dtype {
+        burn::tensor::DType::BF16 => (BF16, ""),
+        burn::tensor::DType::F32 => (ElemType::Float(FloatKind::F32), " f32"),
+        other => unreachable!("`choose` lets f32 and bf16 through, this is {other:?}"),
+    }
+}
 
 /// A buffer of its own, as an argument of a kernel.
 pub fn buffer() -> BufferCompilationArg {

@@ -24,11 +24,13 @@ mod cpu;
 pub mod cuda;
 mod recurrent;
 
-use crate::operator::{Second, choose, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{Second, choose_with_cuda, run, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
+use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchAutodiffContext;
 pub use chunked::inverse_unit_lower;
 
@@ -124,7 +126,13 @@ pub fn linear_attention(
         Gates::EraseWrite { erase, write } => (Some(erase.clone()), Some(write.clone())),
     };
     let inputs = [Some(q), Some(k), Some(v), log_decay, erase, write, state].map(|x| x.map(Tensor::into_dispatch));
-    match choose("linear_attention", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
+    let mut on_cuda = None;
+    let kernels = |asked: &_| {
+        on_cuda = Some(cuda::form(asked, shapes)?);
+        Ok(())
+    };
+    match choose_with_cuda("linear_attention", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
         Implementation::Cpu => {
             let tracked = inputs.iter().flatten().any(|x| x.autodiff != DispatchAutodiffContext::Disabled);
             let end = Second::default();
@@ -132,6 +140,12 @@ pub fn linear_attention(
             let end = end.beside(&out);
             (Tensor::from_dispatch(out), Tensor::from_dispatch(end))
         }
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let (form, end) = (on_cuda.expect("the form that was chosen"), Second::default());
+            let out = run::<B, _, 7>(cuda::LinearAttention { form, end: end.clone() }, inputs);
+            let end = end.beside(&out);
+            (Tensor::from_dispatch(out), Tensor::from_dispatch(end))
+        }),
         Implementation::Reference => {
             let [q, k, v, .., state] = inputs.map(|x| x.map(Tensor::<4>::from_dispatch));
             let there = "queries, keys and values are always there";

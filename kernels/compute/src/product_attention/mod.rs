@@ -12,6 +12,8 @@
 //! `o = Σ_i e^{L_i − L} o_i`, `L = log Σ_i e^{L_i}` (a sink is a part without a value).
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -86,7 +88,7 @@ pub fn product_attention(
             };
             Tensor::from_dispatch(run_on_cpu(operator, inputs))
         }
-        Implementation::Reference => reference::attend(q, keys, values, (recent_k, recent_v), options),
+        _ => reference::attend(q, keys, values, (recent_k, recent_v), options),
     }
 }
 

@@ -2,11 +2,14 @@
 //! around it, and its relative of unit length.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
@@ -27,14 +30,14 @@ impl From<f64> for NormOptions {
 }
 
 /// What becomes of the logits of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     Sigmoid,
     Silu,
 }
 
 /// Where a gate stands: it multiplies what is normed, or the norm of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GatePlace {
     Before,
     After,
@@ -99,8 +102,12 @@ fn run<const D: usize>(
         assert_eq!(z.dims(), shape, "a gate has the shape of the input");
     }
     let inputs = [input(x), weight.and_then(input), z.and_then(input)];
-    match choose(name, &inputs.iter().flatten().collect::<Vec<_>>()) {
+    let kernels = |asked: &_| cuda::permits(asked, &norm, channels);
+    match choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(norm, inputs)),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 3>(cuda::GpuNorm(norm), inputs)))
+        }
         Implementation::Reference => {
             let [x, weight, z] = inputs;
             let [x, z] = [x, z].map(|x| x.map(Tensor::from_dispatch));

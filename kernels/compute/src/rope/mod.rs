@@ -1,17 +1,20 @@
 //! Rotation of pairs of channels by a token's position (RoPE, Su et al. 2021).
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
 
 /// Which of `r` rotated channels make a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pairs {
     /// `(j, j + r/2)`.
     HalfSplit,
@@ -37,8 +40,11 @@ pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>, pairs: Pairs) -> Tenso
         sin.dims()
     );
     let inputs = [input(x), input(cos.detach()), input(sin.detach())];
-    match choose("rope", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    match choose_with_cuda("rope", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::Rotate { pairs }, inputs)),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 3>(cuda::GpuRotate { pairs }, inputs)))
+        }
         Implementation::Reference => {
             let [x, cos, sin] = inputs.map(|x| x.expect("all are there"));
             let [cos, sin] = [cos, sin].map(Tensor::from_dispatch);

@@ -7,7 +7,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run, run_on_cpu};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
@@ -39,8 +40,12 @@ pub fn short_conv(
     // One tap sees the current token alone.
     let past = past.filter(|_| taps > 1);
     let inputs = [input(x), input(weight), bias.and_then(input), past.and_then(input)];
-    let y = match choose("short_conv", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    let kernels = |asked: &_| cuda::permits(asked, taps);
+    let y = match choose_with_cuda("short_conv", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::ShortConv, inputs)),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run::<B, _, 4>(cuda::ShortConv, inputs)))
+        }
         Implementation::Reference => {
             let [x, weight, bias, past] = inputs;
             let [x, past] = [x, past].map(|x| x.map(Tensor::from_dispatch));

@@ -9,10 +9,12 @@ pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn_backend::TensorMetadata;
 pub use reference::{apply, gated, pattern, pattern_of};
 pub(crate) use reference::{products, scores};
 
@@ -114,11 +116,16 @@ pub(crate) fn attend(
     let [bias, sink, lambda, gate] = optional;
     let inputs = inputs.into_iter().chain([bias, sink, lambda, gate]);
     let inputs: [Option<_>; 7] = inputs.collect::<Vec<_>>().try_into().expect("seven inputs");
-    match choose(name, &inputs.iter().flatten().collect::<Vec<_>>()) {
-        Implementation::Cpu => {
-            Tensor::from_dispatch(run_on_cpu(cpu::Attend { scale, window, softcap, slopes, sigmoid }, inputs))
+    let operator = cpu::Attend { scale, window, softcap, slopes, sigmoid };
+    let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
+    let kernels = |asked: &_| cuda::permits(asked, &operator, shapes);
+    match choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator, inputs)),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run::<B, _, 7>(cuda::Attend(operator), inputs)))
         }
         Implementation::Reference => {
+            let cpu::Attend { scale, window, softcap, slopes, .. } = operator;
             let [q, k, v, bias, sink, lambda, gate] = inputs.map(|x| x.map(Tensor::from_dispatch));
             let normaliser = if sigmoid { Normaliser::Sigmoid } else { Normaliser::Softmax { sink } };
             let options = AttentionOptions { scale, window, softcap, bias, slopes, normaliser, gate };

@@ -1,10 +1,13 @@
 //! The gated unit of SwiGLU (Shazeer 2020), between its projections.
 
 mod cpu;
+#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::{Tensor, activation::silu};
@@ -16,8 +19,11 @@ use burn::tensor::{Tensor, activation::silu};
 pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "both factors have one shape");
     let inputs = [input(gate), input(up)];
-    match choose("swiglu", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    match choose_with_cuda("swiglu", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::SwiGlu, inputs)),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 2>(cuda::GpuSwiGlu, inputs)))
+        }
         Implementation::Reference => {
             let [gate, up] = inputs.map(|x| Tensor::from_dispatch(x.expect("both are there")));
             silu(gate) * up

@@ -325,3 +325,11 @@ template <typename T> static T __shfl_up_sync(unsigned, T value, uint32_t by) {
         for (unsigned lane = 0; lane < 32; lane++) p.out[lane][0] = p.in[lane >= p.in[lane][1] ? lane - p.in[lane][1] : lane][0];
     });
 }
+static uint32_t __ballot_sync(unsigned, bool value) {
+    return emulator::exchange("ballot", uint32_t(value), 0, [](emulator::Plane &p) {
+        uint32_t all = 0;
+        for (unsigned lane = 0; lane < 32; lane++) all |= p.in[lane][0] << lane;
+        for (unsigned lane = 0; lane < 32; lane++) p.out[lane][0] = all;
+    });
+}
+static int __ffs(int x) { return __builtin_ffs(x); }

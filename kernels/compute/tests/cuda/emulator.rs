@@ -1,52 +1,94 @@
 //! Runs a generated kernel on the CPU: the host's C++ compiler and `emulator.h` stand in for a GPU.
 
+use kernels::cuda::kernel::Kernel;
+use kernels::cuda::program::Emulator;
 use kernels::cuda::source::Source;
+use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// What stands in for a GPU; it compiles every kernel once.
+pub fn emulator() -> Emulator {
+    choosing(0)
+}
+
+/// The same; of kernels that compute the same it runs the one at `choice`, or the last.
+pub fn choosing(choice: usize) -> Emulator {
+    let compiled = Mutex::new(HashMap::<String, Arc<Emulated>>::new());
+    Arc::new(move |kernels: &[Kernel], buffers: &mut [Vec<u8>]| {
+        let kernel = &kernels[choice.min(kernels.len() - 1)];
+        let known = compiled.lock().unwrap().get(&kernel.name).cloned();
+        let emulated = known.unwrap_or_else(|| Arc::new(Emulated::compile(&kernel.source())));
+        compiled.lock().unwrap().insert(kernel.name.clone(), emulated.clone());
+        emulated.run(kernel, buffers);
+    })
+}
 
 /// A kernel as an executable.
-pub struct Emulated {
+struct Emulated {
     directory: PathBuf,
     name: String,
     shared: usize,
 }
 
-/// How many blocks, and how many threads in each.
-pub struct Grid {
-    pub blocks: [u32; 3],
-    pub threads: [u32; 3],
+/// `emulator.h` and what the compiler makes of it beforehand, in a folder that stays for the next run.
+static HEADER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let header = include_str!("emulator.h");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    let (text, compiled) = (directory.join("emulator.h"), directory.join("emulator.h.gch"));
+    if std::fs::read_to_string(&text).is_ok_and(|there| there == header) && compiled.exists() {
+        return directory;
+    }
+    std::fs::create_dir_all(&directory).unwrap();
+    // Under names of this process first: another may look at the same time.
+    let own = directory.join(format!("{}.h", std::process::id()));
+    let made = directory.join(format!("{}.gch", std::process::id()));
+    std::fs::write(&own, header).unwrap();
+    let [from, to] = [&own, &made].map(|path| path.to_str().expect("a path in UTF-8"));
+    compile(&["-x", "c++-header", from, "-o", to], &directory, "emulator.h");
+    std::fs::rename(made, compiled).unwrap();
+    std::fs::rename(own, text).unwrap();
+    directory
+});
+
+/// Runs the C++ compiler in `directory`.
+fn compile(arguments: &[&str], directory: &Path, what: &str) {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let done = Command::new(&compiler)
+        .args(["-std=c++17", "-O1", "-fno-strict-aliasing", "-w"])
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; emulating kernels needs a C++ compiler"));
+    assert!(done.status.success(), "{what}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 impl Emulated {
     /// Needs a C++ compiler, `c++` or what `CXX` names.
-    pub fn compile(source: &Source) -> Self {
+    fn compile(source: &Source) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let unique = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("emulated-kernel-{}-{unique}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("emulator.h"), include_str!("emulator.h")).unwrap();
         std::fs::write(directory.join("kernel.cpp"), program(source)).unwrap();
-        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-        let done = Command::new(&compiler)
-            .args(["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "kernel.cpp", "-o", "kernel"])
-            .current_dir(&directory)
-            .output()
-            .unwrap_or_else(|error| panic!("{compiler}: {error}; emulating kernels needs a C++ compiler"));
-        assert!(done.status.success(), "{}: {}", source.name, String::from_utf8_lossy(&done.stderr));
+        let header = format!("-I{}", HEADER.display());
+        compile(&[&header, "kernel.cpp", "-o", "kernel"], &directory, &source.name);
         Self { directory, name: source.name.clone(), shared: source.shared }
     }
 
     /// Runs it on `buffers`, in the order of the arguments, and leaves in them what it wrote.
-    pub fn run(&self, grid: &Grid, buffers: &mut [Vec<u8>], floats: &[f32], integers: &[u32]) {
+    fn run(&self, kernel: &Kernel, buffers: &mut [Vec<u8>]) {
         let mut input = Vec::new();
         let mut word = |x: u32| input.extend(x.to_le_bytes());
-        grid.blocks.iter().chain(&grid.threads).for_each(|&x| word(x));
+        kernel.cubes.into_iter().chain(kernel.threads()).for_each(&mut word);
+        let (floats, integers) = kernel.by_type();
         word(self.shared as u32);
         // The kernel's fields are padded to 8 bytes.
         let padded = |words: Vec<u32>| [words.clone(), vec![0; words.len() % 2]].concat();
         padded(floats.iter().map(|x| x.to_bits()).collect()).into_iter().for_each(&mut word);
-        padded(integers.to_vec()).into_iter().for_each(&mut word);
+        padded(integers).into_iter().for_each(&mut word);
         buffers.iter().for_each(|buffer| word(buffer.len() as u32));
         buffers.iter().for_each(|buffer| input.extend(buffer));
         let path = self.directory.join("input");

@@ -1,156 +1,134 @@
-//! Linear attention's kernels, run on the CPU, against the recurrence in f64.
+//! Linear attention as it runs on a GPU, against the recurrence in f64.
 
-use crate::emulator::{Emulated, Grid};
+use crate::emulator::emulator;
 use crate::numbers::*;
-use kernels::linear_attention::cuda::chunks::{Chunks, chunk_sources};
-use kernels::linear_attention::cuda::steps::{Decay, Steps, Write, steps_source};
-use kernels::{Gates, LinearForm, LogDecay, by_reference, linear_attention};
+use burn::tensor::DType;
+use kernels::cuda::emulated;
+use kernels::{Because, Gates, Implementation, LinearForm, LogDecay, by_reference, linear_attention, trace};
 
-fn check(width: usize, value_width: usize, decay: Decay, write: Write, start: bool) {
-    let steps = Steps { width, value_width, decay, write, start };
-    assert!(steps.fits());
-    let kernel = Emulated::compile(&steps_source(steps));
-    let (batch, heads) = (1, 2);
-    for time in [1, 5, 75] {
-        let rows = heads * time;
-        let q = numbers(1, rows * width);
-        // Keys of length below one, as a layer makes them: longer ones make the recurrence explode.
-        let k: Vec<f64> = rounded(numbers(2, rows * width).iter().map(|x| x / (width as f64).sqrt()));
-        let v = numbers(3, rows * value_width);
-        let fading = |x: &f64| -(x.abs() + 0.01);
-        let g: Vec<f64> = match decay {
-            Decay::None => vec![0.0],
-            Decay::Head => numbers(4, rows).iter().map(fading).collect(),
-            Decay::Channel => numbers(4, rows * width).iter().map(fading).collect(),
-        };
-        let erase = match write {
-            Write::Add => vec![0.0],
-            Write::Beta => rounded(numbers(5, rows).iter().map(|x| x.abs())),
-            Write::EraseWrite => rounded(numbers(5, rows * width).iter().map(|x| x.abs())),
-        };
-        let written = match write {
-            Write::EraseWrite => numbers(6, rows * value_width),
-            _ => vec![0.0],
-        };
-        let state = numbers(7, heads * width * value_width);
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Decay {
+    None,
+    Head,
+    Channel,
+}
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Write {
+    Add,
+    Beta,
+    EraseWrite,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    time: usize,
+    width: usize,
+    value_width: usize,
+    decay: Decay,
+    write: Write,
+    start: bool,
+    /// Keys that look alike, which is what makes the inverse of a chunk hard, and one decay that wipes the state out.
+    hard: bool,
+}
+
+impl Call {
+    /// The output and the state.
+    fn results(&self, dtype: DType, track: bool) -> [Vec<f64>; 2] {
+        let &Call { time, width, value_width, decay, write, start, hard } = self;
+        let (batch, heads) = (1, 2);
         let by_row = [batch, heads, time];
-        let by_key = [batch, heads, time, width];
-        let by_value = [batch, heads, time, value_width];
-        let log_decay = match decay {
-            Decay::None => LogDecay::None,
-            Decay::Head => LogDecay::Head(tensor(&g, by_row)),
-            Decay::Channel => LogDecay::Channel(tensor(&g, by_key)),
-        };
-        let gates = match write {
-            Write::Add => Gates::Add,
-            Write::Beta => Gates::Beta(tensor(&erase, by_row)),
-            Write::EraseWrite => Gates::EraseWrite { erase: tensor(&erase, by_key), write: tensor(&written, by_value) },
-        };
-        let given = start.then(|| tensor(&state, [batch, heads, width, value_width]));
-        let (out, end) = by_reference(|| {
-            let (q, k, v) = (tensor(&q, by_key), tensor(&k, by_key), tensor(&v, by_value));
-            linear_attention(q, k, v, &log_decay, &gates, given, LinearForm::Recurrent)
-        });
-
-        let mut buffers = vec![
-            halves(&q),
-            halves(&k),
-            halves(&v),
-            singles(&g),
-            halves(&erase),
-            halves(&written),
-            singles(&state),
-            unwritten(rows * value_width, 2),
-            unwritten(heads * width * value_width, 4),
-        ];
-        let (blocks, threads) = steps.grid(heads);
-        kernel.run(&Grid { blocks, threads }, &mut buffers, &[], &[time as u32]);
-        let what = |name: &str| format!("{name} of {steps:?} after {time} tokens");
-        assert_close(&what("the output"), &from_halves(&buffers[7]), &values(out), 0.005);
-        assert_close(&what("the state"), &from_singles(&buffers[8]), &values(end), 1e-4);
-    }
-}
-
-#[test]
-fn gated_delta_rule() {
-    check(16, 40, Decay::Head, Write::Beta, true);
-}
-
-#[test]
-fn decay_and_gates_by_channel() {
-    check(12, 20, Decay::Channel, Write::EraseWrite, false);
-}
-
-#[test]
-fn values_that_add_up() {
-    check(8, 32, Decay::None, Write::Add, false);
-}
-
-#[test]
-fn the_gated_delta_rule_in_chunks() {
-    let plan = Chunks { width: 64, value_width: 68, start: true };
-    assert!(plan.fits());
-    let (width, value_width) = (plan.width, plan.value_width);
-    let [prepare, walk] = chunk_sources(plan).map(|source| Emulated::compile(&source));
-    let (batch, heads) = (1, 2);
-    for time in [1, 63, 150] {
-        let rows = heads * time;
-        let q = numbers(1, rows * width);
-        // Keys of length one that look alike, which is what makes the inverse hard.
-        let k: Vec<f64> = numbers(2, rows * width)
+        let [by_key, by_value] = [width, value_width].map(|last| [batch, heads, time, last]);
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        // Keys of length at most one, as a layer makes them: longer ones make the recurrence explode.
+        let k: Vec<f64> = numbers(2, count(&by_key))
             .chunks(width)
             .flat_map(|row| {
-                let row: Vec<f64> = row.iter().map(|x| x + 0.5).collect();
+                let row: Vec<f64> = row.iter().map(|x| if hard { x + 0.5 } else { *x }).collect();
                 let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
                 rounded(row.into_iter().map(move |x| x / length))
             })
             .collect();
-        let v = numbers(3, rows * value_width);
-        // One decay wipes the state out.
-        let mut g: Vec<f64> = numbers(4, rows).iter().map(|x| -0.2 * (x.abs() + 0.01)).collect();
-        g[rows / 3] = -300.0;
-        let beta = rounded(numbers(5, rows).iter().map(|x| x.abs()));
-        let state = numbers(7, heads * width * value_width);
-
-        let by_row = [batch, heads, time];
-        let by_key = [batch, heads, time, width];
-        let (out, end) = by_reference(|| {
-            linear_attention(
-                tensor(&q, by_key),
-                tensor(&k, by_key),
-                tensor(&v, [batch, heads, time, value_width]),
-                &LogDecay::Head(tensor(&g, by_row)),
-                &Gates::Beta(tensor(&beta, by_row)),
-                Some(tensor(&state, [batch, heads, width, value_width])),
-                LinearForm::Recurrent,
-            )
-        });
-
-        let [prepared, walked] = plan.blocks(heads, time).map(|blocks| Grid { blocks, threads: [32, 4, 1] });
-        let mut buffers = vec![
-            halves(&k),
-            halves(&v),
-            singles(&g),
-            halves(&beta),
-            unwritten(rows * value_width, 2),
-            unwritten(rows * width, 2),
-        ];
-        prepare.run(&prepared, &mut buffers, &[], &[time as u32]);
-        let (erased, new) = (buffers.pop().unwrap(), buffers.pop().unwrap());
-        let mut buffers = vec![
-            halves(&q),
-            halves(&k),
-            singles(&g),
-            new,
-            erased,
-            singles(&state),
-            unwritten(rows * value_width, 2),
-            unwritten(heads * width * value_width, 4),
-        ];
-        walk.run(&walked, &mut buffers, &[], &[time as u32]);
-        let what = |name: &str| format!("{name} after {time} tokens");
-        assert_close(&what("the output"), &from_halves(&buffers[6]), &values(out), 0.02);
-        assert_close(&what("the state"), &from_singles(&buffers[7]), &values(end), 0.02);
+        let fading = |seed, count| -> Vec<f64> {
+            let mut g = rounded(numbers(seed, count).iter().map(|x| -0.3 * (x.abs() + 0.01)));
+            if hard {
+                g[count / 3] = -300.0;
+            }
+            g
+        };
+        let gate = |seed, count| rounded(numbers(seed, count).iter().map(|x| x.abs()));
+        let log_decay = match decay {
+            Decay::None => LogDecay::None,
+            Decay::Head => LogDecay::Head(constant(&fading(4, count(&by_row)), by_row, dtype)),
+            Decay::Channel => LogDecay::Channel(constant(&fading(4, count(&by_key)), by_key, dtype)),
+        };
+        let gates = match write {
+            Write::Add => Gates::Add,
+            Write::Beta => Gates::Beta(constant(&gate(5, count(&by_row)), by_row, dtype)),
+            Write::EraseWrite => Gates::EraseWrite {
+                erase: constant(&gate(5, count(&by_key)), by_key, dtype),
+                write: constant(&numbers(6, count(&by_value)), by_value, dtype),
+            },
+        };
+        let state = [batch, heads, width, value_width];
+        let state = start.then(|| constant(&numbers(7, count(&state)), state, dtype));
+        let q = numbers(1, count(&by_key));
+        let q = if track { leaf(&q, by_key, dtype) } else { constant(&q, by_key, dtype) };
+        let (k, v) = (constant(&k, by_key, dtype), constant(&numbers(3, count(&by_value)), by_value, dtype));
+        let (out, end) = linear_attention(q, k, v, &log_decay, &gates, state, LinearForm::Recurrent);
+        [values(out), values(end)]
     }
+}
+
+fn check(calls: &[Call], dtype: DType, tolerance: f64) {
+    let emulator = emulator();
+    for call in calls {
+        let expected = by_reference(|| call.results(DType::F64, false));
+        let (found, ran) = trace(|| emulated(emulator.clone(), || call.results(dtype, false)));
+        assert_eq!(ran[0].implementation, Implementation::Cuda, "{call:?}: {}", ran[0]);
+        for (name, (found, expected)) in ["the output", "the state"].iter().zip(found.iter().zip(&expected)) {
+            assert_close(&format!("{name} of {call:?}"), found, expected, tolerance);
+        }
+    }
+}
+
+const STEPS: Call =
+    Call { time: 75, width: 16, value_width: 40, decay: Decay::Head, write: Write::Beta, start: true, hard: false };
+
+#[test]
+fn gated_delta_rule() {
+    for (dtype, tolerance) in [(DType::BF16, 0.005), (DType::F32, 1e-5)] {
+        check(&[1, 5, 75].map(|time| Call { time, ..STEPS }), dtype, tolerance);
+    }
+}
+
+#[test]
+fn decay_and_gates_by_channel() {
+    let call =
+        Call { width: 12, value_width: 20, decay: Decay::Channel, write: Write::EraseWrite, start: false, ..STEPS };
+    check(&[call, Call { time: 1, ..call }], DType::BF16, 0.005);
+}
+
+#[test]
+fn values_that_add_up() {
+    let call = Call { width: 8, value_width: 32, decay: Decay::None, write: Write::Add, start: false, ..STEPS };
+    check(&[call], DType::BF16, 0.005);
+}
+
+#[test]
+fn the_gated_delta_rule_in_chunks() {
+    let call = Call { width: 64, value_width: 68, hard: true, ..STEPS };
+    let calls = [16, 63, 150].map(|time| Call { time, ..call });
+    check(&calls, DType::BF16, 0.02);
+    // Without a decay it is the delta rule of DeltaNet.
+    check(&[Call { decay: Decay::None, hard: false, ..call }], DType::BF16, 0.02);
+}
+
+#[test]
+fn where_there_is_no_gradient_the_reference_runs_and_says_so() {
+    let call = Call { value_width: 21, ..STEPS };
+    let (_, ran) = trace(|| emulated(emulator(), || call.results(DType::BF16, true)));
+    let what = "the gradient of this width; there is one for multiples of 4 up to 256";
+    assert_eq!((ran[0].implementation, ran[0].because), (Implementation::Reference, Some(Because::NoKernel(what))));
+    assert_eq!(ran[0].to_string(), format!("reference: no CUDA kernel for {what}"));
 }

@@ -1,4 +1,4 @@
-//! Numbers as buffers, as tensors of the reference, and compared.
+//! Numbers as tensors of the reference and of the emulated GPU, and compared.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
 
@@ -9,15 +9,53 @@ pub fn numbers(seed: usize, count: usize) -> Vec<f64> {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((state >> 40) as f64 / (1u64 << 24) as f64) * 2.0 - 1.0
     };
-    (0..count).map(|_| bf16::from_f64(next()).to_f64()).collect()
+    rounded((0..count).map(|_| next()))
 }
 
+/// What bf16 holds of them.
+pub fn rounded(numbers: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    numbers.into_iter().map(|x| bf16::from_f64(x).to_f64()).collect()
+}
+
+/// Without a tape.
+pub fn constant<const D: usize>(values: &[f64], shape: [usize; D], dtype: DType) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&Device::flex(), dtype))
+}
+
+/// A leaf of the tape.
+pub fn leaf<const D: usize>(values: &[f64], shape: [usize; D], dtype: DType) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&Device::flex().autodiff(), dtype)).require_grad()
+}
+
+/// Its numbers, in order.
+pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+    x.into_data().iter::<f64>().collect()
+}
+
+pub fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    // Relative to the largest: what rounding of inputs to 16 bits leaves is of that size.
+    let size = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
+    assert_within(what, found, expected, &vec![tolerance * size; expected.len()]);
+}
+
+pub fn assert_within(what: &str, found: &[f64], expected: &[f64], allowed: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, ((f, e), allowed)) in found.iter().zip(expected).zip(allowed).enumerate() {
+        assert!((f - e).abs() <= *allowed, "{what}[{i}]: {f}, expected {e} within {allowed}");
+    }
+}
+
+/// What a kernel is given directly, where no operator calls it: numbers of 16 bits, of 32, and whole ones.
 pub fn halves(numbers: &[f64]) -> Vec<u8> {
     numbers.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect()
 }
 
 pub fn singles(numbers: &[f64]) -> Vec<u8> {
     numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect()
+}
+
+pub fn words(numbers: impl IntoIterator<Item = usize>) -> Vec<u8> {
+    numbers.into_iter().flat_map(|x| (x as u32).to_le_bytes()).collect()
 }
 
 pub fn from_halves(bytes: &[u8]) -> Vec<f64> {
@@ -28,30 +66,11 @@ pub fn from_singles(bytes: &[u8]) -> Vec<f64> {
     bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
 }
 
+pub fn from_words(bytes: &[u8]) -> Vec<usize> {
+    bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()) as usize).collect()
+}
+
 /// As many bytes as `numbers` take, all of them NaN.
 pub fn unwritten(numbers: usize, bytes: usize) -> Vec<u8> {
     vec![0xff; numbers * bytes]
-}
-
-pub fn tensor<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&Device::flex().autodiff(), DType::F64))
-}
-
-/// Its numbers, in order.
-pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f64> {
-    x.into_data().iter::<f64>().collect()
-}
-
-pub fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    // Relative to the largest: what rounding of inputs to 16 bits leaves is of that size.
-    let size = expected.iter().fold(0f64, |m, x| m.max(x.abs()));
-    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!((f - e).abs() <= tolerance * size, "{what}[{i}]: {f}, expected {e} (largest {size})");
-    }
-}
-
-/// What bf16 holds of them.
-pub fn rounded(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
-    numbers.map(|x| bf16::from_f64(x).to_f64()).collect()
 }

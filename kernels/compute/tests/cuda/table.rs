@@ -1,39 +1,6 @@
 //! `cuda-kernels.md` is of the kernels as they are.
 
-use kernels::cuda::source::Source;
 use std::collections::BTreeMap;
-
-/// The text with its variables numbered in the order in which they appear: the compiler's numbers for
-/// shared memory differ from run to run.
-fn canonical(text: &str) -> String {
-    let mut numbers = std::collections::HashMap::new();
-    let mut result = String::new();
-    let mut word = String::new();
-    for c in text.chars().chain(['\0']) {
-        if c.is_ascii_alphanumeric() || c == '_' {
-            word.push(c);
-            continue;
-        }
-        let digits = word.strip_prefix('v').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
-        if digits > 0 {
-            let next = numbers.len();
-            let number = numbers.entry(word[1..=digits].to_string()).or_insert(next);
-            result += &format!("v{number}{}", &word[1 + digits..]);
-        } else {
-            result += &word;
-        }
-        word.clear();
-        result.push(c);
-    }
-    result.pop();
-    result
-}
-
-/// FNV-1a of the text that NVRTC compiles.
-fn hash(source: &Source) -> String {
-    let step = |hash: u64, byte: u8| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
-    format!("{:016x}", canonical(&source.text).bytes().fold(0xcbf2_9ce4_8422_2325, step))
-}
 
 /// Hash by name, and every row's spills.
 fn table() -> BTreeMap<String, (String, Vec<String>)> {
@@ -62,7 +29,7 @@ fn the_table_was_made_from_these_kernels_and_none_of_them_spills() {
         };
         assert_eq!(
             *recorded,
-            hash(source),
+            source.hash(),
             "{} is not the kernel that cuda-kernels.md describes: {renew}",
             source.name
         );
@@ -82,6 +49,19 @@ fn a_block_asks_for_no_more_than_a_card_has() {
     }
 }
 
+#[test]
+fn a_pass_on_record_is_of_these_kernels() {
+    for pass in kernels::cuda::record() {
+        assert!(kernels::cuda::operators().any(|name| name == pass.operator), "{} has no CUDA kernels", pass.operator);
+        let now = kernels::cuda::fingerprint(&pass.operator);
+        assert_eq!(
+            pass.kernels, now,
+            "cuda-selftest.md: {} has other kernels now, which have not passed",
+            pass.operator
+        );
+    }
+}
+
 /// What `cuda-kernels.py` reads: the text of every kernel and a list of them.
 #[test]
 #[ignore = "part of kernels/compute/cuda-kernels.py, which names the folder in CUDA_KERNELS_TO"]
@@ -90,7 +70,7 @@ fn write_the_kernels() {
     let mut list = String::new();
     for (i, source) in kernels::cuda::sources().iter().enumerate() {
         std::fs::write(folder.join(format!("{i}.cu")), &source.text).unwrap();
-        list += &format!("{}\t{}\t{}\t{}\n", source.name, source.units, source.shared, hash(source));
+        list += &format!("{}\t{}\t{}\t{}\n", source.name, source.units, source.shared, source.hash());
     }
     std::fs::write(folder.join("list.tsv"), list).unwrap();
 }

@@ -30,8 +30,20 @@ pub struct Arguments {
     seq: usize,
     #[arg(long, default_value_t = 8)]
     batch: usize,
+    /// f32, f64 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: DType,
     #[command(flatten)]
     common: Common,
+}
+
+fn dtype(name: &str) -> Result<DType, String> {
+    match name {
+        "f32" => Ok(DType::F32),
+        "f64" => Ok(DType::F64),
+        "bf16" => Ok(DType::BF16),
+        _ => Err("valid: f32, f64, bf16".into()),
+    }
 }
 
 /// A call at the sizes asked for.
@@ -146,17 +158,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("device: {}", lab::describe(&device));
     let machine = Machine::measured(&device)?;
     let longest = Duration::from_secs_f64(arguments.common.longest);
-    let Arguments { name, d_model, heads, ffn, seq, batch, .. } = arguments;
-    let sizes = json!({ "d_model": d_model, "heads": heads, "ffn": ffn, "seq": seq, "batch": batch });
+    let Arguments { name, d_model, heads, ffn, seq, batch, dtype, .. } = arguments;
+    let precision = format!("{dtype:?}").to_lowercase();
+    let sizes =
+        json!({ "d_model": d_model, "heads": heads, "ffn": ffn, "seq": seq, "batch": batch, "dtype": precision });
     let mut reports = Vec::new();
     for (form, reference) in [("as chosen here", false), ("reference", true)] {
         for (part, backward) in [("forward", false), ("forward and backward", true)] {
             let memory = Memory::begin(&device);
-            let run = || once(&case, &device, backward);
+            let run = || once(&case, &device, *dtype, backward);
             let run = || if reference { kernels::by_reference(run) } else { run() };
             let (first, ran) = kernels::trace(run);
             // What comes in and goes out, and as much again for its gradients.
-            let bytes = first?.elements * size_of::<f32>() * if backward { 2 } else { 1 };
+            let bytes = first?.elements * dtype.size() * if backward { 2 } else { 1 };
             let timing = measure(longest, || Ok(run()?.seconds))?;
             reports.push(Report {
                 what: format!("{name}, {form}, {part}"),
@@ -183,9 +197,9 @@ struct Once {
     elements: usize,
 }
 
-fn once(case: &Case, device: &Device, backward: bool) -> Result<Once> {
+fn once(case: &Case, device: &Device, dtype: DType, backward: bool) -> Result<Once> {
     let device = if backward { device.clone().autodiff() } else { device.clone() };
-    let inputs = case.inputs(&device, DType::F32);
+    let inputs = case.inputs(&device, dtype);
     device.sync()?;
     let started = Instant::now();
     let output: Tensor<1> = black_box(case.run(&inputs));
@@ -234,7 +248,7 @@ mod tests {
         for (name, _) in OPERATORS {
             let arguments = parsed(&format!("{name} --d-model 8 --heads 2 --seq 5 --batch 2"));
             let call = arguments.call().unwrap();
-            let (once, ran) = kernels::trace(|| once(&call.case, &Device::flex(), true).unwrap());
+            let (once, ran) = kernels::trace(|| once(&call.case, &Device::flex(), DType::F32, true).unwrap());
             assert!(once.elements > 0 && ran.iter().any(|ran| ran.operator == *name), "{name} ran {ran:?}");
         }
     }
@@ -244,6 +258,8 @@ mod tests {
         let refused = |line: &str| parsed(line).call().err().expect("refused").to_string();
         let message = refused("softmax");
         assert!(message.contains("`softmax`") && OPERATORS.iter().all(|(name, _)| message.contains(name)), "{message}");
+        let line = "op short_conv --dtype f16".split(' ');
+        assert!(Line::try_parse_from(line).err().expect("refused").to_string().contains("bf16"));
         assert!(refused("short_conv --seq 0").contains("--seq"));
         assert!(refused("short_conv --heads 3 --d-model 9").contains("--heads 3"));
     }

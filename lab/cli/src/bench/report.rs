@@ -25,8 +25,8 @@ pub struct Report {
 /// Operator → the implementations that ran, in words.
 pub fn implementations(ran: &[Ran]) -> BTreeMap<&'static str, String> {
     let mut found: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-    for Ran { operator, implementation } in ran {
-        found.entry(*operator).or_default().insert(format!("{implementation:?}").to_lowercase());
+    for ran in ran {
+        found.entry(ran.operator).or_default().insert(ran.to_string());
     }
     found.into_iter().map(|(operator, all)| (operator, Vec::from_iter(all).join(", "))).collect()
 }

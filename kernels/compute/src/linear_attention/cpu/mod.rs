@@ -29,7 +29,7 @@ pub struct LinearAttention {
     /// Whether there may be a backward.
     pub tracked: bool,
     /// The state after the last token.
-    pub end: Second,
+    pub end: Second<Flex>,
 }
 
 #[derive(Clone, Debug)]

@@ -9,17 +9,18 @@
 //! V' = U − E S,   O = e^γ Q S + lower(⟨q_i, k_j⟩ e^{γ_i − γ_j}) V',   S ← e^{γ_C} S + Kᵀ (e^{γ_C − γ} V')
 //! ```
 
-use crate::cuda::source::{BF16, Source, expand, source};
+use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::source::BF16;
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
 /// Tokens of a chunk: 16 for each of the planes.
 pub const CHUNK: u32 = 64;
-const PLANES: u32 = 4;
+pub const PLANES: u32 = 4;
 /// Channels of the values in a cube that walks.
 pub const COLUMNS: u32 = 64;
 /// Numbers of a row of a 64 × 64 tile in shared memory.
-const SQUARE: usize = 64 + PAD;
+pub const SQUARE: usize = 64 + PAD;
 /// The same in f32, where no row begins in the bank of the one before.
 const LOWER: u32 = CHUNK + 1;
 const LOG2_E: f32 = core::f32::consts::LOG2_E;
@@ -33,6 +34,8 @@ pub struct Chunks {
     pub value_width: usize,
     /// Whether there is a state to begin with; zeros otherwise.
     pub start: bool,
+    /// Whether what the gradients need is left in the place of the outputs: `M`, and `V'` and the state before every chunk.
+    pub keep: bool,
 }
 
 impl Chunks {
@@ -41,19 +44,66 @@ impl Chunks {
         (self.width == 64 || self.width == 128) && self.value_width.is_multiple_of(4) && self.value_width <= 256
     }
 
-    const fn value_depth(&self) -> usize {
+    pub const fn value_depth(&self) -> usize {
         self.value_width.next_multiple_of(16)
     }
 
-    const fn vector(&self) -> usize {
+    pub const fn vector(&self) -> usize {
         if self.value_width.is_multiple_of(8) { 8 } else { 4 }
     }
 
-    /// Cubes that prepare, and that walk.
-    pub fn blocks(&self, heads: usize, time: usize) -> [[u32; 3]; 2] {
+    /// Bytes of shared memory that the larger of the kernels wants.
+    pub fn shared(&self) -> usize {
+        let rows = CHUNK as usize;
+        let prepare =
+            2 * rows * (self.width + PAD + self.value_depth() + PAD + 2 * SQUARE) + 4 * rows * (2 * LOWER as usize + 2);
+        let walk = 2 * rows * (3 * (self.width + PAD) + 3 * SQUARE) + 2 * self.width * SQUARE + 4 * rows;
+        prepare.max(walk)
+    }
+
+    /// What prepares the chunks of `heads` of the whole batch, and what walks over them.
+    pub fn kernels(&self, heads: usize, time: usize) -> [Kernel; 2] {
+        assert!(self.fits() && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
+        let name = |kernel: &str| {
+            let [state, kept] =
+                [(self.start, " state"), (self.keep, " kept")].map(|(is, what)| if is { what } else { "" });
+            format!("delta_rule_{kernel} {} {}{state}{kept}", self.width, self.value_width)
+        };
+        let (plan, units) = (*self, CubeDim::new_2d(32, PLANES));
+        let (tokens, state) = (heads * time, heads * self.width * self.value_width);
+        let (keys, values) = (tokens * self.width, tokens * self.value_width);
+        let chunks = time.div_ceil(CHUNK as usize);
+        let (queries, inverses, ends) = match self.keep {
+            true => (0, heads * chunks * (CHUNK * CHUNK) as usize, chunks * state),
+            false => (keys, 0, state),
+        };
         [
-            [(time as u32).div_ceil(CHUNK), heads as u32, 1],
-            [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+            kernel!(
+                name("prepare"),
+                [(time as u32).div_ceil(CHUNK), heads as u32, 1],
+                units,
+                delta_rule_prepare as DeltaRulePrepare,
+                [
+                    key: keys, value: values, decay: tokens, beta: tokens, new: values => 2, erased: keys => 2,
+                    inverses: inverses
+                ],
+                { time: u32 = time as u32 },
+                plan,
+                BF16
+            ),
+            kernel!(
+                name("walk"),
+                [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+                units,
+                delta_rule_walk as DeltaRuleWalk,
+                [
+                    query: queries, key: keys, decay: tokens, new: values, erased: keys,
+                    start: if plan.start { state } else { 0 }, out: values, end: ends
+                ],
+                { time: u32 = time as u32 },
+                plan,
+                BF16
+            ),
         ]
     }
 }
@@ -63,7 +113,7 @@ impl Chunks {
 /// A decay below e^−100 is as good as e^−100, which is no normal f32: sums stay small enough that their differences keep
 /// the digits that 16-bit products need.
 #[cube]
-fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32) {
+pub fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32) {
     if UNIT_POS < CHUNK {
         let end = min(first + UNIT_POS + 1, time);
         let mut sum = 0.0f32;
@@ -74,10 +124,10 @@ fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32
     }
 }
 
-/// `U` and `E` of every chunk.
+/// `U` and `E` of every chunk, and `M` where it is kept.
 ///
-/// `key, erased [heads, time, width]`, `value, new [heads, time, value_width]`, `decay, beta [heads, time]`. Cubes: `(chunks,
-/// heads)` of `(32, PLANES)`.
+/// `key, erased [heads, time, width]`, `value, new [heads, time, value_width]`, `decay, beta [heads, time]`, `inverses [heads,
+/// chunks, CHUNK, CHUNK]`. Cubes: `(chunks, heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_prepare<E: Float>(
@@ -87,6 +137,7 @@ pub fn delta_rule_prepare<E: Float>(
     beta: &[E],
     new: &mut [Pair<E>],
     erased: &mut [Pair<E>],
+    inverses: &mut [E],
     time: u32,
     #[comptime] plan: Chunks,
     #[define(E)] _dtype: ElemType,
@@ -180,7 +231,12 @@ pub fn delta_rule_prepare<E: Float>(
     let mut at = UNIT_POS;
     while at < chunk * chunk {
         let (i, j) = (at / chunk, at % chunk);
-        let weight = inverse[(i * LOWER + j) as usize] * betas[j as usize];
+        let entry = inverse[(i * LOWER + j) as usize];
+        if comptime!(plan.keep) {
+            inverses[((head * CUBE_COUNT_X + CUBE_POS_X) * comptime!(CHUNK * CHUNK) + at) as usize] =
+                E::cast_from(entry);
+        }
+        let weight = entry * betas[j as usize];
         let to = (i * SQUARE as u32 + j) as usize;
         by_value[to] = E::cast_from(weight);
         by_key[to] = E::cast_from(weight * exp2(gamma[j as usize]));
@@ -204,7 +260,131 @@ pub fn delta_rule_prepare<E: Float>(
     store_rows::<E>(&sums, erased, base, first + row, time, 1.0, width, width);
 }
 
-/// The outputs and the last state from what was prepared.
+/// This plane's rows of the columns `first_column ..` of the state that begins at row `base`, 16 of every 64; zeros where there is
+/// none.
+#[cube]
+pub fn load_state(
+    x: &[f32],
+    base: u32,
+    first_column: u32,
+    #[comptime] there: bool,
+    #[comptime] plan: Chunks,
+) -> Sequence<Sequence<Fragment<f32>>> {
+    let value_width = comptime!(plan.value_width as u32);
+    let mut state = Sequence::<Sequence<Fragment<f32>>>::new();
+    #[unroll]
+    for layer in 0..plan.width / 64 {
+        let mut tiles = zeros(comptime!(COLUMNS as usize));
+        if there {
+            #[unroll]
+            for n in 0..COLUMNS as usize / 8 {
+                #[unroll]
+                for r in 0..2usize {
+                    let row = layer as u32 * 64 + UNIT_POS_Y * 16 + UNIT_POS_X / 4 + r as u32 * 8;
+                    let column = first_column + n as u32 * 8 + UNIT_POS_X % 4 * 2;
+                    let mut pair = Pair::<f32>::new(0.0);
+                    if column < value_width {
+                        let at = (base + row) * value_width + column;
+                        pair.insert(0usize, x[at as usize]);
+                        pair.insert(1usize, x[(at + 1) as usize]);
+                    }
+                    tiles.index_mut(n)[r] = pair;
+                }
+            }
+        }
+        state.push(tiles);
+    }
+    state
+}
+
+/// Stores what [`load_state`] loads.
+#[cube]
+pub fn store_state(
+    state: &Sequence<Sequence<Fragment<f32>>>,
+    to: &mut [f32],
+    base: u32,
+    first_column: u32,
+    #[comptime] plan: Chunks,
+) {
+    let value_width = comptime!(plan.value_width as u32);
+    #[unroll]
+    for layer in 0..plan.width / 64 {
+        #[unroll]
+        for n in 0..COLUMNS as usize / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let row = layer as u32 * 64 + UNIT_POS_Y * 16 + UNIT_POS_X / 4 + r as u32 * 8;
+                let column = first_column + n as u32 * 8 + UNIT_POS_X % 4 * 2;
+                if column < value_width {
+                    let at = (base + row) * value_width + column;
+                    let pair = state.index(layer).index(n)[r];
+                    to[at as usize] = pair.extract(0usize);
+                    to[(at + 1) as usize] = pair.extract(1usize);
+                }
+            }
+        }
+    }
+}
+
+/// This plane's rows of the state, rounded, for all to read: `[width, COLUMNS]`.
+#[cube]
+pub fn share_state<E: Float>(state: &Sequence<Sequence<Fragment<f32>>>, tile: &mut [E], #[comptime] plan: Chunks) {
+    #[unroll]
+    for layer in 0..plan.width / 64 {
+        #[unroll]
+        for n in 0..COLUMNS as usize / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let row = layer as u32 * 64 + UNIT_POS_Y * 16 + UNIT_POS_X / 4 + r as u32 * 8;
+                let at = row * SQUARE as u32 + n as u32 * 8 + UNIT_POS_X % 4 * 2;
+                let pair = state.index(layer).index(n)[r];
+                tile[at as usize] = E::cast_from(pair.extract(0usize));
+                tile[(at + 1) as usize] = E::cast_from(pair.extract(1usize));
+            }
+        }
+    }
+}
+
+/// `S ← keep · S`.
+#[cube]
+pub fn fade_state(state: &mut Sequence<Sequence<Fragment<f32>>>, keep: f32, #[comptime] plan: Chunks) {
+    #[unroll]
+    for layer in 0..plan.width / 64 {
+        #[unroll]
+        for n in 0..COLUMNS as usize / 8 {
+            #[unroll]
+            for r in 0..2usize {
+                let kept = state.index(layer).index(n)[r] * Pair::new(keep);
+                state.index_mut(layer).index_mut(n)[r] = kept;
+            }
+        }
+    }
+}
+
+/// `S += Xᵀ Y`, with rows of `x` of the width of keys and of `y` of [`COLUMNS`].
+#[cube]
+pub fn write_state<E: Float>(
+    state: &mut Sequence<Sequence<Fragment<f32>>>,
+    x: &[E],
+    y: &[E],
+    #[comptime] plan: Chunks,
+) {
+    #[unroll]
+    for layer in 0..plan.width / 64 {
+        #[unroll]
+        for k in 0..CHUNK as usize / 16 {
+            let down = left_of_transposed::<E>(
+                x,
+                k as u32 * 16,
+                layer as u32 * 64 + UNIT_POS_Y * 16,
+                comptime!(plan.width + PAD),
+            );
+            multiply_columns::<E>(state.index_mut(layer), &down, y, k as u32 * 16, comptime!(COLUMNS as usize), SQUARE);
+        }
+    }
+}
+
+/// The outputs and the last state from what was prepared; or `V'` and the state before every chunk, in their places.
 ///
 /// `query, key, erased [heads, time, width]`, `new [heads, time, value_width]`, `out` likewise, `decay [heads, time]`, `start,
 /// end [heads, width, value_width]`. Cubes: `(⌈value_width / COLUMNS⌉, heads)` of `(32, PLANES)`.
@@ -228,8 +408,6 @@ pub fn delta_rule_walk<E: Float>(
     let stride = comptime!(width + PAD);
     let rows = comptime!(CHUNK as usize);
     let chunk = comptime!(CHUNK);
-    // Rows of the state: 16 for every plane, as often as needed.
-    let layers = comptime!(width / 64);
 
     let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
     let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
@@ -248,38 +426,29 @@ pub fn delta_rule_walk<E: Float>(
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
-    let mut state = Sequence::<Sequence<Fragment<f32>>>::new();
-    #[unroll]
-    for layer in 0..layers {
-        let mut tiles = zeros(rows);
-        if comptime!(plan.start) {
-            #[unroll]
-            for n in 0..rows / 8 {
-                #[unroll]
-                for r in 0..2usize {
-                    let key_row = layer as u32 * 64 + row + r as u32 * 8;
-                    let mut pair = Pair::<f32>::new(0.0);
-                    #[unroll]
-                    for c in 0..2usize {
-                        let at = first_column + n as u32 * 8 + column + c as u32;
-                        let mut number = 0.0f32.runtime();
-                        if at < value_width {
-                            number = start[((head * width as u32 + key_row) * value_width + at) as usize];
-                        }
-                        pair.insert(c, number);
-                    }
-                    tiles.index_mut(n)[r] = pair;
-                }
-            }
-        }
-        state.push(tiles);
-    }
+    let mut state = load_state(start, head * width as u32, first_column, comptime!(plan.start), plan);
 
     for round in 0..(time + chunk - 1) / chunk {
         let first = round * chunk;
+        if comptime!(plan.keep) {
+            store_state(&state, end, (head * ((time + chunk - 1) / chunk) + round) * width as u32, first_column, plan);
+        }
         // The last chunk's tiles have been read.
         sync_cube();
-        copy_rows::<E>(query, &mut queries, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+        if comptime!(!plan.keep) {
+            copy_rows::<E>(
+                query,
+                &mut queries,
+                base * width as u32,
+                first,
+                time,
+                width as u32,
+                rows,
+                width,
+                width,
+                8usize,
+            );
+        }
         copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
         copy_rows::<E>(
             erased,
@@ -307,19 +476,7 @@ pub fn delta_rule_walk<E: Float>(
         );
         commit_copies();
         sum_decays(decay, &mut gamma, head, first, time);
-        #[unroll]
-        for layer in 0..layers {
-            #[unroll]
-            for n in 0..rows / 8 {
-                #[unroll]
-                for r in 0..2usize {
-                    let at = (layer as u32 * 64 + row + r as u32 * 8) * SQUARE as u32 + n as u32 * 8 + column;
-                    let pair = state.index(layer).index(n)[r];
-                    memory[at as usize] = E::cast_from(pair.extract(0usize));
-                    memory[(at + 1) as usize] = E::cast_from(pair.extract(1usize));
-                }
-            }
-        }
+        share_state::<E>(&state, &mut memory, plan);
         wait_for_all();
         sync_cube();
 
@@ -329,9 +486,11 @@ pub fn delta_rule_walk<E: Float>(
         let mut answer = zeros(rows);
         #[unroll]
         for d in 0..width / 16 {
-            let q = left::<E>(&queries, plane_row, d as u32 * 16, stride);
-            multiply_rows::<E>(&mut scores, &q, &keys, d as u32 * 16, rows, stride);
-            multiply_columns::<E>(&mut answer, &q, &memory, d as u32 * 16, rows, SQUARE);
+            if comptime!(!plan.keep) {
+                let q = left::<E>(&queries, plane_row, d as u32 * 16, stride);
+                multiply_rows::<E>(&mut scores, &q, &keys, d as u32 * 16, rows, stride);
+                multiply_columns::<E>(&mut answer, &q, &memory, d as u32 * 16, rows, SQUARE);
+            }
             let e = left::<E>(&erasers, plane_row, d as u32 * 16, stride);
             multiply_columns::<E>(&mut read, &e, &memory, d as u32 * 16, rows, SQUARE);
         }
@@ -343,6 +502,7 @@ pub fn delta_rule_walk<E: Float>(
                 let here = gamma[i as usize];
                 let mut weights = scores.index(n)[r];
                 let old = read.index(n)[r];
+                let mut news_here = Pair::<f32>::new(0.0);
                 #[unroll]
                 for c in 0..2usize {
                     let j = n as u32 * 8 + column + c as u32;
@@ -350,20 +510,26 @@ pub fn delta_rule_walk<E: Float>(
                     weights.insert(c, select(j <= i, weights.extract(c) * fade, 0.0));
                     let at = (i * SQUARE as u32 + j) as usize;
                     let number = f32::cast_from(news[at]) - old.extract(c);
+                    news_here.insert(c, number);
                     fresh[at] = E::cast_from(number);
                     faded[at] = E::cast_from(number * exp2(whole - here));
                 }
                 scores.index_mut(n)[r] = weights;
-                let scaled = answer.index(n)[r] * Pair::new(exp2(here));
+                let mut scaled = answer.index(n)[r] * Pair::new(exp2(here));
+                if comptime!(plan.keep) {
+                    scaled = news_here;
+                }
                 answer.index_mut(n)[r] = scaled;
             }
         }
         sync_cube();
 
-        #[unroll]
-        for k in 0..rows / 16 {
-            let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
-            multiply_columns::<E>(&mut answer, &weights, &fresh, k as u32 * 16, rows, SQUARE);
+        if comptime!(!plan.keep) {
+            #[unroll]
+            for k in 0..rows / 16 {
+                let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
+                multiply_columns::<E>(&mut answer, &weights, &fresh, k as u32 * 16, rows, SQUARE);
+            }
         }
         #[unroll]
         for n in 0..rows / 8 {
@@ -379,66 +545,25 @@ pub fn delta_rule_walk<E: Float>(
                 }
             }
         }
-        let keep = exp2(whole);
-        #[unroll]
-        for layer in 0..layers {
-            #[unroll]
-            for n in 0..rows / 8 {
-                #[unroll]
-                for r in 0..2usize {
-                    let kept = state.index(layer).index(n)[r] * Pair::new(keep);
-                    state.index_mut(layer).index_mut(n)[r] = kept;
-                }
-            }
-            #[unroll]
-            for k in 0..rows / 16 {
-                let keys_down = left_of_transposed::<E>(&keys, k as u32 * 16, layer as u32 * 64 + plane_row, stride);
-                multiply_columns::<E>(state.index_mut(layer), &keys_down, &faded, k as u32 * 16, rows, SQUARE);
-            }
-        }
+        fade_state(&mut state, exp2(whole), plan);
+        write_state::<E>(&mut state, &keys, &faded, plan);
     }
 
-    #[unroll]
-    for layer in 0..layers {
-        #[unroll]
-        for n in 0..rows / 8 {
-            #[unroll]
-            for r in 0..2usize {
-                let key_row = layer as u32 * 64 + row + r as u32 * 8;
-                let at = first_column + n as u32 * 8 + column;
-                if at < value_width {
-                    let to = (head * width as u32 + key_row) * value_width + at;
-                    let pair = state.index(layer).index(n)[r];
-                    end[to as usize] = pair.extract(0usize);
-                    end[(to + 1) as usize] = pair.extract(1usize);
-                }
-            }
-        }
+    if comptime!(!plan.keep) {
+        store_state(&state, end, head * width as u32, first_column, plan);
     }
 }
 
-/// The two kernels for `plan`, as CUDA C++, in their order.
-pub fn chunk_sources(plan: Chunks) -> [Source; 2] {
-    let name = |kernel: &str| {
-        let state = if plan.start { " state" } else { "" };
-        format!("delta_rule_{kernel} {} {}{state}", plan.width, plan.value_width)
-    };
-    let cube = CubeDim::new_2d(32, PLANES);
-    [
-        source(
-            &name("prepare"),
-            cube,
-            |t| expand!(delta_rule_prepare::DeltaRulePrepare, t, [key value decay beta new erased], [time], plan, BF16),
-        ),
-        source(
-            &name("walk"),
-            cube,
-            |t| expand!(delta_rule_walk::DeltaRuleWalk, t, [query key decay new erased start out end], [time], plan, BF16),
-        ),
-    ]
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Gated DeltaNet's widths.
-pub fn sources() -> Vec<Source> {
-    chunk_sources(Chunks { width: 128, value_width: 128, start: true }).into()
+    #[test]
+    fn a_plan_says_how_much_shared_memory_its_kernels_want() {
+        for (width, value_width) in [(64, 68), (128, 128), (64, 256)] {
+            let plan = Chunks { width, value_width, start: true, keep: false };
+            let most = plan.kernels(1, 1).map(|kernel| kernel.source().shared).into_iter().max();
+            assert_eq!(most, Some(plan.shared()), "{plan:?}");
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Linear attention on CUDA, token after token: the decode step, and any length where latency does not matter.
 //! The state is f32, in registers.
 
-use crate::cuda::source::{BF16, Source, expand, source};
+use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::source::element;
 use crate::cuda::tile::row_sum;
+use burn::tensor::DType;
 use cubecl::prelude::*;
 
 /// Units that share a column of the state: each holds every fourth row.
@@ -47,9 +49,38 @@ impl Steps {
         self.width.is_multiple_of(PARTS as usize) && (4..=256).contains(&self.width)
     }
 
-    /// The cubes and units of [`linear_attention_steps`].
-    pub fn grid(&self, heads: usize) -> ([u32; 3], [u32; 3]) {
-        ([(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1], [PARTS * COLUMNS, 1, 1])
+    /// What runs over the tokens of `heads` of the whole batch; queries, keys, values and gates are of `dtype`.
+    pub fn kernel(&self, heads: usize, time: usize, dtype: DType) -> Kernel {
+        assert!(self.fits(), "no CUDA kernel for {self:?}");
+        let steps = *self;
+        let Self { width, value_width, decay, write, start } = steps;
+        let (element, suffix) = element(dtype);
+        let (tokens, state) = (heads * time, heads * width * value_width);
+        let (keys, values) = (tokens * width, tokens * value_width);
+        let decays = match decay {
+            Decay::None => 0,
+            Decay::Head => tokens,
+            Decay::Channel => keys,
+        };
+        let (erases, writes) = match write {
+            Write::Add => (0, 0),
+            Write::Beta => (tokens, 0),
+            Write::EraseWrite => (keys, values),
+        };
+        let from = if start { " state" } else { "" };
+        kernel!(
+            format!("linear_attention_steps {width} {value_width} {decay:?} {write:?}{from}{suffix}"),
+            [(value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+            CubeDim::new_1d(PARTS * COLUMNS),
+            linear_attention_steps as LinearAttentionSteps,
+            [
+                query: keys, key: keys, value: values, decay: decays, erase: erases, write: writes,
+                start: if start { state } else { 0 }, out: values, end: state
+            ],
+            { time: u32 = time as u32 },
+            steps,
+            element
+        )
     }
 }
 
@@ -174,27 +205,4 @@ pub fn linear_attention_steps<E: Float>(
             end[((head * width + row) * value_width + column) as usize] = state[i];
         }
     }
-}
-
-/// The kernel for `steps`, as CUDA C++.
-pub fn steps_source(steps: Steps) -> Source {
-    let Steps { width, value_width, decay, write, start } = steps;
-    let state = if start { " state" } else { "" };
-    let name = format!("linear_attention_steps {width} {value_width} {decay:?} {write:?}{state}");
-    let units = steps.grid(1).1[0];
-    source(
-        &name,
-        CubeDim::new_1d(units),
-        |t| expand!(linear_attention_steps::LinearAttentionSteps, t, [query key value decay erase write start out end], [time], steps, BF16),
-    )
-}
-
-/// Gated DeltaNet's and Kimi's decode steps, and the largest state with everything by channel.
-pub fn sources() -> Vec<Source> {
-    let steps = |width, value_width, decay, write| Steps { width, value_width, decay, write, start: true };
-    vec![
-        steps_source(steps(128, 128, Decay::Head, Write::Beta)),
-        steps_source(steps(128, 128, Decay::Channel, Write::Beta)),
-        steps_source(steps(256, 256, Decay::Channel, Write::EraseWrite)),
-    ]
 }

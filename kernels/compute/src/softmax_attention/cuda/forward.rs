@@ -1,7 +1,8 @@
 //! The forward pass: one cube has 64 queries of a head and goes over the keys that they see, with
 //! the running maximum and sum of every row (Dao 2023, arXiv 2307.08691).
 
-use super::plan::{Plan, ROWS, key_steps, visible};
+use super::plan::{Gate, Plan, ROWS, key_steps, visible};
+use super::tiles::*;
 use super::{FLOOR, HIDDEN, LN_2, LOG2_E, score};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
@@ -9,8 +10,9 @@ use cubecl::prelude::*;
 /// `out = softmax(scores) value` and the logarithm of every row's sum.
 ///
 /// `query [batch, heads, time, width]`, `key [batch, kv_heads, source, width]`,
-/// `value [batch, kv_heads, source, value_width]`, `slopes, sinks [heads]` (not read unless planned), all contiguous →
-/// `out [batch, heads, time, value_width]` in pairs, `log_sum [batch, heads, time]`.
+/// `value [batch, kv_heads, source, value_width]`, `slopes, sinks [heads]`, `gate [batch, heads, time]` or as the output (not read
+/// unless planned), all contiguous → `out [batch, heads, time, value_width]` in pairs, `log_sum [batch, heads, time]`, and where
+/// there is a gate `gated`, the output times it.
 /// `scale` and `cap` are in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -20,8 +22,10 @@ pub fn attention_forward<E: Float>(
     value: &[E],
     slopes: &[f32],
     sinks: &[f32],
+    gate: &[E],
     out: &mut [Pair<E>],
     log_sum: &mut [f32],
+    gated: &mut [Pair<E>],
     time: u32,
     source: u32,
     kv_heads: u32,
@@ -33,15 +37,13 @@ pub fn attention_forward<E: Float>(
 ) {
     let width = comptime!(plan.width);
     let value_width = comptime!(plan.value_width);
-    let depth = comptime!(Plan::depth(width));
     let value_depth = comptime!(Plan::depth(value_width));
-    let stride = comptime!(Plan::stride(width));
-    let value_stride = comptime!(Plan::stride(value_width));
-    let step = comptime!(plan.forward_step());
-    let key_tile = comptime!(step * stride);
-    let value_tile = comptime!(step * value_stride);
+    let rows = comptime!(ROWS as usize);
+    let step = comptime!(plan.step);
+    let key_tile = comptime!(step * Plan::stride(width));
+    let value_tile = comptime!(step * Plan::stride(value_width));
 
-    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(ROWS as usize * stride), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * Plan::stride(width)), 16usize);
     let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * key_tile), 16usize);
     let mut values = Shared::<[E]>::new_aligned_slice(comptime!(2 * value_tile), 16usize);
 
@@ -51,8 +53,7 @@ pub fn attention_forward<E: Float>(
     // The last queries see most: their cubes begin first.
     let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
     let row_base = (CUBE_POS_Z * heads + head) * time;
-    let key_base = kv * source * width as u32;
-    let value_base = kv * source * value_width as u32;
+    let kv_base = kv * source;
 
     let (lane, plane) = (UNIT_POS_X, UNIT_POS_Y);
     let row = first_row + plane * 16 + lane / 4;
@@ -78,72 +79,16 @@ pub fn attention_forward<E: Float>(
     }
 
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_rows::<E>(
-        query,
-        &mut queries,
-        row_base * width as u32,
-        first_row,
-        time,
-        width as u32,
-        comptime!(ROWS as usize),
-        width,
-        depth,
-        comptime!(Plan::vector(width)),
-    );
-    copy_rows::<E>(
-        key,
-        &mut keys[0..key_tile],
-        key_base,
-        first * step as u32,
-        source,
-        width as u32,
-        step,
-        width,
-        depth,
-        comptime!(Plan::vector(width)),
-    );
-    copy_rows::<E>(
-        value,
-        &mut values[0..value_tile],
-        value_base,
-        first * step as u32,
-        source,
-        value_width as u32,
-        step,
-        value_width,
-        value_depth,
-        comptime!(Plan::vector(value_width)),
-    );
+    copy_tile::<E>(query, &mut queries, row_base, first_row, time, rows, width);
+    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, first * step as u32, source, step, plan);
     commit_copies();
 
     for j in first..end {
         let stage = ((j - first) % 2) as usize;
         let next = 1 - stage;
         if j + 1 < end {
-            copy_rows::<E>(
-                key,
-                &mut keys[next * key_tile..(next + 1) * key_tile],
-                key_base,
-                (j + 1) * step as u32,
-                source,
-                width as u32,
-                step,
-                width,
-                depth,
-                comptime!(Plan::vector(width)),
-            );
-            copy_rows::<E>(
-                value,
-                &mut values[next * value_tile..(next + 1) * value_tile],
-                value_base,
-                (j + 1) * step as u32,
-                source,
-                value_width as u32,
-                step,
-                value_width,
-                value_depth,
-                comptime!(Plan::vector(value_width)),
-            );
+            let from = (j + 1) * step as u32;
+            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
@@ -152,12 +97,7 @@ pub fn attention_forward<E: Float>(
         let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
 
         let mut scores = zeros(step);
-        #[unroll]
-        for d in 0..depth / 16 {
-            let q = left::<E>(&queries, plane * 16, d as u32 * 16, stride);
-            multiply_rows::<E>(&mut scores, &q, keys_now, d as u32 * 16, step, stride);
-        }
-
+        add_products::<E>(&mut scores, &queries, plane * 16, keys_now, step, width);
         #[unroll]
         for r in 0..2usize {
             let own = own + r as u32 * 8;
@@ -200,11 +140,7 @@ pub fn attention_forward<E: Float>(
             }
         }
 
-        #[unroll]
-        for k in 0..step / 16 {
-            let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
-            multiply_columns::<E>(&mut sums, &weights, values_now, k as u32 * 16, value_depth, value_stride);
-        }
+        add_weighted::<E>(&mut sums, &scores, values_now, step, value_width);
         // The next round's copies overwrite this stage.
         sync_cube();
     }
@@ -218,8 +154,12 @@ pub fn attention_forward<E: Float>(
             for n in 0..value_depth / 8 {
                 let c = n as u32 * 8 + column;
                 if c < value_width as u32 {
-                    let at = ((row_base + t) * value_width as u32 + c) / 2;
-                    out[at as usize] = Pair::cast_from(sums.index(n)[r] / Pair::new(sum));
+                    let at = (((row_base + t) * value_width as u32 + c) / 2) as usize;
+                    let pair = sums.index(n)[r] / Pair::new(sum);
+                    out[at] = Pair::cast_from(pair);
+                    if comptime!(plan.gate != Gate::None) {
+                        gated[at] = Pair::cast_from(pair * gate_of::<E>(gate, row_base + t, c, plan));
+                    }
                 }
             }
             if lane % 4 == 0 {

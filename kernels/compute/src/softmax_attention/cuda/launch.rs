@@ -1,11 +1,11 @@
-//! The launches: what must hold for buffers and sizes is checked here, once, so that kernels need not.
+//! The kernels of a call: their grids, their arguments, how far they go.
 
-use super::LOG2_E;
-use super::backward::{self, Of};
-use super::forward;
-use super::plan::{PLANES, Plan, ROWS};
+use super::key_value_grad::Of;
+use super::plan::{Gate, PLANES, Plan, ROWS};
+use super::{LOG2_E, delta, forward, key_value_grad, query_grad};
+use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::source::{BF16, Source};
 use cubecl::prelude::*;
-use cubecl::server::Handle;
 
 /// Sizes and options of a call.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +22,40 @@ pub struct Call {
     pub softcap: Option<f64>,
     pub slopes: bool,
     pub sinks: bool,
+    pub gate: Gate,
 }
 
 impl Call {
+    /// One query and one key of these widths, and no options.
+    pub const fn plain(width: usize, value_width: usize) -> Self {
+        Self {
+            batch: 1,
+            heads: 1,
+            kv_heads: 1,
+            time: 1,
+            source: 1,
+            width,
+            value_width,
+            scale: 1.0,
+            window: None,
+            softcap: None,
+            slopes: false,
+            sinks: false,
+            gate: Gate::None,
+        }
+    }
+
+    /// What its kernels are compiled for, apart from their steps.
     pub fn plan(&self) -> Plan {
         Plan {
+            step: 0,
             width: self.width,
             value_width: self.value_width,
             window: self.window.is_some(),
             softcap: self.softcap.is_some(),
             slopes: self.slopes,
             sinks: self.sinks,
+            gate: self.gate,
         }
     }
 
@@ -43,12 +66,12 @@ impl Call {
     }
 
     /// A window that no query reaches the end of is as good as any longer one.
-    pub fn window(&self) -> u32 {
+    fn window(&self) -> u32 {
         self.window.map_or(0, |window| window.min(self.source) as u32)
     }
 
     /// Cubes over `rows` of every one of `heads`.
-    pub fn blocks(&self, rows: usize, heads: usize) -> [u32; 3] {
+    fn blocks(&self, rows: usize, heads: usize) -> [u32; 3] {
         [(rows as u32).div_ceil(ROWS), heads as u32, self.batch as u32]
     }
 
@@ -58,170 +81,223 @@ impl Call {
         [rows * self.width, keys * self.width, keys * self.value_width, rows * self.value_width, rows]
     }
 
-    fn check(&self, dtype: ElemType) {
+    /// Slopes, sinks and numbers of the gate.
+    fn options(&self) -> [usize; 3] {
+        let [.., outs, rows] = self.counts();
+        let gate = match self.gate {
+            Gate::None => 0,
+            Gate::Row => rows,
+            Gate::Channel => outs,
+        };
+        [self.slopes as usize * self.heads, self.sinks as usize * self.heads, gate]
+    }
+
+    fn check(&self) {
         assert!(self.plan().fits(), "no CUDA tiles for widths {} and {}", self.width, self.value_width);
         assert!(
             self.time >= 1 && self.source >= self.time && self.heads.is_multiple_of(self.kv_heads),
             "not an attention: {self:?}"
         );
         assert_ne!(self.window, Some(0), "a window of no keys");
-        assert_eq!(dtype.size(), 2, "tensor cores take 16-bit floats here, not {dtype:?}");
-        // Kernels count in 32 bits; a grid has 65535 rows.
-        assert!(self.counts().iter().all(|&count| count < 1 << 31), "too large for 32-bit indices: {self:?}");
-        assert!(self.heads < 1 << 16 && self.batch < 1 << 16, "too many heads for a grid: {self:?}");
+    }
+
+    /// The forward pass in every step that fits; they compute the same.
+    pub fn forward(&self) -> Vec<Kernel> {
+        self.check();
+        self.plan().forward_steps().iter().map(|&step| self.forward_by(step)).collect()
+    }
+
+    fn forward_by(&self, step: usize) -> Kernel {
+        let [queries, keys, values, outs, rows] = self.counts();
+        let [slopes, sinks, gate] = self.options();
+        let gated = if self.gate == Gate::None { 0 } else { outs };
+        let [scale, cap, _] = self.floats();
+        let plan = Plan { step, ..self.plan() };
+        kernel!(
+            self.name("forward", &by(step, plan.forward_steps())),
+            self.blocks(self.time, self.heads),
+            units(),
+            forward::attention_forward as AttentionForward,
+            [
+                query: queries, key: keys, value: values, slopes: slopes, sinks: sinks, gate: gate,
+                out: outs => 2, log_sum: rows, gated: gated => 2
+            ],
+            {
+                time: u32 = self.time as u32,
+                source: u32 = self.source as u32,
+                kv_heads: u32 = self.kv_heads as u32,
+                window: u32 = self.window(),
+                scale: f32 = scale,
+                cap: f32 = cap,
+            },
+            plan,
+            BF16
+        )
+    }
+
+    pub fn delta(&self) -> Kernel {
+        let [.., outs, rows] = self.counts();
+        let [_, sinks, gate] = self.options();
+        let inner = if self.gate == Gate::None { 0 } else { outs };
+        let sink_rows = if self.sinks { rows } else { 0 };
+        let plan = self.plan();
+        kernel!(
+            self.name("delta", ""),
+            [(rows as u32).div_ceil(PLANES), 1, 1],
+            units(),
+            delta::attention_delta as AttentionDelta,
+            [
+                out: outs => 2, out_grad: outs => 2, gate: gate, log_sum: rows, sinks: sinks, delta: rows,
+                sink_grad: sink_rows, gate_grad: gate, inner_grad: inner => 2
+            ],
+            { rows: u32 = rows as u32, heads: u32 = self.heads as u32, time: u32 = self.time as u32 },
+            plan,
+            BF16
+        )
+    }
+
+    /// The gradient of the queries in every step that fits.
+    pub fn query_grad(&self) -> Vec<Kernel> {
+        self.plan().backward_steps().iter().map(|&step| self.query_grad_by(step)).collect()
+    }
+
+    fn query_grad_by(&self, step: usize) -> Kernel {
+        let [queries, keys, values, outs, rows] = self.counts();
+        let [slopes, ..] = self.options();
+        let [scale, cap, gradient_scale] = self.floats();
+        let plan = Plan { step, ..self.ungated().plan() };
+        kernel!(
+            self.ungated().name("query_grad", &by(step, plan.backward_steps())),
+            self.blocks(self.time, self.heads),
+            units(),
+            query_grad::attention_query_grad as AttentionQueryGrad,
+            [
+                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
+                grad: queries => 2
+            ],
+            {
+                time: u32 = self.time as u32,
+                source: u32 = self.source as u32,
+                kv_heads: u32 = self.kv_heads as u32,
+                window: u32 = self.window(),
+                scale: f32 = scale,
+                cap: f32 = cap,
+                gradient_scale: f32 = gradient_scale,
+            },
+            plan,
+            BF16
+        )
+    }
+
+    /// The gradients of keys and values: one kernel, or where the sums are too long for its registers two. Each in every step
+    /// that fits.
+    pub fn key_value_grads(&self) -> Vec<Vec<Kernel>> {
+        let of: &[Of] = if self.plan().split_gradients() { &[Of::Key, Of::Value] } else { &[Of::KeyAndValue] };
+        let steps = self.plan().backward_steps();
+        of.iter().map(|&of| steps.iter().map(|&step| self.key_value_grad_by(step, of)).collect()).collect()
+    }
+
+    fn key_value_grad_by(&self, step: usize, of: Of) -> Kernel {
+        let [queries, keys, values, outs, rows] = self.counts();
+        let [slopes, ..] = self.options();
+        let [scale, cap, gradient_scale] = self.floats();
+        let plan = Plan { step, ..self.ungated().plan() };
+        let which = match of {
+            Of::KeyAndValue => "",
+            Of::Key => ", keys",
+            Of::Value => ", values",
+        };
+        kernel!(
+            self.ungated().name("key_value_grad", &format!("{which}{}", by(step, plan.backward_steps()))),
+            self.blocks(self.source, self.kv_heads),
+            units(),
+            key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
+            [
+                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
+                key_grad: keys => 2, value_grad: values => 2
+            ],
+            {
+                time: u32 = self.time as u32,
+                source: u32 = self.source as u32,
+                heads: u32 = self.heads as u32,
+                window: u32 = self.window(),
+                scale: f32 = scale,
+                cap: f32 = cap,
+                gradient_scale: f32 = gradient_scale,
+            },
+            plan,
+            of,
+            BF16
+        )
+    }
+
+    /// As the gradients of queries, keys and values see it: the gate is in the gradient that they are given.
+    fn ungated(&self) -> Self {
+        Self { gate: Gate::None, ..*self }
+    }
+
+    fn name(&self, kernel: &str, which: &str) -> String {
+        let plan = self.plan();
+        let mut name = format!("attention_{kernel} {} {}", plan.width, plan.value_width);
+        for (has, what) in [
+            (plan.window, " window"),
+            (plan.softcap, " cap"),
+            (plan.slopes, " slopes"),
+            (plan.sinks, " sinks"),
+            (plan.gate == Gate::Row, " row gate"),
+            (plan.gate == Gate::Channel, " gate"),
+        ] {
+            if has {
+                name += what;
+            }
+        }
+        name + which
     }
 }
 
-/// `count` numbers of `bytes` each, in `handle`.
-fn numbers(handle: &Handle, count: usize, bytes: usize) -> BufferArg {
-    let (has, needs) = (handle.size_in_used(), (count * bytes) as u64);
-    assert!(has >= needs, "a buffer of {has} bytes where {needs} are needed");
-    assert!(handle.offset_start.unwrap_or(0).is_multiple_of(16), "a buffer that begins between 16-byte words");
-    // SAFETY: the buffer holds that many.
-    unsafe { BufferArg::from_raw_parts(handle.clone(), count) }
-}
-
-fn cubes([x, y, z]: [u32; 3]) -> CubeCount {
-    CubeCount::Static(x, y, z)
+/// Said of a step that is not the first one.
+fn by(step: usize, steps: &[usize]) -> String {
+    if step == steps[0] { String::new() } else { format!(" by {step}") }
 }
 
 fn units() -> CubeDim {
     CubeDim::new_2d(32, PLANES)
 }
 
-/// Contiguous `[query, key, value]` of `dtype` and `[slopes, sinks]`, f32 and one a head (any buffer where not planned) → `[out,
-/// log_sum]`, of `dtype` and f32.
-pub fn forward(
-    client: &Client,
-    dtype: ElemType,
-    call: &Call,
-    [query, key, value]: [&Handle; 3],
-    [slopes, sinks]: [&Handle; 2],
-    [out, log_sum]: [&Handle; 2],
-) {
-    call.check(dtype);
-    let [queries, keys, values, outs, rows] = call.counts();
-    let per_head = |needed| if needed { call.heads } else { 0 };
-    let [scale, cap, _] = call.floats();
-    // SAFETY: buffers hold what the sizes say, and the kernel visits no row and no column beyond them.
-    unsafe {
-        forward::attention_forward::launch_unchecked(
-            client,
-            cubes(call.blocks(call.time, call.heads)),
-            units(),
-            numbers(query, queries, 2),
-            numbers(key, keys, 2),
-            numbers(value, values, 2),
-            numbers(slopes, per_head(call.slopes), 4),
-            numbers(sinks, per_head(call.sinks), 4),
-            numbers(out, outs / 2, 4),
-            numbers(log_sum, rows, 4),
-            call.time as u32,
-            call.source as u32,
-            call.kv_heads as u32,
-            call.window(),
-            scale,
-            cap,
-            call.plan(),
-            dtype,
-        );
-    }
+/// What the table holds: usual widths, the wider values of DIFF, a gate, and everything at once where it is hardest, at the widest.
+pub fn sources() -> Vec<Source> {
+    let everything = Call {
+        window: Some(1),
+        softcap: Some(1.0),
+        slopes: true,
+        sinks: true,
+        gate: Gate::Channel,
+        ..Call::plain(256, 256)
+    };
+    let calls = [Call::plain(64, 64), Call::plain(128, 128), Call::plain(64, 128), everything];
+    let gates = [Gate::Row, Gate::Channel].map(|gate| Call { gate, ..Call::plain(128, 128) });
+    let mut kernels: Vec<Kernel> = calls
+        .iter()
+        .flat_map(|call| {
+            [call.forward(), vec![call.delta()], call.query_grad(), call.key_value_grads().concat()].concat()
+        })
+        .collect();
+    kernels.extend(gates.iter().flat_map(|call| [vec![call.forward_by(64)], vec![call.delta()]].concat()));
+    kernels.iter().map(Kernel::source).collect()
 }
 
-/// What the backward reads besides the inputs of the forward, and its two buffers of one f32 a row.
-pub struct Backward<'a> {
-    pub out: &'a Handle,
-    pub log_sum: &'a Handle,
-    pub out_grad: &'a Handle,
-    pub delta: &'a Handle,
-    /// A sum over batch and time is the gradient of a head's sink.
-    pub sink_grad: &'a Handle,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The gradients of `[query, key, value]`, as they are laid out.
-pub fn backward(
-    client: &Client,
-    dtype: ElemType,
-    call: &Call,
-    [query, key, value]: [&Handle; 3],
-    [slopes, sinks]: [&Handle; 2],
-    saved: &Backward,
-    [query_grad, key_grad, value_grad]: [&Handle; 3],
-) {
-    call.check(dtype);
-    let [queries, keys, values, outs, rows] = call.counts();
-    let per_head = |needed| if needed { call.heads } else { 0 };
-    let [scale, cap, gradient_scale] = call.floats();
-    let plan = call.plan();
-    // SAFETY: as in `forward`.
-    unsafe {
-        backward::attention_delta::launch_unchecked(
-            client,
-            cubes([(rows as u32).div_ceil(PLANES), 1, 1]),
-            units(),
-            numbers(saved.out, outs / 2, 4),
-            numbers(saved.out_grad, outs / 2, 4),
-            numbers(saved.log_sum, rows, 4),
-            numbers(sinks, per_head(call.sinks), 4),
-            numbers(saved.delta, rows, 4),
-            numbers(saved.sink_grad, rows, 4),
-            rows as u32,
-            call.heads as u32,
-            call.time as u32,
-            plan,
-            dtype,
-        );
-        backward::attention_query_grad::launch_unchecked(
-            client,
-            cubes(call.blocks(call.time, call.heads)),
-            units(),
-            numbers(query, queries, 2),
-            numbers(key, keys, 2),
-            numbers(value, values, 2),
-            numbers(slopes, per_head(call.slopes), 4),
-            numbers(saved.out_grad, outs, 2),
-            numbers(saved.log_sum, rows, 4),
-            numbers(saved.delta, rows, 4),
-            numbers(query_grad, queries / 2, 4),
-            call.time as u32,
-            call.source as u32,
-            call.kv_heads as u32,
-            call.window(),
-            scale,
-            cap,
-            gradient_scale,
-            plan,
-            dtype,
-        );
-    }
-    let of: &[Of] = if plan.split_gradients() { &[Of::Key, Of::Value] } else { &[Of::KeyAndValue] };
-    for &of in of {
-        // SAFETY: as in `forward`.
-        unsafe {
-            backward::attention_key_value_grad::launch_unchecked(
-                client,
-                cubes(call.blocks(call.source, call.kv_heads)),
-                units(),
-                numbers(query, queries, 2),
-                numbers(key, keys, 2),
-                numbers(value, values, 2),
-                numbers(slopes, per_head(call.slopes), 4),
-                numbers(saved.out_grad, outs, 2),
-                numbers(saved.log_sum, rows, 4),
-                numbers(saved.delta, rows, 4),
-                numbers(key_grad, keys / 2, 4),
-                numbers(value_grad, values / 2, 4),
-                call.time as u32,
-                call.source as u32,
-                call.heads as u32,
-                call.window(),
-                scale,
-                cap,
-                gradient_scale,
-                plan,
-                of,
-                dtype,
-            );
+    #[test]
+    fn a_plan_says_how_much_shared_memory_its_kernels_want() {
+        for width in [(64, 64), (64, 128), (256, 256), (20, 68)] {
+            let call = Call::plain(width.0, width.1);
+            let passes = [vec![call.forward(), call.query_grad()], call.key_value_grads()].concat();
+            let kernels = passes.iter().map(|candidates| &candidates[0]);
+            let most = kernels.map(|kernel| kernel.source().shared).max();
+            assert_eq!(most, Some(call.plan().shared()), "{width:?}");
         }
     }
 }

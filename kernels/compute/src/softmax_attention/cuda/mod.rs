@@ -3,14 +3,30 @@
 //!
 //! Scores are kept in units of `ln 2`, so that a weight is `2^(score − sum)`: the host multiplies
 //! `scale` and `cap` by `log₂ e`.
+//!
+//! In the gradients weights are computed again from the saved logarithm of every row's sum:
+//!
+//! ```text
+//! P = 2^(S − log_sum),   D_t = Σ_c dO_tc O_tc,   dS = P ⊙ (dO Vᵀ − D)
+//! dQ = scale · dS K,     dK = scale · dSᵀ Q,     dV = Pᵀ dO
+//! ```
+//! with `dS` times `1 − tanh²` where scores are capped. One cube per 64 queries sums `dQ`, one per 64
+//! keys sums `dK` and `dV` over the queries of its group of heads: every number is written once, by
+//! one unit, in a fixed order.
 
-pub mod backward;
+pub mod delta;
 pub mod forward;
+pub mod key_value_grad;
 pub mod launch;
+mod operator;
 pub mod plan;
-pub mod sources;
+pub mod query_grad;
+mod tiles;
 
+use crate::cuda::tile::exp2;
 use cubecl::prelude::*;
+pub use launch::sources;
+pub use operator::{Attend, permits};
 use plan::Plan;
 
 pub const LOG2_E: f32 = core::f32::consts::LOG2_E;
@@ -31,4 +47,27 @@ fn score(product: f32, key: u32, own: u32, slope: f32, scale: f32, cap: f32, #[c
         score -= slope * (f32::cast_from(own) - f32::cast_from(key));
     }
     score
+}
+
+/// The weight of a score, and the derivative of the capped score by the product times scale.
+#[cube]
+fn weight_and_slope(
+    product: f32,
+    key: u32,
+    own: u32,
+    log_sum: f32,
+    seen: bool,
+    slope: f32,
+    scale: f32,
+    cap: f32,
+    #[comptime] plan: Plan,
+) -> (f32, f32) {
+    let x = score(product, key, own, slope, scale, cap, plan);
+    let x = select(seen, x - log_sum, HIDDEN);
+    let mut derivative = 1.0f32.runtime();
+    if comptime!(plan.softcap) {
+        let th = (product * scale / cap).tanh();
+        derivative = 1.0 - th * th;
+    }
+    (exp2(x), derivative)
 }

@@ -8,6 +8,16 @@ pub const PLANES: u32 = 4;
 /// Queries (forward, query gradient) or keys (key and value gradient) of a cube.
 pub const ROWS: u32 = 16 * PLANES;
 
+/// What multiplies the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    None,
+    /// One number for every row of a head.
+    Row,
+    /// One for every number.
+    Channel,
+}
+
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
@@ -21,14 +31,12 @@ pub struct Plan {
     pub slopes: bool,
     /// Every row has the head's logit in its sum.
     pub sinks: bool,
+    pub gate: Gate,
+    /// Keys, in the gradient of keys and values queries, that a cube holds in shared memory at once.
+    pub step: usize,
 }
 
 impl Plan {
-    /// Plain causal attention.
-    pub const fn plain(width: usize, value_width: usize) -> Self {
-        Self { width, value_width, window: false, softcap: false, slopes: false, sinks: false }
-    }
-
     /// Whether there are tiles for these widths: copies move 8 bytes or 16, sums lie in registers.
     pub fn fits(&self) -> bool {
         let fits = |width: usize| width.is_multiple_of(4) && (4..=256).contains(&width);
@@ -54,14 +62,29 @@ impl Plan {
         self.width > limit || self.value_width > limit
     }
 
-    /// Keys that the forward pass holds in shared memory at once.
-    pub const fn forward_step(&self) -> usize {
-        if self.wide(128) { 32 } else { 64 }
+    /// Steps whose sums fit into registers in the forward pass; the likeliest to be the fastest first.
+    pub const fn forward_steps(&self) -> &'static [usize] {
+        if self.wide(128) {
+            &[32]
+        } else if self.wide(64) {
+            &[64, 32]
+        } else {
+            &[64, 128, 32]
+        }
     }
 
-    /// Keys (query gradient) or queries (key and value gradient) that a gradient holds at once.
-    pub const fn backward_step(&self) -> usize {
-        if self.wide(64) { 32 } else { 64 }
+    /// The same in the gradients.
+    pub const fn backward_steps(&self) -> &'static [usize] {
+        if self.wide(64) { &[32] } else { &[64, 32] }
+    }
+
+    /// Bytes of shared memory that the largest of the kernels wants that run where they are not tuned.
+    pub fn shared(&self) -> usize {
+        let (keys, values, rows) = (Self::stride(self.width), Self::stride(self.value_width), ROWS as usize);
+        // Two stages of keys and values beside the rows of the cube, 2 bytes a number.
+        let forward = rows * keys + 2 * self.forward_steps()[0] * (keys + values);
+        let backward = (rows + 2 * self.backward_steps()[0]) * (keys + values);
+        2 * forward.max(backward)
     }
 
     /// Whether the gradients of keys and of values are sums too long for the registers of one kernel.

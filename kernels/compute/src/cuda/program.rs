@@ -1,0 +1,278 @@
+//! Kernels one after the other on tensors: the one way from an operator to a GPU.
+//!
+//! A program says which memory there is and which kernels run on it. On a CUDA device it becomes one operation in burn's
+//! stream ([`Gpu`] for `Cube`); in tests the same program is run by an emulator on the CPU ([`emulated`]), so that all but the
+//! launch itself, sizes, order of arguments and gradients included, is tested without a GPU.
+
+use super::kernel::Kernel;
+use super::tune;
+use crate::operator::Dispatched;
+use burn::backend::fusion::custom::{CustomOpIr, HandleContainer, Operation, OperationIr, StreamId, TensorIr};
+use burn::tensor::{DType, Shape, TensorData};
+use burn_backend::tensor::FloatTensor;
+use burn_backend::{ExecutionError, TensorMetadata};
+use burn_cubecl::fusion::{CubeFusionHandle, FusionCubeRuntime};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeDevice};
+use burn_dispatch::backends::{Cube, Flex};
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Memory of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(usize);
+
+#[derive(Clone, Debug)]
+struct Buffer {
+    shape: Shape,
+    dtype: DType,
+    /// What is in it from the start; otherwise an input or unwritten.
+    content: Option<Vec<u8>>,
+}
+
+impl Buffer {
+    fn count(&self) -> usize {
+        self.shape.num_elements()
+    }
+
+    fn bytes(&self) -> usize {
+        self.count() * self.dtype.size()
+    }
+}
+
+/// Kernels that compute the same from the same arguments, of which one runs.
+#[derive(Clone, Debug)]
+struct Step {
+    kernels: Vec<Kernel>,
+    arguments: Vec<Id>,
+}
+
+/// Memory and the kernels that run on it.
+#[derive(Clone, Debug)]
+pub struct Program {
+    name: &'static str,
+    inputs: usize,
+    buffers: Vec<Buffer>,
+    steps: Vec<Step>,
+    outputs: Vec<Id>,
+}
+
+impl Program {
+    pub fn new(name: &'static str) -> Self {
+        Self { name, inputs: 0, buffers: Vec::new(), steps: Vec::new(), outputs: Vec::new() }
+    }
+
+    fn add(&mut self, shape: Shape, dtype: DType, content: Option<Vec<u8>>) -> Id {
+        self.buffers.push(Buffer { shape, dtype, content });
+        Id(self.buffers.len() - 1)
+    }
+
+    /// The memory of the next input, contiguous.
+    ///
+    /// # Panics
+    /// After other memory.
+    pub fn input(&mut self, tensor: &impl TensorMetadata) -> Id {
+        assert_eq!(self.inputs, self.buffers.len(), "{}: inputs stand before other memory", self.name);
+        self.inputs += 1;
+        self.add(tensor.shape(), tensor.dtype(), None)
+    }
+
+    /// New memory, every number of which a kernel writes before one reads it.
+    pub fn buffer(&mut self, shape: impl Into<Shape>, dtype: DType) -> Id {
+        self.add(shape.into(), dtype, None)
+    }
+
+    /// New memory that is given back as a tensor; the first one given is the first output.
+    pub fn output(&mut self, shape: impl Into<Shape>, dtype: DType) -> Id {
+        let id = self.buffer(shape, dtype);
+        self.outputs.push(id);
+        id
+    }
+
+    /// Numbers in f32.
+    pub fn constant(&mut self, values: impl IntoIterator<Item = f32>) -> Id {
+        let content: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        self.add([content.len() / 4].into(), DType::F32, Some(content))
+    }
+
+    /// For an argument that a kernel does not look at: the first input serves.
+    pub fn nothing(&self) -> Id {
+        Id(0)
+    }
+
+    /// Runs `kernel` next, on its arguments in their order.
+    ///
+    /// # Panics
+    /// When the kernel has other arguments, or goes beyond one.
+    pub fn then(&mut self, kernel: Kernel, arguments: &[Id]) {
+        self.then_fastest(vec![kernel], arguments);
+    }
+
+    /// Runs one of `kernels` next, which compute the same: the one that a first trial on the device found the fastest.
+    ///
+    /// # Panics
+    /// As [`Program::then`], and when there is none.
+    pub fn then_fastest(&mut self, kernels: Vec<Kernel>, arguments: &[Id]) {
+        assert!(!kernels.is_empty(), "{}: a step without a kernel", self.name);
+        for kernel in &kernels {
+            let name = &kernel.name;
+            assert_eq!(kernel.buffers.len(), arguments.len(), "{name}: arguments");
+            for (visits, &Id(at)) in kernel.buffers.iter().zip(arguments) {
+                let has = self.buffers[at].count();
+                assert!(
+                    has >= visits.count,
+                    "{name}: `{}` has {has} numbers, {} are needed",
+                    visits.name,
+                    visits.count
+                );
+                // Kernels count in 32 bits.
+                assert!(visits.count < 1 << 31, "{name}: `{}` is too large for 32-bit indices", visits.name);
+            }
+            let [x, y, z] = kernel.cubes;
+            assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{name}: too large for a grid: {:?}", kernel.cubes);
+        }
+        self.steps.push(Step { kernels, arguments: arguments.to_vec() });
+    }
+
+    /// A step of no work launches nothing.
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.kernels[0].cubes.iter().all(|&n| n > 0))
+    }
+}
+
+/// A backend on which programs run.
+pub trait Gpu: Dispatched {
+    /// Runs `program` on its inputs, and gives its outputs.
+    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>>;
+}
+
+impl Gpu for Cube {
+    /// Puts the program into the stream of operations, where what comes before and after is fused as ever.
+    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>> {
+        assert_eq!(program.inputs, inputs.len(), "{}: inputs", program.name);
+        let client = inputs.first().expect("an operator has an input").client.clone();
+        let output = |&Id(at): &Id| {
+            let Buffer { shape, dtype, .. } = &program.buffers[at];
+            TensorIr::uninit(client.create_empty_handle(), shape.clone(), *dtype)
+        };
+        let outputs: Vec<TensorIr> = program.outputs.iter().map(output).collect();
+        let inputs: Vec<TensorIr> = inputs.into_iter().map(|x| x.into_ir()).collect();
+        let ir = CustomOpIr::new(program.name, &inputs, &outputs);
+        client.register(StreamId::current(), OperationIr::Custom(ir.clone()), Queued { ir, program })
+    }
+}
+
+/// Runs `$body` with `$B` the backend of `$inputs`, which `choose` let through to CUDA kernels.
+macro_rules! with_gpu {
+    ($inputs:expr, $B:ident => $body:expr) => {{
+        let first = $inputs.iter().flatten().next().expect("an operator has an input");
+        match crate::operator::without_tape(&first.kind) {
+            burn_dispatch::DispatchTensorKind::Flex(_) => {
+                type $B = burn_dispatch::backends::Flex;
+                $body
+            }
+            _ => {
+                type $B = burn_dispatch::backends::Cube;
+                $body
+            }
+        }
+    }};
+}
+pub(crate) use with_gpu;
+
+/// A program in the stream.
+#[derive(Debug)]
+struct Queued {
+    ir: CustomOpIr,
+    program: Program,
+}
+
+impl Operation<FusionCubeRuntime> for Queued {
+    fn execute(&self, handles: &mut HandleContainer<CubeFusionHandle>) -> Result<(), ExecutionError> {
+        let inputs = self.ir.inputs.iter().map(|x| handles.get_float_tensor::<CubeBackend>(x)).collect();
+        for (ir, output) in self.ir.outputs.iter().zip(launch(&self.program, inputs)) {
+            handles.register_float_tensor::<CubeBackend>(&ir.id, output);
+        }
+        Ok(())
+    }
+}
+
+/// Launches every kernel on the client of the first input.
+fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
+    let (client, device): (Client, CubeDevice) = (inputs[0].client.clone(), inputs[0].device.clone());
+    let mut handles: Vec<Handle> = inputs.into_iter().map(|x| in_order(x).handle).collect();
+    handles.extend(program.buffers[program.inputs..].iter().map(|buffer| match &buffer.content {
+        Some(content) => client.create_from_slice(content),
+        None => client.empty(buffer.bytes()),
+    }));
+    for Step { kernels, arguments } in program.steps() {
+        let memory = arguments.iter().map(|&Id(at)| (handles[at].clone(), program.buffers[at].dtype.size()));
+        tune::launch_fastest(&client, &device, kernels, memory.collect());
+    }
+    let output = |&Id(at): &Id| {
+        let Buffer { shape, dtype, .. } = &program.buffers[at];
+        CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), handles[at].clone(), *dtype)
+    };
+    program.outputs.iter().map(output).collect()
+}
+
+/// `tensor` with its numbers one after the other from a 16-byte word on, as asynchronous copies take them.
+fn in_order(tensor: CubeTensor) -> CubeTensor {
+    let tensor = into_contiguous(tensor);
+    let aligned = tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
+    if aligned { tensor } else { into_contiguous(tensor.copy()) }
+}
+
+/// Runs one of some kernels that compute the same on memory that it leaves changed.
+pub type Emulator = Arc<dyn Fn(&[Kernel], &mut [Vec<u8>]) + Send + Sync>;
+
+thread_local! {
+    static EMULATOR: RefCell<Option<Emulator>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` as if every tensor of this thread on the CPU were on a GPU: operators with CUDA kernels have theirs run by
+/// `emulator`. Unwritten memory is NaN. For tests.
+pub fn emulated<T>(emulator: Emulator, f: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Emulator>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            EMULATOR.replace(self.0.take());
+        }
+    }
+    let _restore = Restore(EMULATOR.replace(Some(emulator)));
+    f()
+}
+
+pub(crate) fn is_emulated() -> bool {
+    EMULATOR.with_borrow(Option::is_some)
+}
+
+impl Gpu for Flex {
+    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>> {
+        use burn_backend::ops::FloatTensorOps;
+        let emulator =
+            EMULATOR.with_borrow(Clone::clone).expect("CUDA kernels run on the CPU inside of `emulated` only");
+        assert_eq!(program.inputs, inputs.len(), "{}: inputs", program.name);
+        let device = inputs.first().expect("an operator has an input").device();
+        let read = |x| burn::tensor::read_sync(Flex::float_into_data(x)).expect("the numbers of a tensor");
+        let mut memory: Vec<Vec<u8>> = inputs.into_iter().map(|x| read(x).as_bytes().to_vec()).collect();
+        let fresh = |buffer: &Buffer| buffer.content.clone().unwrap_or_else(|| vec![0xff; buffer.bytes()]);
+        memory.extend(program.buffers[program.inputs..].iter().map(fresh));
+        for Step { kernels, arguments } in program.steps() {
+            let mut buffers: Vec<Vec<u8>> = arguments.iter().map(|&Id(at)| memory[at].clone()).collect();
+            emulator(kernels, &mut buffers);
+            for (&Id(at), buffer) in arguments.iter().zip(buffers) {
+                memory[at] = buffer;
+            }
+        }
+        let output = |&Id(at): &Id| {
+            let Buffer { shape, dtype, .. } = &program.buffers[at];
+            let bytes = std::mem::take(&mut memory[at]);
+            Flex::float_from_data(TensorData::from_bytes_vec(bytes, shape.clone(), *dtype), &device)
+        };
+        program.outputs.iter().map(output).collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! What the gradients need of every row, before the passes over tiles.
+
+use super::plan::{Gate, PLANES, Plan};
+use super::tiles::gate_of;
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// `D_t = Σ_c dO_tc O_tc` and, where planned, the part of every row in the gradient of its head's
+/// sink, `−e^{sink − log_sum} D_t`, and the gradients of the gate and of the output before it, which `dO` is then.
+///
+/// `out, out_grad, inner_grad [rows, value_width]`, `sinks [heads]`, `gate, gate_grad [rows]` or `[rows, value_width]`, rows being
+/// `[batch, heads, time]` → `delta, sink_grad [rows]`. `out` is the output before the gate. Cubes: one plane to a row, `PLANES` rows
+/// to a cube.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_delta<E: Float>(
+    out: &[Pair<E>],
+    out_grad: &[Pair<E>],
+    gate: &[E],
+    log_sum: &[f32],
+    sinks: &[f32],
+    delta: &mut [f32],
+    sink_grad: &mut [f32],
+    gate_grad: &mut [E],
+    inner_grad: &mut [Pair<E>],
+    rows: u32,
+    heads: u32,
+    time: u32,
+    #[comptime] plan: Plan,
+    #[define(E)] _dtype: ElemType,
+) {
+    let row = CUBE_POS_X * PLANES + UNIT_POS_Y;
+    if row >= rows {
+        terminate!();
+    }
+    let pairs = comptime!(plan.value_width as u32 / 2);
+    let mut sum = 0.0f32;
+    let mut gate_sum = 0.0f32;
+    let mut c = UNIT_POS_X;
+    while c < pairs {
+        let at = (row * pairs + c) as usize;
+        let grad = Pair::<f32>::cast_from(out_grad[at]);
+        let mut product = Pair::<f32>::cast_from(out[at]) * grad;
+        if comptime!(plan.gate != Gate::None) {
+            if comptime!(plan.gate == Gate::Row) {
+                gate_sum += product.extract(0usize) + product.extract(1usize);
+            } else {
+                gate_grad[2 * at] = E::cast_from(product.extract(0usize));
+                gate_grad[2 * at + 1] = E::cast_from(product.extract(1usize));
+            }
+            let factor = gate_of::<E>(gate, row, 2 * c, plan);
+            product *= factor;
+            inner_grad[at] = Pair::cast_from(grad * factor);
+        }
+        sum += product.extract(0usize) + product.extract(1usize);
+        c += 32;
+    }
+    let sum = plane_sum(sum);
+    if comptime!(plan.gate == Gate::Row) {
+        let gate_sum = plane_sum(gate_sum);
+        if UNIT_POS_X == 0 {
+            gate_grad[row as usize] = E::cast_from(gate_sum);
+        }
+    }
+    if UNIT_POS_X == 0 {
+        delta[row as usize] = sum;
+        if comptime!(plan.sinks) {
+            let sink = sinks[(row / time % heads) as usize];
+            sink_grad[row as usize] = -sum * (sink - log_sum[row as usize]).exp();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The gradients of keys and values: 64 of them in a cube, which goes over the queries that see them.
+
+use super::plan::{Plan, ROWS, query_steps, visible};
+use super::tiles::*;
+use super::{LOG2_E, weight_and_slope};
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// Which of the two gradients a kernel sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Of {
+    KeyAndValue,
+    Key,
+    Value,
+}
+
+impl Of {
+    pub const fn key(self) -> bool {
+        !matches!(self, Self::Value)
+    }
+
+    pub const fn value(self) -> bool {
+        !matches!(self, Self::Key)
+    }
+}
+
+/// The gradients of keys and values: rows of a tile are keys, its columns queries.
+///
+/// Shapes as in [`attention_query_grad`](super::query_grad::attention_query_grad); `key_grad, value_grad` as `key, value`, in pairs; a gradient that is not asked for is not
+/// written. Cubes: `(⌈source / ROWS⌉, kv_heads, batch)` of `(32, PLANES)`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_key_value_grad<E: Float>(
+    query: &[E],
+    key: &[E],
+    value: &[E],
+    slopes: &[f32],
+    out_grad: &[E],
+    log_sum: &[f32],
+    delta: &[f32],
+    key_grad: &mut [Pair<E>],
+    value_grad: &mut [Pair<E>],
+    time: u32,
+    source: u32,
+    heads: u32,
+    window: u32,
+    scale: f32,
+    cap: f32,
+    gradient_scale: f32,
+    #[comptime] plan: Plan,
+    #[comptime] of: Of,
+    #[define(E)] _dtype: ElemType,
+) {
+    let width = comptime!(plan.width);
+    let value_width = comptime!(plan.value_width);
+    let depth = comptime!(Plan::depth(width));
+    let value_depth = comptime!(Plan::depth(value_width));
+    let stride = comptime!(Plan::stride(width));
+    let value_stride = comptime!(Plan::stride(value_width));
+    let rows = comptime!(ROWS as usize);
+    let step = comptime!(plan.step);
+    let query_tile = comptime!(step * stride);
+    let grad_tile = comptime!(step * value_stride);
+
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut values =
+        Shared::<[E]>::new_aligned_slice(comptime!(if of.key() { rows * value_stride } else { 8 }), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(2 * query_tile), 16usize);
+    let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(2 * grad_tile), 16usize);
+
+    let kv_heads = CUBE_COUNT_Y;
+    let group = heads / kv_heads;
+    let kv = CUBE_POS_Z * kv_heads + CUBE_POS_Y;
+    let first_head = CUBE_POS_Y * group;
+    let first_row = CUBE_POS_X * ROWS;
+    let kv_base = kv * source;
+
+    let plane_row = UNIT_POS_Y * 16;
+    let row = first_row + plane_row + UNIT_POS_X / 4;
+    let column = UNIT_POS_X % 4 * 2;
+
+    let mut key_sums = zeros(comptime!(if of.key() { depth } else { 0 }));
+    let mut value_sums = zeros(comptime!(if of.value() { value_depth } else { 0 }));
+    let (first, end) = query_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
+    let steps = select(end > first, end - first, 0);
+    // The heads of the group, one after the other.
+    let rounds = steps * group;
+
+    copy_tile::<E>(key, &mut keys, kv_base, first_row, source, rows, width);
+    if comptime!(of.key()) {
+        copy_tile::<E>(value, &mut values, kv_base, first_row, source, rows, value_width);
+    }
+    if rounds > 0 {
+        let base = (CUBE_POS_Z * heads + first_head) * time;
+        let t = first * step as u32;
+        copy_stage::<E>(query, out_grad, &mut queries, &mut grads, 0usize, base, t, time, step, plan);
+    }
+    commit_copies();
+
+    for round in 0..rounds {
+        let stage = (round % 2) as usize;
+        let next = 1 - stage;
+        if round + 1 < rounds {
+            let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
+            let t = (first + (round + 1) % steps) * step as u32;
+            copy_stage::<E>(query, out_grad, &mut queries, &mut grads, next, base, t, time, step, plan);
+        }
+        commit_copies();
+        wait_for_all_but_last();
+        sync_cube();
+        let queries_now = &queries[stage * query_tile..(stage + 1) * query_tile];
+        let grads_now = &grads[stage * grad_tile..(stage + 1) * grad_tile];
+        let head = first_head + round / steps;
+        let row_base = (CUBE_POS_Z * heads + head) * time;
+        let first_query = (first + round % steps) * step as u32;
+        let mut slope = 0.0f32.runtime();
+        if comptime!(plan.slopes) {
+            slope = slopes[head as usize] * LOG2_E;
+        }
+
+        let mut scores = zeros(step);
+        add_products::<E>(&mut scores, &keys, plane_row, queries_now, step, width);
+        let mut weight_grads = zeros(comptime!(if of.key() { step } else { 0 }));
+        if comptime!(of.key()) {
+            add_products::<E>(&mut weight_grads, &values, plane_row, grads_now, step, value_width);
+        }
+
+        #[unroll]
+        for n in 0..step / 8 {
+            #[unroll]
+            for c in 0..2usize {
+                let t = first_query + n as u32 * 8 + column + c as u32;
+                let own = source - time + t;
+                let at = (row_base + min(t, time - 1)) as usize;
+                let sum_of_row = log_sum[at] * LOG2_E;
+                #[unroll]
+                for r in 0..2usize {
+                    let k = row + r as u32 * 8;
+                    let seen = t < time && visible(k, own, window, comptime!(plan.window));
+                    let mut pair = scores.index(n)[r];
+                    let (weight, derivative) =
+                        weight_and_slope(pair.extract(c), k, own, sum_of_row, seen, slope, scale, cap, plan);
+                    pair.insert(c, weight);
+                    scores.index_mut(n)[r] = pair;
+                    if comptime!(of.key()) {
+                        let mut pair = weight_grads.index(n)[r];
+                        pair.insert(c, weight * derivative * (pair.extract(c) - delta[at]));
+                        weight_grads.index_mut(n)[r] = pair;
+                    }
+                }
+            }
+        }
+
+        if comptime!(of.value()) {
+            add_weighted::<E>(&mut value_sums, &scores, grads_now, step, value_width);
+        }
+        if comptime!(of.key()) {
+            add_weighted::<E>(&mut key_sums, &weight_grads, queries_now, step, width);
+        }
+        // The next round's copies overwrite this stage.
+        sync_cube();
+    }
+
+    if comptime!(of.key()) {
+        store_rows::<E>(&key_sums, key_grad, kv_base, row, source, gradient_scale, width, depth);
+    }
+    if comptime!(of.value()) {
+        store_rows::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
+    }
+}

@@ -1,0 +1,117 @@
+//! What the three passes over tiles share.
+
+use super::plan::{Gate, Plan};
+use crate::cuda::tile::*;
+use cubecl::prelude::*;
+
+/// Begins to copy `rows` rows of `width` numbers from `first` on into `tile`; `base` is the row where their head begins, `limit` how
+/// many rows it has.
+#[cube]
+pub fn copy_tile<E: Float>(
+    source: &[E],
+    tile: &mut [E],
+    base: u32,
+    first: u32,
+    limit: u32,
+    #[comptime] rows: usize,
+    #[comptime] width: usize,
+) {
+    copy_rows::<E>(
+        source,
+        tile,
+        base * width as u32,
+        first,
+        limit,
+        width as u32,
+        rows,
+        width,
+        comptime!(Plan::depth(width)),
+        comptime!(Plan::vector(width)),
+    );
+}
+
+/// The same for rows as wide as keys and rows as wide as values, into one of the two stages of their tiles.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub fn copy_stage<E: Float>(
+    keys: &[E],
+    values: &[E],
+    key_tiles: &mut [E],
+    value_tiles: &mut [E],
+    stage: usize,
+    base: u32,
+    first: u32,
+    limit: u32,
+    #[comptime] step: usize,
+    #[comptime] plan: Plan,
+) {
+    let size = comptime!(step * Plan::stride(plan.width));
+    let value_size = comptime!(step * Plan::stride(plan.value_width));
+    copy_tile::<E>(keys, &mut key_tiles[stage * size..(stage + 1) * size], base, first, limit, step, plan.width);
+    copy_tile::<E>(
+        values,
+        &mut value_tiles[stage * value_size..(stage + 1) * value_size],
+        base,
+        first,
+        limit,
+        step,
+        plan.value_width,
+    );
+}
+
+/// `sums += own · othersᵀ` for the 16 rows of a plane of `own`, from `row` on, and `columns` rows of `others`, all of `width` numbers.
+#[cube]
+pub fn add_products<E: Float>(
+    sums: &mut Sequence<Fragment<f32>>,
+    own: &[E],
+    row: u32,
+    others: &[E],
+    #[comptime] columns: usize,
+    #[comptime] width: usize,
+) {
+    let depth = comptime!(Plan::depth(width));
+    let stride = comptime!(Plan::stride(width));
+    #[unroll]
+    for d in 0..depth / 16 {
+        let rows = left::<E>(own, row, d as u32 * 16, stride);
+        multiply_rows::<E>(sums, &rows, others, d as u32 * 16, columns, stride);
+    }
+}
+
+/// `sums += weights · tile`, of `rows` rows of `width` numbers; the weights are rounded to `E`.
+#[cube]
+pub fn add_weighted<E: Float>(
+    sums: &mut Sequence<Fragment<f32>>,
+    weights: &Sequence<Fragment<f32>>,
+    tile: &[E],
+    #[comptime] rows: usize,
+    #[comptime] width: usize,
+) {
+    #[unroll]
+    for k in 0..rows / 16 {
+        let rounded = as_left::<E>(weights.index(2 * k), weights.index(2 * k + 1));
+        multiply_columns::<E>(
+            sums,
+            &rounded,
+            tile,
+            k as u32 * 16,
+            comptime!(Plan::depth(width)),
+            comptime!(Plan::stride(width)),
+        );
+    }
+}
+
+/// What multiplies numbers `c, c + 1` of a row of the output.
+#[cube]
+pub fn gate_of<E: Float>(gate: &[E], row: u32, c: u32, #[comptime] plan: Plan) -> Pair<f32> {
+    let mut pair = Pair::<f32>::new(1.0);
+    if comptime!(plan.gate == Gate::Row) {
+        pair = Pair::new(f32::cast_from(gate[row as usize]));
+    }
+    if comptime!(plan.gate == Gate::Channel) {
+        let at = (row * plan.value_width as u32 + c) as usize;
+        pair.insert(0usize, f32::cast_from(gate[at]));
+        pair.insert(1usize, f32::cast_from(gate[at + 1]));
+    }
+    pair
+}
