@@ -38,7 +38,7 @@ pub struct Visits {
 /// What runs a kernel: on a client, over cubes of units, on its buffers.
 pub type Launch = dyn Fn(&Client, CubeCount, CubeDim, Vec<BufferArg>) + Send + Sync;
 
-/// One run of a kernel, made by [`kernel!`].
+/// One run of a kernel, made by `kernel!`.
 #[derive(Clone)]
 pub struct Kernel {
     /// Name of the instance, as in the table.
@@ -84,7 +84,7 @@ impl fmt::Debug for Kernel {
     }
 }
 
-/// Expands what [`kernel!`] was given.
+/// Expands what `kernel!` was given.
 pub(crate) fn expanded<K: CubeKernel>(name: &str, units: CubeDim, kernel: impl FnOnce(Target) -> K) -> Source {
     source(name, units, kernel)
 }

@@ -33,8 +33,8 @@ impl Setting {
             Some("1") => Ok(Self::On),
             Some("0") => Ok(Self::Off),
             Some(other) => Err(format!(
-                "{VARIABLE}={other} is no setting; valid: 1 (CUDA kernels of our own run), 0 (they do not), or not set (those run that passed \
-                 `selftest` on such a GPU)"
+                "{VARIABLE}={other} is no setting; valid: 1 (CUDA kernels of our own run), 0 (they do not), or not set \
+                 (those run that passed `selftest` on such a GPU)"
             )),
         }
     }
@@ -158,10 +158,9 @@ pub(crate) fn permitted(
 /// Says on stderr that the reference runs on a GPU in the place of kernels that there are, once for every reason.
 pub(crate) fn say(operator: &'static str, because: Because) {
     static SAID: Mutex<BTreeSet<(&str, Because)>> = Mutex::new(BTreeSet::new());
-    if matches!(because, Because::NeverTried | Because::NoKernel(_)) {
-        if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((operator, because)) {
-            eprintln!("{operator} runs by its reference: {because}");
-        }
+    let asked_for = because == Because::SwitchedOff;
+    if !asked_for && SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((operator, because)) {
+        eprintln!("{operator} runs by its reference: {because}");
     }
 }
 

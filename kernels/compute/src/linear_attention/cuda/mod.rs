@@ -76,10 +76,9 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
     let chunks = Chunks { width, value_width, start, keep: false };
     // A few tokens leave most of a chunk empty.
     let long = time >= CHUNK as usize / 4;
-    if long && gates == Write::Beta && decay != Decay::Channel && chunks.fits() {
-        if asked.on_tensor_cores(chunks.shared()).is_ok() {
-            return Ok(Form::Chunks(chunks));
-        }
+    let one_gate = gates == Write::Beta && decay != Decay::Channel;
+    if long && one_gate && chunks.fits() && asked.on_tensor_cores(chunks.shared()).is_ok() {
+        return Ok(Form::Chunks(chunks));
     }
     let steps = Steps { width, value_width, decay, write: gates, start };
     match steps.fits() {

@@ -264,7 +264,8 @@ fn units() -> CubeDim {
     CubeDim::new_2d(32, PLANES)
 }
 
-/// What the table holds: usual widths, the wider values of DIFF, a gate, and everything at once where it is hardest, at the widest.
+/// What the table holds: usual widths, the wider values of DIFF, a gate, and everything at once where it is hardest, at the
+/// widest.
 pub fn sources() -> Vec<Source> {
     let everything = Call {
         window: Some(1),
