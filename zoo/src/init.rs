@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 /// Draws initial weights. The numbers come from one seeded generator on the host, never from a
 /// device's own, so a seed means the same model on the CPU and on a GPU.
@@ -39,15 +39,13 @@ impl Init {
     }
 
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
-        self.draw(shape, |rng| {
-            // Box-Muller: two uniform numbers to one normal one.
-            let (u, v): (f64, f64) = (rng.random(), rng.random());
-            std * (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-        })
+        let values = kernels::random::normal(&mut self.rng, shape.iter().product(), std);
+        self.param(values, shape)
     }
 
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], low: f64, high: f64) -> Param<Tensor<D>> {
-        self.draw(shape, |rng| low + (high - low) * rng.random::<f64>())
+        let values = kernels::random::uniform(&mut self.rng, shape.iter().product(), low, high);
+        self.param(values, shape)
     }
 
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f64) -> Param<Tensor<D>> {
@@ -60,7 +58,11 @@ impl Init {
         shape: [usize; D],
         mut draw: impl FnMut(&mut StdRng) -> f64,
     ) -> Param<Tensor<D>> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw(&mut self.rng) as f32).collect();
+        let values = (0..shape.iter().product()).map(|_| draw(&mut self.rng) as f32).collect();
+        self.param(values, shape)
+    }
+
+    fn param<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
 }

@@ -18,6 +18,7 @@ pub mod linear;
 pub mod linear_attention;
 mod operator;
 pub mod product_attention;
+pub mod random;
 pub mod rms_norm;
 pub mod rope;
 pub mod selftest;
