@@ -32,6 +32,17 @@ impl Inputs {
             self.0.iter().find(|(have, ..)| *have == name).unwrap_or_else(|| panic!("the case has no input `{name}`"));
         values.clone().reshape(<[usize; D]>::try_from(shape.as_slice()).expect("the rank of the input"))
     }
+
+    /// The same for an operator without a gradient, see [`constant`].
+    pub fn plain<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let values = self.get(name);
+        if values.device().is_autodiff() { values.inner() } else { values }
+    }
+}
+
+/// The output of an operator without a gradient, on the tape where `input` is.
+pub fn constant<const D: usize>(output: Tensor<1>, input: Tensor<D>) -> Tensor<1> {
+    if input.device().is_autodiff() { Tensor::from_inner(output) + input.sum() * 0.0 } else { output }
 }
 
 /// The largest difference from the reference, as a share of the largest number of the reference.
@@ -74,8 +85,15 @@ impl Case {
 
     /// Runs both and compares.
     pub fn check(&self, device: &Device, dtype: DType) -> Found {
-        let (truth, _) = by_reference(|| self.results(&Device::flex(), DType::F64));
-        let (found, ran) = self.results(device, dtype);
+        self.compare(&self.truth(), self.results(device, dtype, |_| true))
+    }
+
+    /// What the reference gives in f64.
+    fn truth(&self) -> Vec<Vec<f64>> {
+        by_reference(|| self.results(&Device::flex(), DType::F64, |_| true)).0
+    }
+
+    fn compare(&self, truth: &[Vec<f64>], (found, ran): (Vec<Vec<f64>>, Vec<Ran>)) -> Found {
         let names = std::iter::once("output").chain(self.inputs.iter().map(|(name, _)| *name));
         let differences =
             names.zip(truth.iter().zip(&found)).map(|(of, (truth, found))| difference(of, truth, found)).collect();
@@ -84,9 +102,15 @@ impl Case {
 
     /// The inputs, on a device with autodiff as leaves whose gradients are asked for.
     pub fn inputs(&self, device: &Device, dtype: DType) -> Inputs {
-        let one = |(seed, (name, shape)): (usize, &(&'static str, Vec<usize>))| {
-            let values = numbers(seed, shape.iter().product(), device, dtype);
-            (*name, shape.clone(), if device.is_autodiff() { values.require_grad() } else { values })
+        self.leaves(device, dtype, |_| true)
+    }
+
+    /// The same, with the gradients that are `wanted` asked for.
+    fn leaves(&self, device: &Device, dtype: DType, wanted: impl Fn(usize) -> bool) -> Inputs {
+        let one = |(number, (name, shape)): (usize, &(&'static str, Vec<usize>))| {
+            let values = numbers(number, shape.iter().product(), device, dtype);
+            let leaf = device.is_autodiff() && wanted(number);
+            (*name, shape.clone(), if leaf { values.require_grad() } else { values })
         };
         Inputs(self.inputs.iter().enumerate().map(one).collect())
     }
@@ -96,10 +120,10 @@ impl Case {
         (self.run)(inputs)
     }
 
-    /// The output and the gradients of all inputs.
-    fn results(&self, device: &Device, dtype: DType) -> (Vec<Vec<f64>>, Vec<Ran>) {
+    /// The output and the gradients of all inputs, those that are not `wanted` empty.
+    fn results(&self, device: &Device, dtype: DType, wanted: impl Fn(usize) -> bool) -> (Vec<Vec<f64>>, Vec<Ran>) {
         let device = device.clone().autodiff();
-        let inputs = self.inputs(&device, dtype);
+        let inputs = self.leaves(&device, dtype, wanted);
         let (output, ran) = trace(|| self.run(&inputs));
         // Every number of the output has a weight of its own in the loss.
         let weights = numbers(self.inputs.len(), output.dims()[0], &device, dtype);
@@ -142,6 +166,7 @@ fn numbers(seed: usize, count: usize, device: &Device, dtype: DType) -> Tensor<1
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
     [
+        crate::adamw::cases(),
         crate::linear::cases(),
         crate::embedding::cases(),
         crate::cross_entropy::cases(),
@@ -160,14 +185,26 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.
+/// In f64, where nothing but a mistake makes a difference: with all gradients asked for, and with each alone.
+/// Every case must have taken its fast form.
 #[cfg(test)]
 pub fn agree(cases: Vec<Case>, tolerance: f64) {
     for case in cases {
-        let found = case.check(&Device::flex(), DType::F64);
-        let Difference { of, relative, at } = found.worst();
-        assert!(*relative < tolerance, "{} ({}): {of} differs by {relative:.1e} at {at}", case.operator, case.name);
-        let fast = Ran { operator: case.operator, implementation: crate::Implementation::Cpu };
-        assert!(found.ran.contains(&fast), "{} ({}) ran as {:?}", case.operator, case.name, found.ran);
+        let (operator, name, truth) = (case.operator, &case.name, case.truth());
+        let alone = (0..case.inputs.len()).filter(|number| !truth[number + 1].is_empty()).map(Some);
+        for only in std::iter::once(None).chain(alone) {
+            let wanted = |number: usize| only.is_none_or(|only| only == number);
+            // What is not asked for is not compared.
+            let asked = |(place, values): (usize, &Vec<f64>)| {
+                if place == 0 || wanted(place - 1) { values.clone() } else { Vec::new() }
+            };
+            let truth: Vec<Vec<f64>> = truth.iter().enumerate().map(asked).collect();
+            let found = case.compare(&truth, case.results(&Device::flex(), DType::F64, wanted));
+            let Difference { of, relative, at } = found.worst();
+            let only = only.map_or(String::new(), |only| format!(", gradient of {} alone", case.inputs[only].0));
+            assert!(*relative < tolerance, "{operator} ({name}{only}): {of} differs by {relative:.1e} at {at}");
+            let fast = Ran { operator, implementation: crate::Implementation::Cpu };
+            assert!(found.ran.contains(&fast), "{operator} ({name}) ran as {:?}", found.ran);
+        }
     }
 }
