@@ -92,6 +92,11 @@ fn heads(x: &Inputs, name: &str) -> Tensor<4> {
     x.get::<4>(name).swap_dims(1, 2)
 }
 
+/// `[batch, heads, time, d]` as it lies when an operator has written it.
+fn flat(x: Tensor<4>) -> Tensor<1> {
+    x.swap_dims(1, 2).reshape([-1])
+}
+
 /// Into a feed-forward network.
 fn linear(a: &Arguments) -> Call {
     let inputs = [("x", &[a.batch, a.seq, a.d_model][..]), ("weight", &[a.ffn, a.d_model])];
@@ -104,7 +109,7 @@ fn softmax_attention(a: &Arguments) -> Call {
     let scale = (d as f64).powf(-0.5);
     let flops = a.pairs() * (4 * a.heads * d) as f64;
     Call::new("softmax_attention", &[("q", &all), ("k", &all), ("v", &all)], Some(flops), move |x| {
-        kernels::softmax_attention(heads(x, "q"), heads(x, "k"), heads(x, "v"), scale).reshape([-1])
+        flat(kernels::softmax_attention(heads(x, "q"), heads(x, "k"), heads(x, "v"), scale))
     })
 }
 
@@ -118,23 +123,21 @@ fn differential_attention(a: &Arguments) -> Call {
     Call::new("differential_attention", &inputs, Some(flops), move |x| {
         let lambda = activation::sigmoid(x.get::<4>("lambda"));
         let [q, k, v] = ["q", "k", "v"].map(|name| heads(x, name));
-        kernels::differential_attention(q, k, v, lambda, scale).reshape([-1])
+        flat(kernels::differential_attention(q, k, v, lambda, scale))
     })
 }
 
-/// The gated delta rule.
+/// The gated delta rule, with the norms of its queries and keys.
 fn linear_attention(a: &Arguments) -> Call {
     let (all, gate) = (a.side_by_side(), [a.batch, a.heads, a.seq]);
     let inputs = [("q", &all[..]), ("k", &all), ("v", &all), ("decay", &gate), ("beta", &gate)];
     let flops = (a.tokens() * 6 * a.d_model * a.head_dim()) as f64;
-    let scale = (a.head_dim() as f64).powf(-0.5);
-    Call::new("linear_attention", &inputs, Some(flops), move |x| {
-        // Keys of length about 1: the state does not grow.
-        let [q, k] = ["q", "k"].map(|name| heads(x, name) * scale);
+    Call::new("linear_attention", &inputs, Some(flops), |x| {
+        let [q, k] = ["q", "k"].map(|name| kernels::l2_norm(heads(x, name), 1e-6, 1.0));
         let decay = LogDecay::Head(activation::sigmoid(x.get::<3>("decay")).neg());
         let gates = Gates::Beta(activation::sigmoid(x.get("beta")));
         let form = LinearForm::Chunked(64);
-        kernels::linear_attention(q, k, heads(x, "v"), &decay, &gates, None, form).0.reshape([-1])
+        flat(kernels::linear_attention(q, k, heads(x, "v"), &decay, &gates, None, form).0)
     })
 }
 
@@ -178,14 +181,12 @@ fn gated_rms_norm(a: &Arguments) -> Call {
     let (all, d) = (a.side_by_side(), a.head_dim());
     Call::new("gated_rms_norm", &[("x", &all), ("z", &all), ("weight", &[d])], None, |x| {
         let ([x, z], weight) = (["x", "z"].map(|name| heads(x, name)), x.get("weight"));
-        kernels::gated_rms_norm(x, z, weight, Activation::Silu, GatePlace::After, 1e-6).reshape([-1])
+        flat(kernels::gated_rms_norm(x, z, weight, Activation::Silu, GatePlace::After, 1e-6))
     })
 }
 
 fn l2_norm(a: &Arguments) -> Call {
-    Call::new("l2_norm", &[("x", &a.side_by_side())], None, |x| {
-        kernels::l2_norm(heads(x, "x"), 1e-6, 1.0).reshape([-1])
-    })
+    Call::new("l2_norm", &[("x", &a.side_by_side())], None, |x| flat(kernels::l2_norm(heads(x, "x"), 1e-6, 1.0)))
 }
 
 fn rope(a: &Arguments) -> Call {
@@ -193,7 +194,7 @@ fn rope(a: &Arguments) -> Call {
     Call::new("rope", &[("x", &a.side_by_side())], None, move |x| {
         let x = heads(x, "x");
         let table = Tensor::full([time, half], 0.5f64.sqrt(), &x.device());
-        kernels::rope(x, table.clone(), table, Pairs::HalfSplit).reshape([-1])
+        flat(kernels::rope(x, table.clone(), table, Pairs::HalfSplit))
     })
 }
 

@@ -63,10 +63,19 @@ impl Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Call { case, flops, bytes, trains } = arguments.call()?;
     let device = arguments.common.device()?;
     eprintln!("device: {}", lab::describe(&device));
-    let machine = Machine::measured(&device)?;
+    // As a training step runs.
+    if device == Device::flex() {
+        kernels::in_pool(|| compare(arguments, &device))
+    } else {
+        compare(arguments, &device)
+    }
+}
+
+fn compare(arguments: &Arguments, device: &Device) -> Result<()> {
+    let Call { case, flops, bytes, trains } = arguments.call()?;
+    let machine = Machine::measured(device)?;
     let longest = Duration::from_secs_f64(arguments.common.longest);
     let Arguments { name, d_model, heads, ffn, vocab, seq, batch, .. } = arguments;
     let sizes = json!({ "d_model": d_model, "heads": heads, "ffn": ffn, "vocab": vocab, "seq": seq, "batch": batch });
@@ -74,8 +83,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut compared = Vec::new();
     for (part, backward) in parts.into_iter().take(if trains { 2 } else { 1 }) {
         let report = |form, reference| {
-            let memory = Memory::begin(&device);
-            let run = || once(&case, &device, backward);
+            let memory = Memory::begin(device);
+            let run = || once(&case, device, backward);
             let run = || if reference { kernels::by_reference(run) } else { run() };
             let (first, ran) = kernels::trace(run);
             let times = if backward { 2.0 } else { 1.0 };
