@@ -33,4 +33,12 @@ impl Linear {
         assert_eq!(d_in, expected, "expected [batch, time, {expected}], got [{batch}, {time}, {d_in}]");
         kernels::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
+
+    /// Several on the same tokens: `[batch, time, in]` → `[batch, time, out]` of each.
+    pub fn all<const N: usize>(linears: [&Self; N], x: Tensor<3>) -> [Tensor<3>; N] {
+        if linears.iter().any(|linear| linear.bias.is_some()) {
+            return linears.map(|linear| linear.forward(x.clone()));
+        }
+        kernels::linears(x, linears.map(|linear| linear.weight.val()))
+    }
 }
