@@ -43,8 +43,25 @@ pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
     let device = choose(value.as_deref(), cuda_devices)?;
     if device == Device::flex() {
         keep_freed_memory();
+        join_pool();
     }
     Ok(device)
+}
+
+/// Makes the process's first thread one of those that share out work, where it is the one that computes. What
+/// [`keep_freed_memory`] sets holds for its heap alone; a step on another thread gives the heap's parts back as
+/// soon as they are empty (a step of 123 ms then takes up to 150).
+fn join_pool() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: two numbers of the system's.
+        let first = unsafe { libc::gettid() == libc::getpid() };
+        // One thread alone must stay free to work while this one waits.
+        if first && std::thread::available_parallelism().is_ok_and(|threads| threads.get() > 1) {
+            // Too late where the threads have been started: then all is as it was.
+            let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+        }
+    }
 }
 
 /// On the CPU every tensor is memory of its own. glibc maps large ones afresh and unmaps them when they

@@ -49,6 +49,7 @@ impl SwiGlu {
 
     /// `[batch, time, d_model]` → the same.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down_proj.forward(kernels::swiglu(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+        let [gate, up] = Linear::all([&self.gate_proj, &self.up_proj], x);
+        self.down_proj.forward(kernels::swiglu(gate, up))
     }
 }

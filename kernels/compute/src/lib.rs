@@ -33,7 +33,7 @@ pub use cross_entropy::cross_entropy;
 pub use differential_attention::differential_attention;
 pub use embedding::embedding;
 pub use experts::{Expert, Routing, experts};
-pub use linear::linear;
+pub use linear::{linear, linears};
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
 pub use rms_norm::{gated_rms_norm, l2_norm, rms_norm};

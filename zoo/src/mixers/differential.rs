@@ -189,11 +189,10 @@ impl Differential {
             Lambda::Layer(_) => 2 * self.kv_heads,
             Lambda::Token(_) => self.kv_heads,
         };
-        let q = split_heads(self.q_proj.forward(x.clone()), 2 * self.heads);
-        let k = split_heads(self.k_proj.forward(x.clone()), key_heads);
-        let q = tap.at("q", self.position.rotate(q, start));
-        let k = tap.at("k", self.position.rotate(k, start));
-        let v = tap.at("v", split_heads(self.v_proj.forward(x.clone()), self.kv_heads));
+        let [q, k, v] = Linear::all([&self.q_proj, &self.k_proj, &self.v_proj], x.clone());
+        let q = tap.at("q", self.position.rotate(split_heads(q, 2 * self.heads), start));
+        let k = tap.at("k", self.position.rotate(split_heads(k, key_heads), start));
+        let v = tap.at("v", split_heads(v, self.kv_heads));
         let past = KeyValues::of(k, v, cache, None);
         let heads = match &self.lambda {
             Lambda::Layer(lambda) => {

@@ -154,10 +154,10 @@ impl Softmax {
     /// yet rotated.
     pub(crate) fn inputs(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let (heads, kv_heads) = (self.config.heads, self.config.kv_heads());
-        let q = normed(split_heads(self.q_proj.forward(x.clone()), heads), &self.q_norm);
-        let k = normed(split_heads(self.k_proj.forward(x.clone()), kv_heads), &self.k_norm);
-        let v = split_heads(self.v_proj.forward(x), kv_heads);
-        [q, k, v]
+        let [q, k, v] = Linear::all([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let q = normed(split_heads(q, heads), &self.q_norm);
+        let k = normed(split_heads(k, kv_heads), &self.k_norm);
+        [q, k, split_heads(v, kv_heads)]
     }
 
     /// The same, rotated, of tokens the first of which stands at position `start`.

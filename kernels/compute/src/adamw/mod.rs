@@ -6,6 +6,7 @@ pub mod cuda;
 mod reference;
 
 use crate::operator::{choose, from_cpu, input, on_cpu};
+use crate::selftest::{Case, Inputs, constant};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
 
@@ -77,10 +78,47 @@ pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     }
 }
 
+pub(crate) fn cases() -> Vec<Case> {
+    /// Three updates by gradients that shrink.
+    fn case(name: &str, shape: [usize; 2], gradient: fn(Tensor<2>) -> Tensor<2>) -> Case {
+        let [rows, columns] = shape;
+        let run = move |x: &Inputs| {
+            let (mut weight, mut moments) = (x.plain::<2>("weight"), None);
+            for t in 1..4 {
+                let update = Update {
+                    betas: [0.9, 0.95],
+                    scale: 0.5 / f64::from(t),
+                    keep: 0.999,
+                    size: 0.01 / (1.0 - 0.9f64.powi(t)),
+                    spread: (1.0 - 0.95f64.powi(t)).powf(-0.5),
+                    epsilon: 1e-8,
+                };
+                let (after, both) = adamw(weight, gradient(x.plain("gradient")), moments, update);
+                (weight, moments) = (after, Some(both));
+            }
+            let [first, second] = moments.expect("three updates");
+            constant(Tensor::cat(vec![weight.reshape([-1]), first, second], 0), x.get::<2>("weight"))
+        };
+        Case::new("adamw", name, &[("weight", &shape), ("gradient", &[rows * columns, 1])], run)
+    }
+    let squares_of = |name: &str, counts: [usize; 2]| {
+        Case::new("squares", name, &[("a", &counts[..1]), ("b", &counts[1..])], |x: &Inputs| {
+            constant(squares(vec![x.plain("a"), x.plain("b")]), x.get::<1>("a"))
+        })
+    };
+    vec![
+        case("one number", [1, 1], |g| g.reshape([1, 1])),
+        case("75 numbers", [3, 25], |g| g.reshape([3, 25])),
+        case("on several threads", [300, 200], |g| g.reshape([300, 200])),
+        case("a gradient that lies by columns", [60, 100], |g| g.reshape([100, 60]).transpose()),
+        squares_of("three numbers and one", [3, 1]),
+        squares_of("on several threads", [70_000, 2_000]),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::by_reference;
     use burn::tensor::{Device, TensorData};
 
     fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
@@ -93,38 +131,9 @@ mod tests {
         x.into_data().iter().collect()
     }
 
-    /// Weight and moments after three updates.
-    fn three(shape: [usize; 2], gradient: impl Fn(usize) -> Tensor<2>) -> [Vec<f64>; 3] {
-        let (mut weight, mut moments) = (numbers(shape, 1), None);
-        for t in 1..4 {
-            let update = Update {
-                betas: [0.9, 0.95],
-                scale: 0.5,
-                keep: 0.999,
-                size: 0.01 / (1.0 - 0.9f64.powi(t)),
-                spread: (1.0 - 0.95f64.powi(t)).powf(-0.5),
-                epsilon: 1e-8,
-            };
-            let (w, m) = adamw(weight, gradient(t as usize), moments, update);
-            (weight, moments) = (w, Some(m));
-        }
-        let [m, v] = moments.unwrap();
-        [read(weight), read(m), read(v)]
-    }
-
     #[test]
-    fn the_pass_makes_the_updates_of_the_reference() {
-        for shape in [[1, 1], [3, 25], [300, 200]] {
-            let plain = |t| numbers(shape, t);
-            let turned = |t| numbers([shape[1], shape[0]], t).transpose();
-            for (found, truth) in [
-                (three(shape, plain), by_reference(|| three(shape, plain))),
-                (three(shape, turned), by_reference(|| three(shape, turned))),
-            ] {
-                let pairs = found.iter().flatten().zip(truth.iter().flatten());
-                pairs.enumerate().for_each(|(i, (a, b))| assert!((a - b).abs() < 1e-12, "{shape:?} at {i}: {a}, {b}"));
-            }
-        }
+    fn the_passes_agree_with_the_reference() {
+        crate::selftest::agree(cases(), 1e-12);
     }
 
     #[test]
@@ -139,14 +148,5 @@ mod tests {
         assert_eq!(read(held), read(numbers([5, 5], 3)));
         assert_eq!(kept.map(read), before);
         assert_ne!(read(first), read(second));
-    }
-
-    #[test]
-    fn squares_are_summed_per_tensor() {
-        let tensors = || vec![numbers([3], 1), numbers([70_000], 2), numbers([1], 3)];
-        let truth = read(by_reference(|| squares(tensors())));
-        let found = read(squares(tensors()));
-        assert_eq!(found.len(), 3);
-        found.iter().zip(truth).for_each(|(a, b)| assert!((a - b).abs() < 1e-9 * b, "{a}, {b}"));
     }
 }

@@ -85,26 +85,25 @@ impl Real for f32 {
     /// `eˣ = 2ⁿ eʳ` with `n = round(x / ln 2)`, `|r| ≤ ln 2 / 2`, and eʳ by its Taylor polynomial.
     #[inline(always)]
     fn exp(self) -> Self {
-        // Adding and subtracting 1.5 · 2²³ rounds to a whole number.
+        // Adding and subtracting 1.5 · 2²³ rounds to a whole number, which between the two stands in the last bits.
         const ROUND: f32 = 12_582_912.0;
+        const ONE_BITS: u32 = 1f32.to_bits();
         let x = self;
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+        let n = shifted - ROUND;
         // ln 2 in two parts, the first exact in few bits.
-        let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-        let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
-        let p = 1.0 / 120.0 + r * p;
-        let p = 1.0 / 24.0 + r * p;
-        let p = 1.0 / 6.0 + r * p;
-        let p = 0.5 + r * p;
-        let p = 1.0 + r * (1.0 + r * p);
-        // The bits of 2ⁿ, for n from −126 to 127; clamped so that the conversion is cheap and safe.
-        let exponent = n.clamp(-126.0, 127.0) + 127.0;
-        // SAFETY: between 1 and 254; NaN passes the clamp, and its bits are not used.
-        let bits = unsafe { (if exponent.is_nan() { 1.0 } else { exponent }).to_int_unchecked::<i32>() } << 23;
-        let value = p * f32::from_bits(bits as u32);
+        let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
+        let p = r.mul_add(1.0 / 5040.0, 1.0 / 720.0);
+        let p = r.mul_add(p, 1.0 / 120.0);
+        let p = r.mul_add(p, 1.0 / 24.0);
+        let p = r.mul_add(p, 1.0 / 6.0);
+        let p = r.mul_add(p, 0.5);
+        let p = r.mul_add(p, 1.0);
+        let p = r.mul_add(p, 1.0);
+        // 2ⁿ for n from −126 to 127. Of NaN, `p` is NaN.
+        let value = p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(ONE_BITS));
         let value = if x < -87.336 { 0.0 } else { value };
-        let value = if x > 88.376 { f32::INFINITY } else { value };
-        if x.is_nan() { x } else { value }
+        if x > 88.376 { f32::INFINITY } else { value }
     }
 
     fn ln(self) -> Self {

@@ -18,8 +18,8 @@
 //! half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
 
 use super::{
-    attend, by_head, check_chunk, check_share, default_chunk, default_conv, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, project_and_convolve, softplus, tap_decay,
+    attend, by_head, check_chunk, check_share, convolve, default_chunk, default_conv, initial_a_log, initial_conv,
+    initial_dt_bias, norm_gate_project, softplus, tap_decay,
 };
 use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::mixers::split_heads;
@@ -155,21 +155,21 @@ pub struct GatedDelta {
 
 impl GatedDelta {
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [q, k, v] = project_and_convolve(&x, projections, &self.conv, None, cache.as_deref_mut());
+        let Self { q_proj, k_proj, v_proj, b_proj, a_proj, z_proj, .. } = self;
+        let [q, k, v, b, a, z] = Linear::all([q_proj, k_proj, v_proj, b_proj, a_proj, z_proj], x);
+        let [q, k, v] = convolve([q, k, v], &self.conv, None, cache.as_deref_mut());
         let (q, k) = (split_heads(q, self.k_heads), split_heads(k, self.k_heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
         let q = tap.at("q", l2_norm(q, 1e-6, scale));
         let k = tap.at("k", l2_norm(k, 1e-6, 1.0));
         let v = tap.at("v", split_heads(v, self.heads));
 
-        let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))) * self.reach);
-        let dt = softplus(self.a_proj.forward(x.clone()) + self.dt_bias.val().unsqueeze());
+        let beta = tap.at("beta", activation::sigmoid(by_head(b)) * self.reach);
+        let dt = softplus(a + self.dt_bias.val().unsqueeze());
         let log_decay = by_head(dt * self.a_log.val().exp().unsqueeze::<3>()).neg();
         let decay = LogDecay::Head(tap_decay(log_decay, tap));
 
         let o = attend([self.share(q), self.share(k), v], &decay, &Gates::Beta(beta), self.chunk, cache, tap);
-        let z = self.z_proj.forward(x);
         norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)
     }
 

@@ -17,8 +17,8 @@
 //! Parameters: `D_m·(3·H·P + 2·N + H) + (K + 1)·(H·P + 2·N) + 3·H + H·P`, with `D_m = d_model`.
 
 use super::{
-    by_head, check_chunk, check_share, default_conv, default_norm_eps, initial_a_log, initial_conv, initial_dt_bias,
-    norm_gate_project, offered, project_and_convolve, run_state, softplus, tap_decay,
+    by_head, check_chunk, check_share, convolve, default_conv, default_norm_eps, initial_a_log, initial_conv,
+    initial_dt_bias, norm_gate_project, offered, run_state, softplus, tap_decay,
 };
 use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
@@ -134,13 +134,14 @@ pub struct Mamba2 {
 impl Mamba2 {
     fn run(&self, u: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
         let heads = self.config.heads;
-        let projections = [&self.x_proj, &self.b_proj, &self.c_proj];
-        let [x, b, c] = project_and_convolve(&u, projections, &self.conv, Some(&self.conv_bias), cache.as_deref_mut());
+        let projections = [&self.x_proj, &self.b_proj, &self.c_proj, &self.dt_proj, &self.z_proj];
+        let [x, b, c, dt, z] = Linear::all(projections, u);
+        let [x, b, c] = convolve([x, b, c], &self.conv, Some(&self.conv_bias), cache.as_deref_mut());
         let c = tap.at("q", split_heads(c, 1)).repeat_dim(1, heads);
         let b = tap.at("k", split_heads(b, 1)).repeat_dim(1, heads);
         let x = tap.at("v", split_heads(x, heads));
 
-        let dt = tap.at("dt", by_head(softplus(self.dt_proj.forward(u.clone()) + self.dt_bias.val().unsqueeze())));
+        let dt = tap.at("dt", by_head(softplus(dt + self.dt_bias.val().unsqueeze())));
         let log_decay = (dt.clone() * self.a_log.val().exp().reshape([1, heads, 1])).neg();
         let decay = LogDecay::Head(tap_decay(log_decay, tap));
         let b = b * dt.unsqueeze_dim::<4>(3);
@@ -153,7 +154,6 @@ impl Mamba2 {
         };
         let changed = offered(cache.is_none(), pattern, tap).map(|pattern| pattern.matmul(x.clone()));
         let y = run_state([c, b, x.clone()], &decay, &Gates::Add, self.config.chunk, cache, tap) + x * skip;
-        let z = self.z_proj.forward(u);
         let gate = (Activation::Silu, GatePlace::Before);
         norm_gate_project(changed.unwrap_or(y), &self.norm, z, gate, &self.o_proj, tap)
     }

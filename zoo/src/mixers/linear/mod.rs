@@ -47,10 +47,9 @@ use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LinearForm, LogDecay, l2_norm, short_conv};
 use rand::RngExt;
 
-/// Projects `x`, convolves the projections along time with one kernel per channel, and applies silu.
-fn project_and_convolve<const N: usize>(
-    x: &Tensor<3>,
-    projections: [&Linear; N],
+/// Convolves `parts` along time with one kernel per channel, and applies silu.
+fn convolve<const N: usize>(
+    parts: [Tensor<3>; N],
     conv: &Param<Tensor<2>>,
     bias: Option<&Param<Tensor<1>>>,
     cache: Option<&mut Cache>,
@@ -58,10 +57,9 @@ fn project_and_convolve<const N: usize>(
     let past: Option<Tensor<3>> = cache.as_ref().and_then(|cache| cache.get("conv"));
     let mut first = 0;
     // One by one: their kernels stand side by side, they themselves need not.
-    let (out, next): (Vec<_>, Vec<_>) = projections
-        .iter()
-        .map(|projection| {
-            let part = projection.forward(x.clone());
+    let (out, next): (Vec<_>, Vec<_>) = parts
+        .into_iter()
+        .map(|part| {
             let (from, width) = (first, part.dims()[2]);
             first += width;
             let bias = bias.map(|bias| bias.val().narrow(0, from, width));
@@ -87,7 +85,8 @@ fn delta_inputs(
     cache: Option<&mut Cache>,
     tap: &mut dyn Tap,
 ) -> [Tensor<4>; 3] {
-    let [q, k, v] = project_and_convolve(x, projections, conv, None, cache).map(|part| split_heads(part, heads));
+    let parts = convolve(Linear::all(projections, x.clone()), conv, None, cache);
+    let [q, k, v] = parts.map(|part| split_heads(part, heads));
     let scale = (q.dims()[3] as f64).powf(-0.5);
     let q = tap.at("q", l2_norm(q, 1e-6, scale));
     let k = tap.at("k", l2_norm(k, 1e-6, 1.0));

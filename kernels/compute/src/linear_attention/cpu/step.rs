@@ -1,7 +1,7 @@
 //! Token after token, as the equation reads: for decoding. The state changes where it lies when nobody
 //! else holds it.
 
-use super::{Views, gated};
+use super::views::{Views, gated};
 use crate::cpu::{Real, Shared, buffer, for_each, output_heads, vectorised, with_scratch};
 use burn_dispatch::backends::flex::FlexTensor;
 
