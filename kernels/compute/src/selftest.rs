@@ -32,6 +32,17 @@ impl Inputs {
             self.0.iter().find(|(have, ..)| *have == name).unwrap_or_else(|| panic!("the case has no input `{name}`"));
         values.clone().reshape(<[usize; D]>::try_from(shape.as_slice()).expect("the rank of the input"))
     }
+
+    /// The same for an operator without a gradient, see [`constant`].
+    pub fn plain<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let values = self.get(name);
+        if values.device().is_autodiff() { values.inner() } else { values }
+    }
+}
+
+/// The output of an operator without a gradient, on the tape where `input` is.
+pub fn constant<const D: usize>(output: Tensor<1>, input: Tensor<D>) -> Tensor<1> {
+    if input.device().is_autodiff() { Tensor::from_inner(output) + input.sum() * 0.0 } else { output }
 }
 
 /// The largest difference from the reference, as a share of the largest number of the reference.
@@ -84,28 +95,38 @@ impl Case {
 
     /// Runs both, on the same numbers, and compares.
     pub fn check(&self, device: &Device, dtype: DType) -> Found {
-        let (truth, _) = by_reference(|| self.results(&Device::flex(), DType::F64, dtype));
-        let (found, mut ran) = self.results(device, dtype, dtype);
-        let names = std::iter::once("output").chain(self.inputs.iter().map(|(name, _)| *name));
-        let mut differences: Vec<Difference> =
-            names.zip(truth.iter().zip(&found)).map(|(of, (truth, found))| difference(of, truth, found)).collect();
+        let truth = self.truth(dtype);
+        let mut found = self.compare(&truth, self.results(device, dtype, dtype, |_| true));
         // Where no gradient is asked for another form may run.
         let (output, more) = trace(|| read(self.run(&self.inputs(device, dtype))));
-        differences.push(difference("output without a tape", &truth[0], &output));
-        ran.extend(more);
+        found.differences.push(difference("output without a tape", &truth[0], &output));
+        found.ran.extend(more);
+        found
+    }
+
+    /// What the reference gives in f64, of numbers that `exact` holds.
+    fn truth(&self, exact: DType) -> Vec<Vec<f64>> {
+        by_reference(|| self.results(&Device::flex(), DType::F64, exact, |_| true)).0
+    }
+
+    fn compare(&self, truth: &[Vec<f64>], (found, ran): (Vec<Vec<f64>>, Vec<Ran>)) -> Found {
+        let names = std::iter::once("output").chain(self.inputs.iter().map(|(name, _)| *name));
+        let differences =
+            names.zip(truth.iter().zip(&found)).map(|(of, (truth, found))| difference(of, truth, found)).collect();
         Found { differences, ran }
     }
 
     /// The inputs, on a device with autodiff as leaves whose gradients are asked for.
     pub fn inputs(&self, device: &Device, dtype: DType) -> Inputs {
-        self.rounded_inputs(device, dtype, dtype)
+        self.leaves(device, dtype, dtype, |_| true)
     }
 
-    /// The same, of numbers that `exact` holds.
-    fn rounded_inputs(&self, device: &Device, dtype: DType, exact: DType) -> Inputs {
-        let one = |(seed, (name, shape)): (usize, &(&'static str, Vec<usize>))| {
-            let values = numbers(seed, shape.iter().product(), device, dtype, exact);
-            (*name, shape.clone(), if device.is_autodiff() { values.require_grad() } else { values })
+    /// The same, of numbers that `exact` holds, with the gradients that are `wanted` asked for.
+    fn leaves(&self, device: &Device, dtype: DType, exact: DType, wanted: impl Fn(usize) -> bool) -> Inputs {
+        let one = |(number, (name, shape)): (usize, &(&'static str, Vec<usize>))| {
+            let values = numbers(number, shape.iter().product(), device, dtype, exact);
+            let leaf = device.is_autodiff() && wanted(number);
+            (*name, shape.clone(), if leaf { values.require_grad() } else { values })
         };
         Inputs(self.inputs.iter().enumerate().map(one).collect())
     }
@@ -115,10 +136,16 @@ impl Case {
         (self.run)(inputs)
     }
 
-    /// The output and the gradients of all inputs, of numbers that `exact` holds.
-    fn results(&self, device: &Device, dtype: DType, exact: DType) -> (Vec<Vec<f64>>, Vec<Ran>) {
+    /// The output and the gradients of all inputs, those that are not `wanted` empty, of numbers that `exact` holds.
+    fn results(
+        &self,
+        device: &Device,
+        dtype: DType,
+        exact: DType,
+        wanted: impl Fn(usize) -> bool,
+    ) -> (Vec<Vec<f64>>, Vec<Ran>) {
         let device = device.clone().autodiff();
-        let inputs = self.rounded_inputs(&device, dtype, exact);
+        let inputs = self.leaves(&device, dtype, exact, wanted);
         let (output, ran) = trace(|| self.run(&inputs));
         // Every number of the output has a weight of its own in the loss.
         let weights = numbers(self.inputs.len(), output.dims()[0], &device, dtype, exact);
@@ -165,6 +192,7 @@ fn numbers(seed: usize, count: usize, device: &Device, dtype: DType, exact: DTyp
 /// The cases of all operators.
 pub fn cases() -> Vec<Case> {
     [
+        crate::adamw::cases(),
         crate::linear::cases(),
         crate::embedding::cases(),
         crate::cross_entropy::cases(),
@@ -183,14 +211,26 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// In f64, where nothing but a mistake makes a difference. Every case must have taken its fast form.
+/// In f64, where nothing but a mistake makes a difference: with all gradients asked for, and with each alone.
+/// Every case must have taken its fast form.
 #[cfg(test)]
 pub fn agree(cases: Vec<Case>, tolerance: f64) {
+    let (device, dtype) = (Device::flex(), DType::F64);
     for case in cases {
-        let found = case.check(&Device::flex(), DType::F64);
-        let Difference { of, relative, at } = found.worst();
-        assert!(*relative < tolerance, "{} ({}): {of} differs by {relative:.1e} at {at}", case.operator, case.name);
-        let fast = |ran: &Ran| (ran.operator, ran.implementation) == (case.operator, crate::Implementation::Cpu);
-        assert!(found.ran.iter().any(fast), "{} ({}) ran as {:?}", case.operator, case.name, found.ran);
+        let (operator, name, truth) = (case.operator, &case.name, case.truth(dtype));
+        let check = |found: Found, asked: String| {
+            let Difference { of, relative, at } = found.worst();
+            assert!(*relative < tolerance, "{operator} ({name}{asked}): {of} differs by {relative:.1e} at {at}");
+            let fast = |ran: &Ran| (ran.operator, ran.implementation) == (operator, crate::Implementation::Cpu);
+            assert!(found.ran.iter().any(fast), "{operator} ({name}{asked}) ran as {:?}", found.ran);
+        };
+        check(case.check(&device, dtype), String::new());
+        for (number, (input, _)) in case.inputs.iter().enumerate().filter(|(number, _)| !truth[number + 1].is_empty()) {
+            let mut asked = vec![Vec::new(); truth.len()];
+            asked[0] = truth[0].clone();
+            asked[number + 1] = truth[number + 1].clone();
+            let results = case.results(&device, dtype, dtype, |other| other == number);
+            check(case.compare(&asked, results), format!(", gradient of {input} alone"));
+        }
     }
 }

@@ -45,7 +45,7 @@ pub const MOST: usize = 8;
 /// The inputs are `x` and up to [`MOST`] matrices. The output is nothing; what there is stands beside it.
 #[derive(Clone, Debug)]
 pub struct Several {
-    pub outputs: Vec<Second>,
+    pub outputs: Vec<Second<Flex>>,
 }
 
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use crate::operator::{Second, choose, input, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn_dispatch::backends::Flex;
 
 /// Shapes: `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`.
 ///
@@ -50,11 +51,11 @@ pub fn linears<const D: usize, const N: usize>(x: Tensor<D>, weights: [Tensor<2>
     inputs[1..].iter_mut().zip(weights).for_each(|(to, weight)| *to = input(weight));
     match choose("linear", &inputs.iter().flatten().collect::<Vec<_>>()) {
         Implementation::Cpu => {
-            let outputs: [Second; N] = std::array::from_fn(|_| Second::default());
+            let outputs: [Second<Flex>; N] = std::array::from_fn(|_| Second::default());
             let nothing = run_on_cpu(cpu::Several { outputs: outputs.to_vec() }, inputs);
             outputs.map(|output| Tensor::from_dispatch(output.beside(&nothing)))
         }
-        Implementation::Reference => {
+        _ => {
             let mut inputs = inputs.into_iter().flatten();
             let x = Tensor::<D>::from_dispatch(inputs.next().expect("tokens are always there"));
             let mut next = || Tensor::from_dispatch(inputs.next().expect("every weight is there"));

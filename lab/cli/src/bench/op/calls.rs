@@ -14,8 +14,8 @@ pub struct Call {
     pub case: Case,
     /// Of the products of a forward pass, where there are any.
     pub flops: Option<f64>,
-    /// Read and written by a forward pass; where there is nothing to say of it, what comes in and goes out.
-    pub bytes: Option<f64>,
+    /// Numbers read and written by a forward pass; where there is nothing to say of it, those that come in and go out.
+    pub moved: Option<usize>,
     /// Whether it has a backward.
     pub trains: bool,
 }
@@ -28,7 +28,7 @@ impl Call {
         flops: Option<f64>,
         run: impl Fn(&Inputs) -> Tensor<1> + 'static,
     ) -> Self {
-        Self { case: Case::new(name, "", inputs, run), flops, bytes: None, trains: true }
+        Self { case: Case::new(name, "", inputs, run), flops, moved: None, trains: true }
     }
 
     fn without_backward(self) -> Self {
@@ -36,7 +36,7 @@ impl Call {
     }
 
     fn moves(self, numbers: usize) -> Self {
-        Self { bytes: Some((numbers * size_of::<f32>()) as f64), ..self }
+        Self { moved: Some(numbers), ..self }
     }
 }
 

@@ -35,8 +35,20 @@ pub struct Arguments {
     seq: usize,
     #[arg(long, default_value_t = 8)]
     batch: usize,
+    /// f32, f64 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: DType,
     #[command(flatten)]
     common: Common,
+}
+
+fn dtype(name: &str) -> Result<DType, String> {
+    match name {
+        "f32" => Ok(DType::F32),
+        "f64" => Ok(DType::F64),
+        "bf16" => Ok(DType::BF16),
+        _ => Err("valid: f32, f64, bf16".into()),
+    }
 }
 
 impl Arguments {
@@ -74,21 +86,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn compare(arguments: &Arguments, device: &Device) -> Result<()> {
-    let Call { case, flops, bytes, trains } = arguments.call()?;
+    let Call { case, flops, moved, trains } = arguments.call()?;
     let machine = Machine::measured(device)?;
     let longest = Duration::from_secs_f64(arguments.common.longest);
-    let Arguments { name, d_model, heads, ffn, vocab, seq, batch, .. } = arguments;
-    let sizes = json!({ "d_model": d_model, "heads": heads, "ffn": ffn, "vocab": vocab, "seq": seq, "batch": batch });
+    let Arguments { name, d_model, heads, ffn, vocab, seq, batch, dtype, .. } = arguments;
+    let precision = format!("{dtype:?}").to_lowercase();
+    let sizes = json!({
+        "d_model": d_model, "heads": heads, "ffn": ffn, "vocab": vocab, "seq": seq, "batch": batch, "dtype": precision,
+    });
     let parts = [("forward", false), ("forward and backward", true)];
     let mut compared = Vec::new();
     for (part, backward) in parts.into_iter().take(if trains { 2 } else { 1 }) {
         let report = |form, reference| {
             let memory = Memory::begin(device);
-            let run = || once(&case, device, backward);
+            let run = || once(&case, device, *dtype, backward);
             let run = || if reference { kernels::by_reference(run) } else { run() };
             let (first, ran) = kernels::trace(run);
             let times = if backward { 2.0 } else { 1.0 };
-            let moved = bytes.unwrap_or((first?.elements * size_of::<f32>()) as f64);
+            let bytes = (moved.unwrap_or(first?.elements) * dtype.size()) as f64;
             let timing = measure(longest, || Ok(run()?.seconds))?;
             anyhow::Ok(Report {
                 what: format!("{name}, {form}, {part}"),
@@ -98,7 +113,7 @@ fn compare(arguments: &Arguments, device: &Device) -> Result<()> {
                 // A backward has two products for each of the forward, and a gradient for what comes in and goes out.
                 work: Work {
                     flops: flops.map(|flops| if backward { 3.0 * flops } else { flops }),
-                    bytes: times * moved,
+                    bytes: times * bytes,
                 },
                 machine,
                 memory: memory.end(),
@@ -117,9 +132,9 @@ struct Once {
     elements: usize,
 }
 
-fn once(case: &Case, device: &Device, backward: bool) -> Result<Once> {
+fn once(case: &Case, device: &Device, dtype: DType, backward: bool) -> Result<Once> {
     let device = if backward { device.clone().autodiff() } else { device.clone() };
-    let inputs = case.inputs(&device, DType::F32);
+    let inputs = case.inputs(&device, dtype);
     device.sync()?;
     let started = Instant::now();
     let output: Tensor<1> = black_box(case.run(&inputs));
@@ -174,7 +189,7 @@ mod tests {
         for (name, _) in OPERATORS {
             let arguments = parsed(&format!("{name} --d-model 8 --heads 2 --seq 5 --batch 2"));
             let call = arguments.call().unwrap();
-            let (once, ran) = kernels::trace(|| once(&call.case, &Device::flex(), call.trains).unwrap());
+            let (once, ran) = kernels::trace(|| once(&call.case, &Device::flex(), DType::F32, call.trains).unwrap());
             assert!(once.elements > 0 && ran.iter().any(|ran| ran.operator == *name), "{name} ran {ran:?}");
         }
     }
@@ -191,6 +206,8 @@ mod tests {
         let refused = |line: &str| parsed(line).call().err().expect("refused").to_string();
         let message = refused("softmax");
         assert!(message.contains("`softmax`") && OPERATORS.iter().all(|(name, _)| message.contains(name)), "{message}");
+        let line = "op short_conv --dtype f16".split(' ');
+        assert!(Line::try_parse_from(line).err().expect("refused").to_string().contains("bf16"));
         assert!(refused("short_conv --seq 0").contains("--seq"));
         assert!(refused("short_conv --heads 3 --d-model 9").contains("--heads 3"));
     }
