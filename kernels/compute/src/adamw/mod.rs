@@ -1,7 +1,8 @@
 //! One update of one parameter by AdamW (Loshchilov and Hutter 2019), and the size of all gradients.
 
 mod cpu;
-#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+#[allow(clippy::manual_div_ceil, clippy::manual_is_multiple_of, clippy::assign_op_pattern)]
+// the kernels' language has none of them
 pub mod cuda;
 mod reference;
 

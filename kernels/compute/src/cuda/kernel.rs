@@ -38,6 +38,9 @@ pub struct Visits {
 /// What runs a kernel: on a client, over cubes of units, on its buffers.
 pub type Launch = dyn Fn(&Client, CubeCount, CubeDim, Vec<BufferArg>) + Send + Sync;
 
+/// Expands a kernel under a name, for a size of its cubes.
+type Expand = dyn Fn(&str, CubeDim) -> Source + Send + Sync;
+
 /// One run of a kernel, made by `kernel!`.
 #[derive(Clone)]
 pub struct Kernel {
@@ -49,7 +52,7 @@ pub struct Kernel {
     pub buffers: Vec<Visits>,
     /// In the order of its arguments.
     pub numbers: Vec<Number>,
-    pub(crate) source: Arc<dyn Fn(&str, CubeDim) -> Source + Send + Sync>,
+    pub(crate) source: Arc<Expand>,
     pub(crate) launch: Arc<Launch>,
 }
 

@@ -19,8 +19,11 @@ pub use program::emulated;
 pub(crate) use program::{Gpu, Program, is_emulated, with_gpu};
 use source::Source;
 
+/// Expands kernels to CUDA C++.
+type Sources = fn() -> Vec<Source>;
+
 /// The operators that have CUDA kernels, and those of their kernels that the table holds.
-const OPERATORS: [(&str, fn() -> Vec<Source>); 8] = [
+const OPERATORS: [(&str, Sources); 8] = [
     ("softmax_attention", crate::softmax_attention::cuda::sources),
     ("linear_attention", crate::linear_attention::cuda::sources),
     ("short_conv", crate::short_conv::cuda::sources),
@@ -32,7 +35,7 @@ const OPERATORS: [(&str, fn() -> Vec<Source>); 8] = [
 ];
 
 /// Kernels that no operator calls yet: programs have no whole numbers among their inputs, and none that change in place.
-const UNCALLED: [fn() -> Vec<Source>; 5] = [
+const UNCALLED: [Sources; 5] = [
     crate::embedding::cuda::sources,
     crate::adamw::cuda::sources,
     crate::cross_entropy::cuda::sources,

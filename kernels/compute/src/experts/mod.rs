@@ -1,7 +1,8 @@
 //! Many small networks, of which every token is worked on by a few: `y_t = Σ_s w_ts · SwiGLU_{e(t, s)}(x_t)`.
 
 mod cpu;
-#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+#[allow(clippy::manual_div_ceil, clippy::manual_is_multiple_of, clippy::assign_op_pattern)]
+// the kernels' language has none of them
 pub mod cuda;
 mod reference;
 

@@ -12,7 +12,8 @@
 //! `o = Σ_i e^{L_i − L} o_i`, `L = log Σ_i e^{L_i}` (a sink is a part without a value).
 
 mod cpu;
-#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+#[allow(clippy::manual_div_ceil, clippy::manual_is_multiple_of, clippy::assign_op_pattern)]
+// the kernels' language has none of them
 pub mod cuda;
 mod reference;
 #[cfg(test)]

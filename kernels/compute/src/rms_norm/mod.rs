@@ -2,7 +2,8 @@
 //! around it, and its relative of unit length.
 
 mod cpu;
-#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+#[allow(clippy::manual_div_ceil, clippy::manual_is_multiple_of, clippy::assign_op_pattern)]
+// the kernels' language has none of them
 pub mod cuda;
 mod reference;
 #[cfg(test)]

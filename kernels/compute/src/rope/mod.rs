@@ -1,7 +1,8 @@
 //! Rotation of pairs of channels by a token's position (RoPE, Su et al. 2021).
 
 mod cpu;
-#[allow(clippy::manual_div_ceil, clippy::assign_op_pattern)] // the kernels' language has neither
+#[allow(clippy::manual_div_ceil, clippy::manual_is_multiple_of, clippy::assign_op_pattern)]
+// the kernels' language has none of them
 pub mod cuda;
 mod reference;
 #[cfg(test)]

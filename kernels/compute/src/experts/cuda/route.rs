@@ -13,6 +13,7 @@ pub fn comes_before(share: f32, expert: u32, other_share: f32, other: u32) -> bo
 /// Every token's experts with the largest shares, the largest first; what is not a number comes last.
 ///
 /// `shares [tokens, experts]`, `chosen [tokens, per_token]`. Cubes: `⌈tokens / PLANES⌉` of `(32, PLANES)`.
+#[allow(clippy::eq_op)] // what differs from itself is not a number
 #[cube(launch_unchecked)]
 pub fn top_experts<E: Float>(
     shares: &[E],

@@ -205,10 +205,10 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         };
         let dtype = gradient.dtype();
         let end_grad = self.end.gradient().map(|x| B::float_cast(x, FloatDType::F32));
-        if let Form::Chunks(chunks) = self.form {
-            if chunk_grads::fits(&chunks) {
-                return self.backward_in_tiles(chunks, saved, gradient, end_grad);
-            }
+        if let Form::Chunks(chunks) = self.form
+            && chunk_grads::fits(&chunks)
+        {
+            return self.backward_in_tiles(chunks, saved, gradient, end_grad);
         }
         let (decays, gates) = family(decay, erase, write).expect("a member that `form` let through");
         let plan = backward::Plan {
