@@ -14,6 +14,7 @@ enum Decay {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(clippy::enum_variant_names)] // as the library calls it
 enum Write {
     Add,
     Beta,
