@@ -81,10 +81,11 @@ async fn held_after(cells: usize) -> [Held; 2] {
     held
 }
 
-/// A cell's code stays, because values may point into it: 50 kB at most.
+/// On disk is the compiler's cache of the last cells, which comes and goes. In memory a cell's code stays, because
+/// values may point into it: 50 kB at most.
 fn little([before, after]: [Held; 2], cells: usize) {
-    assert!(after.files - before.files < 20, "files: {before:?} {after:?}");
-    assert!(after.disk - before.disk < 1 << 20, "bytes on disk: {before:?} {after:?}");
+    assert!(after.files < 200, "files: {before:?} {after:?}");
+    assert!(after.disk < 32 << 20, "bytes on disk: {before:?} {after:?}");
     let grown = after.kernel - before.kernel + after.session - before.session;
     assert!(grown < cells as i64 * (50 << 10), "bytes in memory: {before:?} {after:?}");
 }
