@@ -1,11 +1,11 @@
 //! The workspace this runs in, and the packages it depends on.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{MetadataCommand, PackageId};
+use cargo_metadata::MetadataCommand;
 
 use crate::DatasetError;
 
@@ -62,23 +62,25 @@ pub(super) fn packages(root: &Path, package: &str) -> Result<Vec<(String, PathBu
         .map_err(|error| failed(error.to_string().trim().to_owned()))?;
     let graph = metadata.resolve.as_ref().ok_or_else(|| failed("cargo resolved nothing".into()))?;
     let below: HashMap<_, _> = graph.nodes.iter().map(|node| (&node.id, &node.dependencies)).collect();
-    let of = |id: &PackageId| metadata.packages.iter().find(|package| package.id == *id);
     let mut next: Vec<_> = metadata.packages.iter().filter(|p| *p.name == *package).map(|p| &p.id).collect();
-    let mut found = BTreeSet::new();
-    let mut seen = HashSet::new();
+    let mut reached = HashSet::new();
     while let Some(id) = next.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        next.extend(below[id]);
-        let Some(package) = of(id) else { continue };
-        let registry = package.source.as_ref().is_some_and(|source| source.repr.starts_with("registry+"));
-        let folder = package.manifest_path.parent().map(|folder| folder.as_std_path().to_owned());
-        if let Some(folder) = folder.filter(|folder| registry && folder.is_dir()) {
-            found.insert((&package.name, &package.version, folder));
+        if reached.insert(id) {
+            next.extend(below[id]);
         }
     }
-    Ok(found.into_iter().map(|(name, version, folder)| (format!("{name} {version}"), folder)).collect())
+    let mut packages: Vec<_> = metadata
+        .packages
+        .iter()
+        .filter(|package| reached.contains(&package.id))
+        .filter(|package| package.source.as_ref().is_some_and(|s| s.repr.starts_with("registry+")))
+        .filter_map(|package| {
+            let folder = package.manifest_path.parent()?.as_std_path();
+            folder.is_dir().then(|| (&package.name, &package.version, folder.to_owned()))
+        })
+        .collect();
+    packages.sort();
+    Ok(packages.into_iter().map(|(name, version, folder)| (format!("{name} {version}"), folder)).collect())
 }
 
 /// The triple of this machine, as the workspace's own compiler names it.

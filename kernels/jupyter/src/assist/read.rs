@@ -154,7 +154,7 @@ impl Reader<'_> {
 
     /// Whether an item is for everybody.
     fn open(&self, vis: &Visibility, attrs: &[Attribute]) -> bool {
-        matches!(vis, Visibility::Public(_)) && self.stable(attrs)
+        public(vis) && self.stable(attrs)
     }
 
     fn stable(&self, attrs: &[Attribute]) -> bool {
