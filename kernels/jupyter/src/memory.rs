@@ -36,10 +36,20 @@ pub fn readable(bytes: u64) -> String {
 
 /// What the process has in memory now. `None` where there is no `/proc`.
 pub fn resident(pid: u32) -> Option<u64> {
+    pages(pid).map(|(resident, _)| resident)
+}
+
+/// What of it is no file's, which the system could drop and read again, and which others share.
+pub fn own(pid: u32) -> Option<u64> {
+    pages(pid).map(|(resident, shared)| resident.saturating_sub(shared))
+}
+
+fn pages(pid: u32) -> Option<(u64, u64)> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    let mut pages = statm.split(' ').skip(1).map(|field| field.parse::<u64>().ok());
     // SAFETY: asks for a constant.
-    Some(pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64)
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    Some((pages.next()?? * size, pages.next()?? * size))
 }
 
 /// What this machine, or the group of processes that we are confined to, has left.

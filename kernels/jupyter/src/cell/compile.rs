@@ -10,10 +10,11 @@ use crate::toolkit::Toolkit;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Diagnostic {
@@ -61,17 +62,46 @@ pub enum Kind {
     Check,
 }
 
-pub struct Compiler<'a> {
-    pub toolkit: &'a Toolkit,
+/// A process group of its own, so that what it starts is stopped with it; gone with its owner.
+struct Rustc {
+    child: Child,
+    /// Of its source and of what it makes.
+    name: String,
+    kind: Kind,
+    externs: BTreeSet<String>,
+    /// What nobody needs after it.
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Rustc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// The compilers of one kernel: those at work, and those that wait for a cell.
+///
+/// Half of rustc's time goes into its own start and into finding the dylib's several hundred crates. So a rustc for
+/// the next cell is begun before there is one: what it is given says `extern crate attention; include!("run_7.rs")`,
+/// and `run_7.rs` is its standard input, which it comes to when the crates are loaded, and which it reads until the
+/// kernel has written the cell's text (or has died: then the pipe ends, and so does the compiler).
+pub struct Compilers {
     /// Private to this kernel; generated sources and libraries live here.
-    pub folder: &'a Path,
-    pub interrupts: &'a Interrupts,
+    folder: PathBuf,
+    interrupts: Arc<Interrupts>,
+    waiting: Vec<Rustc>,
+    /// Counts sources: none has the name of another, so that the place of a panic tells the cell.
+    count: usize,
 }
 
 /// A rustc at work.
-pub struct Job<'a> {
-    child: Child,
-    interrupts: &'a Interrupts,
+pub struct Job {
+    rustc: Rustc,
+    interrupts: Arc<Interrupts>,
 }
 
 pub struct Compiled {
@@ -79,34 +109,117 @@ pub struct Compiled {
     pub errors: Vec<Diagnostic>,
 }
 
-impl<'a> Compiler<'a> {
-    pub fn library(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("lib{name}.so"))
+impl Compilers {
+    pub fn new(folder: PathBuf, interrupts: Arc<Interrupts>) -> Self {
+        Self { folder, interrupts, waiting: Vec::new(), count: 0 }
     }
 
-    /// Starts compiling `name.rs`, which is written first. `externs`: item crates by name, and
-    /// crates of the dylib.
-    pub fn start(&self, name: &str, text: &str, kind: Kind, externs: &BTreeSet<String>) -> Result<Job<'a>> {
-        let file = format!("{name}.rs");
-        std::fs::write(self.folder.join(&file), text)
-            .with_context(|| format!("cannot write {file} in {}", self.folder.display()))?;
-        let mut rustc = Command::new(&self.toolkit.rustc);
+    /// Has compilers wait for the next statements, those that would do already apart.
+    pub fn prepare(&mut self, toolkit: &Toolkit, externs: &BTreeSet<String>) -> Result<()> {
+        for kind in [Kind::Run { optimise: false }, Kind::Check] {
+            if let Some(waiting) = self.take(kind, externs) {
+                self.waiting.push(waiting);
+            } else {
+                let begun = self.begin(toolkit, kind, externs)?;
+                self.waiting.push(begun);
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that wait end: what they have read is not what comes.
+    pub fn dismiss(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// The processes that wait for a cell.
+    pub fn waiting(&self) -> impl Iterator<Item = u32> {
+        self.waiting.iter().map(|rustc| rustc.child.id())
+    }
+
+    /// One that waits and knows all of `externs`. Another of its kind ends: they share a cache.
+    fn take(&mut self, kind: Kind, externs: &BTreeSet<String>) -> Option<Rustc> {
+        let at = self.waiting.iter().position(|waiting| waiting.kind == kind)?;
+        let mut waiting = self.waiting.swap_remove(at);
+        let alive = matches!(waiting.child.try_wait(), Ok(None));
+        (alive && externs.is_subset(&waiting.externs)).then_some(waiting)
+    }
+
+    fn name(&mut self, kind: Kind) -> String {
+        self.count += 1;
+        let stem = match kind {
+            Kind::Items => "cell",
+            Kind::Run { .. } => "run",
+            Kind::Check => "check",
+        };
+        format!("{stem}_{}", self.count)
+    }
+
+    /// Compiles `text`. `externs`: item crates by name, and crates of the dylib.
+    pub fn start(&mut self, toolkit: &Toolkit, kind: Kind, text: &str, externs: &BTreeSet<String>) -> Result<Job> {
+        let mut rustc = match kind {
+            // A later cell's diagnostic may show a line of an item, so that its source stays.
+            Kind::Items => {
+                let name = self.name(kind);
+                self.write(&source(&name), text)?;
+                self.spawn(toolkit, kind, name, externs, Stdio::null())?
+            }
+            _ => match self.take(kind, externs) {
+                Some(waiting) => waiting,
+                None => self.begin(toolkit, kind, externs)?,
+            },
+        };
+        self.interrupts.compiler_started(rustc.child.id() as i32);
+        if let Some(mut pipe) = rustc.child.stdin.take() {
+            // One that has been stopped reads no more; how it ended tells.
+            let _ = pipe.write_all(text.as_bytes());
+        }
+        Ok(Job { rustc, interrupts: self.interrupts.clone() })
+    }
+
+    /// A rustc that waits for its text.
+    fn begin(&mut self, toolkit: &Toolkit, kind: Kind, externs: &BTreeSet<String>) -> Result<Rustc> {
+        let name = self.name(kind);
+        let file = source(&name);
+        self.write(&around(&name), &format!("extern crate attention;\ninclude!({file:?});\n"))?;
+        std::os::unix::fs::symlink("/dev/stdin", self.folder.join(&file))
+            .with_context(|| format!("cannot make {file} in {}", self.folder.display()))?;
+        let files = [&file, &around(&name)].map(|file| self.folder.join(file)).into();
+        let mut rustc = self.spawn(toolkit, kind, name, externs, Stdio::piped())?;
+        rustc.files = files;
+        Ok(rustc)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        std::fs::write(self.folder.join(file), text)
+            .with_context(|| format!("cannot write {file} in {}", self.folder.display()))
+    }
+
+    fn spawn(
+        &self,
+        toolkit: &Toolkit,
+        kind: Kind,
+        name: String,
+        externs: &BTreeSet<String>,
+        stdin: Stdio,
+    ) -> Result<Rustc> {
+        let mut rustc = Command::new(&toolkit.rustc);
         rustc
-            .current_dir(self.folder)
+            .current_dir(&self.folder)
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("LD_LIBRARY_PATH", &self.toolkit.library_path)
-            .args(["--edition", "2024", "--error-format=json", "--json=diagnostic-rendered-ansi"])
+            .env("LD_LIBRARY_PATH", &toolkit.library_path)
+            .args(["--edition", "2024", "--error-format=json", "--json=diagnostic-rendered-ansi", "-Awarnings"])
             .args(["-Cprefer-dynamic", "-Cdebuginfo=0", "-Clto=off", "-Crelocation-model=pic"])
             .args(["-Coverflow-checks=on", "-Ztrim-diagnostic-paths=no"])
             .arg("-L")
             .arg(format!("dependency={}", self.folder.display()))
             .arg("--extern")
-            .arg(format!("attention={}", self.toolkit.dylib.display()));
-        for search in &self.toolkit.search {
+            .arg(format!("attention={}", toolkit.dylib.display()));
+        for search in &toolkit.search {
             rustc.arg("-L").arg(search);
         }
         for name in externs {
-            let path = match self.toolkit.crates.get(name) {
+            let path = match toolkit.crates.get(name) {
                 Some(inside) => inside.path.clone(),
                 None => self.folder.join(format!("lib{name}.rmeta")),
             };
@@ -115,8 +228,8 @@ impl<'a> Compiler<'a> {
         rustc.args(["--crate-type", "lib", "-Zshare-generics=no"]);
         match kind {
             Kind::Items => {
-                rustc.args(["--crate-name", name, "-Copt-level=1"]);
-                rustc.arg(format!("--emit=link={name}.a,metadata=lib{name}.rmeta"))
+                rustc.args(["--crate-name", &name, "-Copt-level=1"]);
+                rustc.arg(format!("--emit=link={name}.a,metadata=lib{name}.rmeta")).arg(source(&name))
             }
             // Statements change little from cell to cell around the user's lines, so incremental
             // compilation halves the time. Two compilers that run at once need a cache each.
@@ -124,29 +237,24 @@ impl<'a> Compiler<'a> {
                 let level = u8::from(optimise);
                 rustc.args(["--crate-name", "cell"]);
                 rustc.arg(format!("-Copt-level={level}")).arg(format!("-Cincremental=run{level}.cache"));
-                rustc.arg(format!("--emit=link={name}.a"))
+                rustc.arg(format!("--emit=link={name}.a")).arg(around(&name))
             }
             Kind::Check => {
                 rustc.args(["--crate-name", "cell", "-Cincremental=check.cache"]);
-                rustc.arg(format!("--emit=metadata={name}.rmeta"))
+                rustc.arg(format!("--emit=metadata={name}.rmeta")).arg(around(&name))
             }
         };
-        rustc.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // A group of its own, so that the linker it starts is stopped with it.
-        rustc.process_group(0);
-        let child = rustc.spawn().with_context(|| format!("cannot start {}", self.toolkit.rustc.display()))?;
-        self.interrupts.compiler_started(child.id() as i32);
-        Ok(Job { child, interrupts: self.interrupts })
+        rustc.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        let child = rustc.spawn().with_context(|| format!("cannot start {}", toolkit.rustc.display()))?;
+        Ok(Rustc { child, name, kind, externs: externs.clone(), files: Vec::new() })
     }
-}
 
-impl Compiler<'_> {
     /// Makes a library of the compiled objects. What it does not define is found by the loader: in the
     /// dylib, in libstd, in the item crates, all of them loaded before.
-    pub fn link(&self, name: &str) -> Result<PathBuf> {
-        let library = self.library(name);
+    pub fn link(&self, toolkit: &Toolkit, name: &str) -> Result<PathBuf> {
+        let library = self.folder.join(format!("lib{name}.so"));
         let objects = self.folder.join(format!("{name}.a"));
-        let [program, arguments @ ..] = self.toolkit.linker.as_slice() else {
+        let [program, arguments @ ..] = toolkit.linker.as_slice() else {
             bail!("no linker is known; install the kernel again");
         };
         let output = Command::new(program)
@@ -154,7 +262,7 @@ impl Compiler<'_> {
             // A cell's own symbols are its own, whatever the dylib also has.
             .args(["-shared", "-Bsymbolic", "--whole-archive", "-o"])
             .args([&library, &objects])
-            .env("LD_LIBRARY_PATH", &self.toolkit.library_path)
+            .env("LD_LIBRARY_PATH", &toolkit.library_path)
             .output()
             .with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
@@ -165,9 +273,14 @@ impl Compiler<'_> {
     }
 }
 
-impl Job<'_> {
+impl Job {
+    /// Of its source, and of what [`Compilers::link`] makes a library of.
+    pub fn name(&self) -> &str {
+        &self.rustc.name
+    }
+
     pub fn finish(mut self) -> Result<Compiled> {
-        let stderr = self.child.stderr.take().expect("stderr is piped");
+        let stderr = self.rustc.child.stderr.take().expect("stderr is piped");
         let mut errors = Vec::new();
         for line in BufReader::new(stderr).lines() {
             let line = line?;
@@ -184,8 +297,17 @@ impl Job<'_> {
                 }),
             }
         }
-        self.interrupts.compiler_ended(self.child.id() as i32);
-        let success = self.child.wait()?.success();
+        self.interrupts.compiler_ended(self.rustc.child.id() as i32);
+        let success = self.rustc.child.wait()?.success();
         Ok(Compiled { success, errors })
     }
+}
+
+fn source(name: &str) -> String {
+    format!("{name}.rs")
+}
+
+/// What is around a source that comes by standard input.
+fn around(name: &str) -> String {
+    format!("{name}.crate.rs")
 }

@@ -5,7 +5,7 @@ use super::export;
 use super::report::CellError;
 use super::scope::Scope;
 use crate::directives::{self, Directive};
-use crate::memory::{readable, resident};
+use crate::memory::{own, readable, resident};
 use crate::toolkit::Toolkit;
 use std::path::Path;
 
@@ -50,9 +50,10 @@ impl Engine {
         }
         let amount = |bytes: Option<u64>| bytes.map_or("unknown".into(), readable);
         format!(
-            "session {}, kernel {}, limit {}",
+            "session {}, kernel {}, compilers {}, limit {}",
             amount(resident(self.session.pid())),
             amount(resident(std::process::id())),
+            amount(self.compilers.waiting().map(own).sum()),
             self.limit.get().map_or("none".into(), readable)
         )
     }

@@ -1,6 +1,6 @@
 //! Executes one cell: split, compile, run, and keep what it leaves behind.
 
-use super::compile::{Compiled, Compiler, Kind};
+use super::compile::{Compiled, Compilers, Kind};
 use super::generate::{self, ENTRY, Run, Source};
 use super::keep::moved_by;
 use super::parse::{self, Cell};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub struct Engine {
     pub(super) toolkit: Toolkit,
-    folder: PathBuf,
+    pub(super) compilers: Compilers,
     pub scope: Scope,
     pub interrupts: Arc<Interrupts>,
     pub(super) session: Session,
@@ -33,8 +33,6 @@ pub struct Engine {
     /// Libraries of item crates, in the order in which a new session must load them.
     pub(super) libraries: Vec<PathBuf>,
     pub(super) sink: Sink,
-    /// Counts generated crates; a cell that is run again gets a new number.
-    crates: usize,
     /// Line maps of everything that may panic later.
     sources: BTreeMap<String, (usize, Source)>,
     /// How long the last cell ran, compilation apart.
@@ -52,9 +50,10 @@ impl Engine {
         let linked = modified(&toolkit);
         let (device, scope, sources, libraries) = (None, Scope::default(), BTreeMap::new(), Vec::new());
         let ran = Duration::ZERO;
-        Ok(Engine {
+        let compilers = Compilers::new(folder, interrupts.clone());
+        let mut engine = Engine {
             toolkit,
-            folder,
+            compilers,
             scope,
             interrupts,
             session,
@@ -63,10 +62,11 @@ impl Engine {
             device,
             libraries,
             sink,
-            crates: 0,
             sources,
             ran,
-        })
+        };
+        engine.prepare();
+        Ok(engine)
     }
 
     /// The names of the crates inside the session.
@@ -77,6 +77,8 @@ impl Engine {
     /// A new session process with the items of the old one.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.scope.variables.clear();
+        // They know the library that the old session had.
+        self.compilers.dismiss();
         self.session = Session::start(&self.toolkit, &self.sink, &self.limit, self.device.as_deref())?;
         self.libraries.iter().try_for_each(|library| self.session.load(library))
     }
@@ -85,6 +87,7 @@ impl Engine {
     pub fn execute(&mut self, code: &str, number: usize) -> Result<Shown, CellError> {
         self.interrupts.begin_cell();
         let result = self.try_execute(code, number);
+        self.prepare();
         // Whatever a killed compiler complained about, the reason is the button.
         match result {
             Err(error) if error.ename == "CompileError" && self.interrupts.pressed() => {
@@ -131,19 +134,17 @@ impl Engine {
                  in the layout of every type.",
             ));
         }
-        let number_of_crate = self.crates + 1;
-        self.crates = number_of_crate;
         // Everything a cell changes is changed in a copy, and kept once the cell has compiled.
         let mut scope = self.scope.clone();
         let began = Instant::now();
         self.ran = Duration::ZERO;
-        self.define(&mut scope, &cell, number, number_of_crate)?;
+        self.define(&mut scope, &cell, number)?;
         if !cell.runs() {
             keep_imports(&mut scope, &cell);
             self.scope = scope;
             return Ok(Shown(said));
         }
-        let shown = self.run(scope, &cell, number, number_of_crate);
+        let shown = self.run(scope, &cell, number);
         if timing {
             let compiled = began.elapsed().saturating_sub(self.ran);
             let text = format!("ran in {:.3?}, compiled in {compiled:.2?}\n", self.ran);
@@ -152,13 +153,15 @@ impl Engine {
         Ok(Shown(shown?.or(said)))
     }
 
-    fn compiler(&self) -> Compiler<'_> {
-        Compiler { toolkit: &self.toolkit, folder: &self.folder, interrupts: &self.interrupts }
+    /// Has compilers wait for the next cell. One that cannot be begun now will be when the cell comes, which then says why.
+    fn prepare(&mut self) {
+        let externs = self.externs(&self.scope);
+        let _ = self.compilers.prepare(&self.toolkit, &externs);
     }
 
-    fn syntax_error(&self, cell: &Cell, error: syn::Error, number: usize) -> CellError {
+    fn syntax_error(&mut self, cell: &Cell, error: syn::Error, number: usize) -> CellError {
         let source = generate::verbatim(&cell.source);
-        let compiled = self.compile("syntax", &source, Kind::Check, &BTreeSet::new());
+        let compiled = self.compile(&source, Kind::Check, &BTreeSet::new());
         match compiled {
             Ok(compiled) if !compiled.success => compile_error(&compiled.errors, &source, number),
             _ => {
@@ -169,30 +172,30 @@ impl Engine {
     }
 
     pub(super) fn compile(
-        &self,
-        name: &str,
+        &mut self,
         source: &Source,
         kind: Kind,
         externs: &BTreeSet<String>,
     ) -> Result<Compiled, CellError> {
-        let job = self.compiler().start(name, &source.text, kind, externs).map_err(internal)?;
+        let job = self.compilers.start(&self.toolkit, kind, &source.text, externs).map_err(internal)?;
         job.finish().map_err(internal)
     }
 
     /// Compiles the cell's items, imports and macros, and enters them into `scope`.
-    fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize, count: usize) -> Result<(), CellError> {
-        let krate = format!("cell_{count}");
+    fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize) -> Result<(), CellError> {
         if !cell.items.is_empty() {
             let merge = to_merge(scope, &cell.items);
             let older: Vec<KeptItem> = merge.iter().flat_map(|name| scope.crates[name].clone()).collect();
             let older = merged(older, &cell.items);
             let source = generate::items(scope, cell, &older);
-            let externs = self.externs(scope, &source.text);
-            let compiled = self.compile(&krate, &source, Kind::Items, &externs)?;
+            let externs = self.externs(scope);
+            let job = self.compilers.start(&self.toolkit, Kind::Items, &source.text, &externs).map_err(internal)?;
+            let krate = job.name().to_string();
+            let compiled = job.finish().map_err(internal)?;
             if !compiled.success {
                 return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
             }
-            let library = self.compiler().link(&krate).map_err(internal)?;
+            let library = self.compilers.link(&self.toolkit, &krate).map_err(internal)?;
             self.session.load(&library).map_err(internal)?;
             self.libraries.push(library);
             let fresh = cell.items.iter().map(|part| KeptItem {
@@ -204,8 +207,8 @@ impl Engine {
             self.remember(&krate, number, source);
         } else if !cell.runs() && (!cell.uses.is_empty() || !cell.macros.is_empty()) {
             let source = generate::imports(scope, cell);
-            let externs = self.externs(scope, &source.text);
-            let compiled = self.compile("imports", &source, Kind::Check, &externs)?;
+            let externs = self.externs(scope);
+            let compiled = self.compile(&source, Kind::Check, &externs)?;
             if !compiled.success {
                 return Err(compile_error(&compiled.errors, &source, number));
             }
@@ -213,13 +216,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Every crate a generated source may name: item crates and those of the dylib it mentions.
-    fn externs(&self, scope: &Scope, text: &str) -> BTreeSet<String> {
+    /// Every crate a generated source may name. rustc reads those that it does name.
+    fn externs(&self, scope: &Scope) -> BTreeSet<String> {
         let mut externs = scope.deps.clone();
         externs.insert("burn".into());
-        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-        let preloaded = |word: &str| self.toolkit.crates.get(word).is_some_and(|inside| inside.preloaded);
-        externs.extend(words.filter(|word| scope.crates.contains_key(*word) || preloaded(word)).map(String::from));
+        let preloaded = self.toolkit.crates.iter().filter(|(_, inside)| inside.preloaded);
+        externs.extend(scope.crates.keys().chain(preloaded.map(|(name, _)| name)).cloned());
         // Types of variables may live in crates the facade does not re-export.
         for variable in scope.variables.values() {
             let segments = variable.ty.split(|c: char| !(c.is_alphanumeric() || c == '_'));
@@ -230,24 +232,23 @@ impl Engine {
         externs
     }
 
-    fn run(&mut self, mut scope: Scope, cell: &Cell, number: usize, count: usize) -> Result<Option<String>, CellError> {
-        let name = format!("run_{count}");
+    fn run(&mut self, mut scope: Scope, cell: &Cell, number: usize) -> Result<Option<String>, CellError> {
         let mut moved = BTreeSet::new();
         let mut types = None;
         let kind = Kind::Run { optimise: cell.repeats() };
         // Each round learns of at least one more variable that the cell moves.
-        let source = loop {
+        let (name, source) = loop {
             let run = Run { moved: &moved, reveal: false };
             let source = generate::statements(&scope, cell, &run);
-            let externs = self.externs(&scope, &source.text);
-            let job = self.compiler().start(&name, &source.text, kind, &externs);
-            let job = job.map_err(internal)?;
+            let externs = self.externs(&scope);
+            let job = self.compilers.start(&self.toolkit, kind, &source.text, &externs).map_err(internal)?;
+            let name = job.name().to_string();
             if types.is_none() {
                 types = Some(self.types(&scope, cell, &externs)?);
             }
             let compiled = job.finish().map_err(internal)?;
             if compiled.success {
-                break source;
+                break (name, source);
             }
             self.unkeepable(cell, types.as_ref().unwrap(), Some(&compiled.errors), &source)?;
             let gone = moved_by(&compiled.errors, &source);
@@ -265,14 +266,12 @@ impl Engine {
         if self.interrupts.pressed() {
             return Err(CellError::new("Interrupted", "interrupted"));
         }
-        let library = self.compiler().link(&name).map_err(internal)?;
+        let library = self.compilers.link(&self.toolkit, &name).map_err(internal)?;
         let began = Instant::now();
         let answer = self.session.run(&library, ENTRY, &self.interrupts).map_err(internal)?;
         self.ran = began.elapsed();
         // The loader has mapped it; a long session must not fill the disk.
-        for file in [&library, &self.folder.join(format!("{name}.rs"))] {
-            let _ = std::fs::remove_file(file);
-        }
+        let _ = std::fs::remove_file(&library);
         self.settle(answer, cell, &types, number)
     }
 

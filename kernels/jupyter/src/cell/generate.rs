@@ -97,7 +97,6 @@ pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> Strin
 
 fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
     let mut out = Source::default();
-    out.generated("#![allow(warnings)]");
     out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
         if !cell.macros.iter().any(|(own, _)| own == name) {
@@ -139,7 +138,7 @@ pub fn imports(scope: &Scope, cell: &Cell) -> Source {
 /// The text as it stands, inside a function, for rustc to say what is wrong with it.
 pub fn verbatim(source: &str) -> Source {
     let mut out = Source::default();
-    out.generated("#![allow(warnings)]\nfn cell() {");
+    out.generated("fn cell() {");
     out.user(source, &(0..source.len()), &[]);
     out.generated("}");
     out

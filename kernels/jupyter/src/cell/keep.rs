@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Engine {
     /// Asks rustc for the types of the new variables.
     pub(super) fn types(
-        &self,
+        &mut self,
         scope: &Scope,
         cell: &Cell,
         externs: &BTreeSet<String>,
@@ -22,7 +22,7 @@ impl Engine {
         }
         let run = Run { moved: &BTreeSet::new(), reveal: true };
         let source = generate::statements(scope, cell, &run);
-        let compiled = self.compile("types", &source, Kind::Check, externs)?;
+        let compiled = self.compile(&source, Kind::Check, externs)?;
         for error in &compiled.errors {
             let found = error.message.strip_prefix("TYPE[").and_then(|t| t.strip_suffix(']'));
             let line = error.primary().map(|span| span.line_start);
