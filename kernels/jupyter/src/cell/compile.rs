@@ -94,8 +94,9 @@ pub struct Compilers {
     folder: PathBuf,
     interrupts: Arc<Interrupts>,
     waiting: Vec<Rustc>,
-    /// Counts sources: none has the name of another, so that the place of a panic tells the cell.
-    count: usize,
+    /// Count sources: none has the name of another, so that the place of a panic tells the cell.
+    items: usize,
+    statements: usize,
 }
 
 /// A rustc at work.
@@ -111,7 +112,7 @@ pub struct Compiled {
 
 impl Compilers {
     pub fn new(folder: PathBuf, interrupts: Arc<Interrupts>) -> Self {
-        Self { folder, interrupts, waiting: Vec::new(), count: 0 }
+        Self { folder, interrupts, waiting: Vec::new(), items: 0, statements: 0 }
     }
 
     /// Has compilers wait for the next statements, those that would do already apart.
@@ -146,13 +147,13 @@ impl Compilers {
     }
 
     fn name(&mut self, kind: Kind) -> String {
-        self.count += 1;
-        let stem = match kind {
-            Kind::Items => "cell",
-            Kind::Run { .. } => "run",
-            Kind::Check => "check",
+        let (stem, count) = match kind {
+            Kind::Items => ("cell", &mut self.items),
+            Kind::Run { .. } => ("run", &mut self.statements),
+            Kind::Check => ("check", &mut self.statements),
         };
-        format!("{stem}_{}", self.count)
+        *count += 1;
+        format!("{stem}_{count}")
     }
 
     /// Compiles `text`. `externs`: item crates by name, and crates of the dylib.

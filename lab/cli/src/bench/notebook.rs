@@ -8,20 +8,23 @@ use jupyter_kernel::client::{Client, Spec};
 use jupyter_kernel::{InstallOptions, install};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Kernels started one after the other; every cell runs once in each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Seconds between cells, in which a reader reads
+    #[arg(long, default_value_t = 0.5)]
+    pause: f64,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 /// What is timed, in this order. The first is the first of every notebook; its time stands apart.
-const CELLS: [&str; 14] = [
+const CELLS: [&str; 15] = [
     "use attention::prelude::*;\nlet device = burn::tensor::Device::flex();",
     "let x = Tensor::<2>::ones([4, 8], &device);",
     "println!(\"{x}\");",
@@ -36,7 +39,8 @@ const CELLS: [&str; 14] = [
     "twice(total)",
     "#[derive(Module, Debug)]\nstruct Head { q: burn::nn::Linear, k: burn::nn::Linear }\nimpl Head {\n    \
      fn scores(&self, x: Tensor<3>) -> Tensor<3> { self.q.forward(x.clone()).matmul(self.k.forward(x).swap_dims(1, 2)) }\n}",
-    "let model = preset(\"baseline\", \"nano\")?.init(0, &device)?;\nmodel.num_params()",
+    "let model = preset(\"baseline\", \"nano\")?.init(0, &device)?;",
+    "model.num_params()",
 ];
 
 /// What a kernel took, in seconds.
@@ -58,6 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.rounds == 0 {
         bail!("--rounds is 0, expected at least 1");
     }
+    let pause = Duration::try_from_secs_f64(arguments.pause)
+        .with_context(|| format!("--pause is {}, expected seconds, 0 or more", arguments.pause))?;
     let root = root()?;
     let prefix = Environment::new(&root).prefix();
     let installed = install(&InstallOptions { workspace: root.clone(), prefix }).context("cannot make the kernel")?;
@@ -76,7 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut all = Vec::new();
     for (spec, before) in &kernels {
         eprintln!("{}", spec.display_name);
-        all.push(runtime.block_on(waits(spec, &root, before.as_deref(), arguments.rounds))?);
+        all.push(runtime.block_on(waits(spec, &root, before.as_deref(), arguments.rounds, pause))?);
     }
     runtime.shutdown_background();
     if arguments.json {
@@ -121,7 +127,7 @@ fn stock(program: &Path, home: &Path, root: &Path) -> Result<Spec> {
     Ok(Spec { argv, display_name, language, interrupt_mode, env })
 }
 
-async fn waits(spec: &Spec, root: &Path, before: Option<&str>, rounds: usize) -> Result<Waits> {
+async fn waits(spec: &Spec, root: &Path, before: Option<&str>, rounds: usize, pause: Duration) -> Result<Waits> {
     let (mut ready, mut prepared, mut cells) = (Vec::new(), Vec::new(), vec![Vec::new(); CELLS.len()]);
     for _ in 0..rounds {
         let mut client = Client::start(spec, root, &[("ATTENTION_ROOT", root)]).await?;
@@ -130,6 +136,7 @@ async fn waits(spec: &Spec, root: &Path, before: Option<&str>, rounds: usize) ->
             prepared.push(timed(&mut client, code).await?);
         }
         for (code, times) in CELLS.iter().zip(&mut cells) {
+            tokio::time::sleep(pause).await;
             times.push(timed(&mut client, code).await?);
         }
         client.shutdown().await?;
