@@ -2,8 +2,8 @@
 
 use crate::cuda;
 use crate::trace::{Because, Implementation, Ran, by_reference, record, reference_only};
-use burn::tensor::{DType, Int, Shape, Tensor};
-use burn_backend::tensor::FloatTensor;
+use burn::tensor::{DType, Int, IntDType, Shape, Tensor};
+use burn_backend::tensor::{FloatTensor, IntTensor};
 use burn_backend::{Backend, TensorMetadata};
 use burn_dispatch::backends::autodiff::checkpoint::base::Checkpointer;
 use burn_dispatch::backends::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -149,6 +149,12 @@ fn on_tape<B: Dispatched>(tensor: FloatTensor<Autodiff<B>>, autodiff: DispatchAu
 /// The whole numbers of a tensor that lies on the CPU.
 pub fn whole_numbers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u32> {
     tensor.into_data().iter::<u32>().collect()
+}
+
+/// Whole numbers beside inputs that `choose` let through, as kernels read them: in i32.
+pub fn whole<B: Dispatched, const D: usize>(numbers: Tensor<D, Int>) -> IntTensor<B> {
+    let numbers = if numbers.dtype() == DType::I32 { numbers } else { numbers.cast(IntDType::I32) };
+    B::open(without_tape(&numbers.into_dispatch().kind).clone()).int()
 }
 
 /// Runs `operator` on the CPU and puts it on the tape where an input is tracked.

@@ -9,7 +9,7 @@ use super::tune;
 use crate::operator::Dispatched;
 use burn::backend::fusion::custom::{CustomOpIr, HandleContainer, Operation, OperationIr, StreamId, TensorIr};
 use burn::tensor::{DType, Shape, TensorData};
-use burn_backend::tensor::FloatTensor;
+use burn_backend::tensor::{FloatTensor, IntTensor};
 use burn_backend::{ExecutionError, TensorMetadata};
 use burn_cubecl::fusion::{CubeFusionHandle, FusionCubeRuntime};
 use burn_cubecl::kernel::into_contiguous;
@@ -25,12 +25,21 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(usize);
 
+/// What is in memory before the first kernel.
+#[derive(Clone, Debug, PartialEq)]
+enum Start {
+    Input,
+    Unwritten,
+    Values(Vec<u8>),
+    /// What this input has.
+    Of(Id),
+}
+
 #[derive(Clone, Debug)]
 struct Buffer {
     shape: Shape,
     dtype: DType,
-    /// What is in it from the start; otherwise an input or unwritten.
-    content: Option<Vec<u8>>,
+    start: Start,
 }
 
 impl Buffer {
@@ -65,8 +74,8 @@ impl Program {
         Self { name, inputs: 0, buffers: Vec::new(), steps: Vec::new(), outputs: Vec::new() }
     }
 
-    fn add(&mut self, shape: Shape, dtype: DType, content: Option<Vec<u8>>) -> Id {
-        self.buffers.push(Buffer { shape, dtype, content });
+    fn add(&mut self, shape: Shape, dtype: DType, start: Start) -> Id {
+        self.buffers.push(Buffer { shape, dtype, start });
         Id(self.buffers.len() - 1)
     }
 
@@ -77,12 +86,22 @@ impl Program {
     pub fn input(&mut self, tensor: &impl TensorMetadata) -> Id {
         assert_eq!(self.inputs, self.buffers.len(), "{}: inputs stand before other memory", self.name);
         self.inputs += 1;
-        self.add(tensor.shape(), tensor.dtype(), None)
+        self.add(tensor.shape(), tensor.dtype(), Start::Input)
+    }
+
+    /// The same, where kernels were compiled for this dtype: they would read another one as this.
+    ///
+    /// # Panics
+    /// As [`Program::input`], and for another dtype.
+    pub fn input_of(&mut self, dtype: DType, tensor: &impl TensorMetadata) -> Id {
+        let (name, number, found) = (self.name, self.inputs, tensor.dtype());
+        assert_eq!(found, dtype, "{name}: input {number} is {found:?}, its kernels read {dtype:?}");
+        self.input(tensor)
     }
 
     /// New memory, every number of which a kernel writes before one reads it.
     pub fn buffer(&mut self, shape: impl Into<Shape>, dtype: DType) -> Id {
-        self.add(shape.into(), dtype, None)
+        self.add(shape.into(), dtype, Start::Unwritten)
     }
 
     /// New memory that is given back as a tensor; the first one given is the first output.
@@ -92,10 +111,32 @@ impl Program {
         id
     }
 
+    /// An input that kernels change, given back as a tensor: in its own memory where nobody else holds that, elsewhere in a
+    /// copy. Kernels take the result in the place of the input.
+    ///
+    /// # Panics
+    /// When it is no input.
+    pub fn changed(&mut self, input: Id) -> Id {
+        let Buffer { shape, dtype, start } = self.buffers[input.0].clone();
+        assert_eq!(start, Start::Input, "{}: what changes in place is an input", self.name);
+        let id = self.add(shape, dtype, Start::Of(input));
+        self.outputs.push(id);
+        id
+    }
+
     /// Numbers in f32.
     pub fn constant(&mut self, values: impl IntoIterator<Item = f32>) -> Id {
-        let content: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        self.add([content.len() / 4].into(), DType::F32, Some(content))
+        self.values(DType::F32, values.into_iter().map(f32::to_le_bytes))
+    }
+
+    /// Numbers in i32.
+    pub fn whole_constant(&mut self, values: impl IntoIterator<Item = i32>) -> Id {
+        self.values(DType::I32, values.into_iter().map(i32::to_le_bytes))
+    }
+
+    fn values(&mut self, dtype: DType, words: impl Iterator<Item = [u8; 4]>) -> Id {
+        let bytes: Vec<u8> = words.flatten().collect();
+        self.add([bytes.len() / 4].into(), dtype, Start::Values(bytes))
     }
 
     /// For an argument that a kernel does not look at: the first input serves.
@@ -117,6 +158,12 @@ impl Program {
     /// As [`Program::then`], and when there is none.
     pub fn then_fastest(&mut self, kernels: Vec<Kernel>, arguments: &[Id]) {
         assert!(!kernels.is_empty(), "{}: a step without a kernel", self.name);
+        for id in arguments {
+            let stale = self.buffers.iter().any(|buffer| buffer.start == Start::Of(*id));
+            assert!(!stale, "{}: {} is given an input that changes in place", self.name, kernels[0].name);
+            let changes = matches!(self.buffers[id.0].start, Start::Of(_));
+            assert!(!changes || kernels.len() == 1, "{}: trials would change memory more than once", self.name);
+        }
         for kernel in &kernels {
             let name = &kernel.name;
             assert_eq!(kernel.buffers.len(), arguments.len(), "{name}: arguments");
@@ -143,15 +190,33 @@ impl Program {
     }
 }
 
+/// Memory that goes into a program or comes out of one. Floats and whole numbers are one type on the backends on which programs
+/// run, and a tensor knows its dtype.
+pub type Memory<B> = FloatTensor<B>;
+
 /// A backend on which programs run.
 pub trait Gpu: Dispatched {
     /// Runs `program` on its inputs, and gives its outputs.
-    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>>;
+    fn execute(program: Program, inputs: Vec<Memory<Self>>) -> Vec<Memory<Self>>;
+
+    /// Whole numbers as an input.
+    fn memory(numbers: IntTensor<Self>) -> Memory<Self>;
+
+    /// An output as whole numbers.
+    fn numbers(memory: Memory<Self>) -> IntTensor<Self>;
 }
 
 impl Gpu for Cube {
+    fn memory(numbers: IntTensor<Self>) -> Memory<Self> {
+        numbers
+    }
+
+    fn numbers(memory: Memory<Self>) -> IntTensor<Self> {
+        memory
+    }
+
     /// Puts the program into the stream of operations, where what comes before and after is fused as ever.
-    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>> {
+    fn execute(program: Program, inputs: Vec<Memory<Self>>) -> Vec<Memory<Self>> {
         assert_eq!(program.inputs, inputs.len(), "{}: inputs", program.name);
         let client = inputs.first().expect("an operator has an input").client.clone();
         let output = |&Id(at): &Id| {
@@ -192,7 +257,21 @@ struct Queued {
 
 impl Operation<FusionCubeRuntime> for Queued {
     fn execute(&self, handles: &mut HandleContainer<CubeFusionHandle>) -> Result<(), ExecutionError> {
-        let inputs = self.ir.inputs.iter().map(|x| handles.get_float_tensor::<CubeBackend>(x)).collect();
+        let input = |x: &TensorIr| {
+            let whole = x.dtype.is_int() || x.dtype.is_uint();
+            let tensor: CubeTensor = if whole {
+                handles.get_int_tensor::<CubeBackend>(x)
+            } else {
+                handles.get_float_tensor::<CubeBackend>(x)
+            };
+            assert_eq!(
+                tensor.dtype, x.dtype,
+                "{}: an input is not of the dtype that the stream gave it",
+                self.program.name
+            );
+            tensor
+        };
+        let inputs = self.ir.inputs.iter().map(input).collect();
         for (ir, output) in self.ir.outputs.iter().zip(launch(&self.program, inputs)) {
             handles.register_float_tensor::<CubeBackend>(&ir.id, output);
         }
@@ -203,11 +282,17 @@ impl Operation<FusionCubeRuntime> for Queued {
 /// Launches every kernel on the client of the first input.
 fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
     let (client, device): (Client, CubeDevice) = (inputs[0].client.clone(), inputs[0].device.clone());
-    let mut handles: Vec<Handle> = inputs.into_iter().map(|x| in_order(x).handle).collect();
-    handles.extend(program.buffers[program.inputs..].iter().map(|buffer| match &buffer.content {
-        Some(content) => client.create_from_slice(content),
-        None => client.empty(buffer.bytes()),
-    }));
+    let inputs: Vec<CubeTensor> = inputs.into_iter().map(in_order).collect();
+    let fresh: Vec<Handle> = program.buffers[program.inputs..]
+        .iter()
+        .map(|buffer| match &buffer.start {
+            Start::Values(values) => client.create_from_slice(values),
+            Start::Of(Id(input)) if inputs[*input].can_mut() => inputs[*input].handle.clone(),
+            Start::Of(Id(input)) => inputs[*input].copy().handle,
+            Start::Input | Start::Unwritten => client.empty(buffer.bytes()),
+        })
+        .collect();
+    let handles: Vec<Handle> = inputs.into_iter().map(|x| x.handle).chain(fresh).collect();
     for Step { kernels, arguments } in program.steps() {
         let memory = arguments.iter().map(|&Id(at)| (handles[at].clone(), program.buffers[at].dtype.size()));
         tune::launch_fastest(&client, &device, kernels, memory.collect());
@@ -251,7 +336,15 @@ pub(crate) fn is_emulated() -> bool {
 }
 
 impl Gpu for Flex {
-    fn execute(program: Program, inputs: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>> {
+    fn memory(numbers: IntTensor<Self>) -> Memory<Self> {
+        numbers
+    }
+
+    fn numbers(memory: Memory<Self>) -> IntTensor<Self> {
+        memory
+    }
+
+    fn execute(program: Program, inputs: Vec<Memory<Self>>) -> Vec<Memory<Self>> {
         use burn_backend::ops::FloatTensorOps;
         let emulator =
             EMULATOR.with_borrow(Clone::clone).expect("CUDA kernels run on the CPU inside of `emulated` only");
@@ -259,8 +352,13 @@ impl Gpu for Flex {
         let device = inputs.first().expect("an operator has an input").device();
         let read = |x| burn::tensor::read_sync(Flex::float_into_data(x)).expect("the numbers of a tensor");
         let mut memory: Vec<Vec<u8>> = inputs.into_iter().map(|x| read(x).as_bytes().to_vec()).collect();
-        let fresh = |buffer: &Buffer| buffer.content.clone().unwrap_or_else(|| vec![0xff; buffer.bytes()]);
-        memory.extend(program.buffers[program.inputs..].iter().map(fresh));
+        for buffer in &program.buffers[program.inputs..] {
+            memory.push(match &buffer.start {
+                Start::Values(values) => values.clone(),
+                Start::Of(Id(input)) => memory[*input].clone(),
+                Start::Input | Start::Unwritten => vec![0xff; buffer.bytes()],
+            });
+        }
         for Step { kernels, arguments } in program.steps() {
             let mut buffers: Vec<Vec<u8>> = arguments.iter().map(|&Id(at)| memory[at].clone()).collect();
             emulator(kernels, &mut buffers);

@@ -8,7 +8,11 @@
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::rows::{PLANES, vector};
 use crate::cuda::source::{Source, element};
-use burn::tensor::DType;
+use crate::cuda::{Gpu, Program};
+use crate::operator::Operator;
+use burn::tensor::{DType, Shape};
+use burn_backend::TensorMetadata;
+use burn_backend::tensor::{FloatTensor, IntTensor};
 use cubecl::prelude::*;
 
 /// Rows of the table whose tokens one cube sorts.
@@ -246,6 +250,43 @@ impl Call {
             element,
             vector
         )
+    }
+}
+
+/// The input is the table, whose rows are fetched as any others.
+#[derive(Clone, Debug)]
+pub struct GpuEmbedding<B: Gpu> {
+    /// `[batch, time]`, in i32.
+    pub ids: IntTensor<B>,
+}
+
+impl<B: Gpu> Operator<B, 1> for GpuEmbedding<B> {
+    /// Of the table.
+    type Saved = (Shape, DType);
+
+    fn forward(&self, [table]: [Option<FloatTensor<B>>; 1]) -> (FloatTensor<B>, Self::Saved) {
+        let table = table.expect("a table");
+        let (shape, dtype, [batch, time]) = (table.shape(), table.dtype(), self.ids.shape().dims::<2>());
+        let ids = B::int_reshape(self.ids.clone(), [batch * time].into());
+        let rows = B::float_select(table, 0, ids);
+        (B::float_reshape(rows, [batch, time, shape[1]].into()), (shape, dtype))
+    }
+
+    fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, _: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        let (shape, dtype) = saved;
+        assert_eq!(gradient.dtype(), dtype, "the gradient of a table's rows");
+        let [vocab, width] = shape.dims();
+        let tokens = self.ids.shape().num_elements();
+        let call = Call { sort: Sort { tokens, vocab }, width, dtype };
+        let ids = B::memory(self.ids.clone());
+        let mut program = Program::new("embedding gradient");
+        let (ids_, grad) = (program.input_of(DType::I32, &ids), program.input(&gradient));
+        let table_grad = program.output(shape, call.dtype);
+        let order = program.buffer([tokens], DType::U32);
+        let first = program.buffer([vocab + 1], DType::U32);
+        program.then(call.sort.kernel(), &[ids_, order, first]);
+        program.then(call.sums(), &[grad, order, first, table_grad]);
+        [B::execute(program, vec![ids, gradient]).pop()]
     }
 }
 

@@ -6,7 +6,8 @@ mod cpu;
 pub mod cuda;
 mod reference;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run, run_on_cpu, whole};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::{Int, Tensor};
@@ -18,7 +19,7 @@ use burn::tensor::{Int, Tensor};
 pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     let [vocab, _] = table.dims();
     let inputs = [input(table)];
-    match choose("embedding", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    match choose_with_cuda("embedding", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
         Implementation::Cpu => {
             let shape = ids.dims();
             let data = ids.into_data();
@@ -28,7 +29,11 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
             });
             Tensor::from_dispatch(run_on_cpu(cpu::Embedding { ids: ids.collect(), shape }, inputs))
         }
-        _ => {
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let operator = cuda::GpuEmbedding::<B> { ids: whole::<B, 2>(ids) };
+            Tensor::from_dispatch(run::<B, _, 1>(operator, inputs))
+        }),
+        Implementation::Reference => {
             let [table] = inputs.map(|x| Tensor::from_dispatch(x.expect("a table is always there")));
             reference::embedding(table, ids)
         }
