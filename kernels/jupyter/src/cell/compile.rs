@@ -185,7 +185,8 @@ impl Compilers {
         self.write(&around(&name), &format!("extern crate attention;\ninclude!({file:?});\n"))?;
         std::os::unix::fs::symlink("/dev/stdin", self.folder.join(&file))
             .with_context(|| format!("cannot make {file} in {}", self.folder.display()))?;
-        let files = [&file, &around(&name)].map(|file| self.folder.join(file)).into();
+        let metadata = format!("{name}.rmeta");
+        let files = [&file, &around(&name), &metadata].map(|file| self.folder.join(file)).into();
         let mut rustc = self.spawn(toolkit, kind, name, externs, Stdio::piped())?;
         rustc.files = files;
         Ok(rustc)
