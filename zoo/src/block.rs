@@ -38,8 +38,7 @@ impl<M: Mixer> Block<M> {
                 mixed
             }
         };
-        let x = x + mixed;
-        let normed = self.feed_forward_norm.forward(x.clone());
+        let [normed, x] = self.feed_forward_norm.after(x, mixed);
         let worked = self.feed_forward.forward(normed, &mut Scope::new(tap, "feed_forward"));
         tap.at("out", x + worked)
     }

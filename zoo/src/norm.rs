@@ -4,7 +4,7 @@ use crate::Init;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use kernels::rms_norm::{Activation, GatePlace, NormOptions};
-use kernels::{gated_rms_norm, rms_norm};
+use kernels::{add_rms_norm, gated_rms_norm, rms_norm};
 
 /// `y = x / √(mean(x²) + ε) · w`, over the last axis; `w` starts at 1.
 ///
@@ -30,6 +30,11 @@ impl RmsNorm {
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         rms_norm(x, self.weight.val(), self.options())
+    }
+
+    /// `[norm of x + more, x + more]`.
+    pub fn after<const D: usize>(&self, x: Tensor<D>, more: Tensor<D>) -> [Tensor<D>; 2] {
+        add_rms_norm(x, more, self.weight.val(), self.options())
     }
 
     /// The norm times `φ(z)`, or the norm of `x ⊙ φ(z)`.

@@ -36,7 +36,7 @@ pub use experts::{Expert, Routing, experts};
 pub use linear::{linear, linears};
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};
-pub use rms_norm::{gated_rms_norm, l2_norm, rms_norm};
+pub use rms_norm::{add_rms_norm, gated_rms_norm, l2_norm, rms_norm};
 pub use rope::rope;
 pub use short_conv::short_conv;
 pub use softmax_attention::{AttentionOptions, Normaliser, softmax_attention};

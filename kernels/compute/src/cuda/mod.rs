@@ -23,11 +23,12 @@ use source::Source;
 type Sources = fn() -> Vec<Source>;
 
 /// The operators that have CUDA kernels, and those of their kernels that the table holds.
-const OPERATORS: [(&str, Sources); 9] = [
+const OPERATORS: [(&str, Sources); 10] = [
     ("softmax_attention", crate::softmax_attention::cuda::sources),
     ("linear_attention", crate::linear_attention::cuda::sources),
     ("short_conv", crate::short_conv::cuda::sources),
     ("rms_norm", crate::rms_norm::cuda::sources),
+    ("add_rms_norm", crate::rms_norm::cuda::add_sources),
     ("gated_rms_norm", crate::rms_norm::cuda::gated_sources),
     ("l2_norm", crate::rms_norm::cuda::l2_sources),
     ("rope", crate::rope::cuda::sources),

@@ -1,15 +1,16 @@
 //! A row at a time: the sum of its squares, then the normed row, while it lies in the nearest cache.
 //!
 //! With `u` the row (gated before), `r = 1 / √(mean(u²) + ε)` and `w` the factors, `n = r w ∘ u`, and from
-//! its gradient: `dw += r dn ∘ u`, `du = r (w ∘ dn) − r³ mean(u ∘ w ∘ dn) u`.
+//! its gradient: `dw += r dn ∘ u`, `du = r (w ∘ dn) − r³ mean(u ∘ w ∘ dn) u`. Where the row is a sum, which is given back
+//! too, the gradient of the sum is added to `du`.
 
-use super::{Activation, GatePlace};
+use super::{Activation, Beside, GatePlace};
 use crate::cpu::{Real, Rows, Shared, Strided, buffer, dot, forwards, output, vectorised, with_real, with_scratch};
-use crate::operator::Operator;
+use crate::operator::{Operator, Second};
 use burn_dispatch::backends::Flex;
 use burn_dispatch::backends::flex::FlexTensor;
 
-/// The inputs are `x, weight, z`.
+/// The inputs are `x, weight, z`, where `z` is what stands [`Beside`] `x`.
 #[derive(Clone, Debug)]
 pub struct Norm {
     pub eps: f64,
@@ -18,11 +19,19 @@ pub struct Norm {
     /// The factors are `scale · (weight + offset)`; without a weight, `scale`.
     pub offset: f64,
     pub scale: f64,
-    pub gate: Option<(Activation, GatePlace)>,
+    pub beside: Option<Beside>,
+}
+
+/// A norm of `x + z`, which is the second output.
+#[derive(Clone, Debug)]
+pub struct AddNorm {
+    pub norm: Norm,
+    pub sum: Second<Flex>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Saved {
+    /// With the sum in the place of `x` where there is one, and no `z` beside it.
     inputs: [Option<FlexTensor>; 3],
     /// `r` of every row, in the order of [`Rows`].
     inverse: FlexTensor,
@@ -39,7 +48,25 @@ impl Operator<Flex, 3> for Norm {
 
     fn backward(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let gradient = forwards(gradient);
-        with_real!(gradient.dtype(), E => backward::<E>(self, &saved, &gradient, wanted))
+        with_real!(gradient.dtype(), E => backward::<E>(self, &saved, &gradient, None, wanted))
+    }
+}
+
+impl Operator<Flex, 3> for AddNorm {
+    type Saved = Saved;
+
+    fn forward(&self, inputs: [Option<FlexTensor>; 3]) -> (FlexTensor, Saved) {
+        let (out, saved) = self.norm.forward(inputs);
+        self.sum.put(x_of(&saved.inputs).clone());
+        (out, saved)
+    }
+
+    fn backward(&self, saved: Saved, gradient: FlexTensor, [_, want_weight, _]: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let (gradient, of_sum) = (forwards(gradient), self.sum.gradient().map(forwards));
+        let wanted = [true, want_weight, false];
+        let [d_x, d_weight, _] =
+            with_real!(gradient.dtype(), E => backward::<E>(&self.norm, &saved, &gradient, of_sum, wanted));
+        [d_x.clone(), d_weight, d_x]
     }
 }
 
@@ -54,6 +81,10 @@ impl Norm {
             Some(weight) => Strided::<E, 1>::of(weight).run([0], width).iter().map(|w| scale * (*w + offset)).collect(),
             None => vec![scale; width],
         }
+    }
+
+    fn gate(&self) -> Option<(Activation, GatePlace)> {
+        self.beside.and_then(Beside::gate)
     }
 
     /// What the sum of squares is multiplied by.
@@ -85,21 +116,26 @@ impl Activation {
     }
 }
 
-fn forward<E: Real>(norm: &Norm, inputs: [Option<FlexTensor>; 3]) -> (FlexTensor, Saved) {
+fn forward<E: Real>(norm: &Norm, mut inputs: [Option<FlexTensor>; 3]) -> (FlexTensor, Saved) {
     let rows = Rows::of(x_of(&inputs));
     let width = rows.width();
     let factors = norm.factors::<E>(&inputs[1], width);
     let (share, eps) = (norm.share::<E>(width), E::of(norm.eps));
     let mut out = buffer::<E>(rows.count() * width);
     let mut inverse = buffer::<E>(rows.count());
+    let adds = norm.beside == Some(Beside::Residual);
+    let mut sums = buffer::<E>(if adds { out.len() } else { 0 });
     {
-        let (out, inverse) = (Shared::new(&mut out), Shared::new(&mut inverse));
+        let (out, inverse, sums) = (Shared::new(&mut out), Shared::new(&mut inverse), Shared::new(&mut sums));
         let x = Strided::<E, 4>::of(x_of(&inputs));
         let z = inputs[2].as_ref().map(Strided::<E, 4>::of);
         rows.for_units(|_, unit| {
             // SAFETY: the rows of this unit are its own.
-            let (out, inverse) =
-                unsafe { (out.part(unit.start * width, unit.len() * width), inverse.part(unit.start, unit.len())) };
+            let (out, inverse, sums) = unsafe {
+                let (start, length) = (unit.start * width, unit.len() * width);
+                let sums = if adds { sums.part(start, length) } else { sums.part(0, 0) };
+                (out.part(start, length), inverse.part(unit.start, unit.len()), sums)
+            };
             vectorised(
                 #[inline(always)]
                 || {
@@ -107,10 +143,18 @@ fn forward<E: Real>(norm: &Norm, inputs: [Option<FlexTensor>; 3]) -> (FlexTensor
                         unit,
                         #[inline(always)]
                         |row, index| {
-                            let (x, y) = (x.run(index, width), &mut out[row * width..][..width]);
-                            let gate = z.map(|z| z.run(index, width)).zip(norm.gate);
-                            let r = match gate {
-                                Some((z, (activation, GatePlace::Before))) => {
+                            let place = row * width..(row + 1) * width;
+                            let (x, y) = (x.run(index, width), &mut out[place.clone()]);
+                            let beside = z.map(|z| z.run(index, width)).zip(norm.beside);
+                            let r = match beside {
+                                Some((z, Beside::Residual)) => {
+                                    let sum = &mut sums[place];
+                                    sum.iter_mut().zip(x).zip(z).for_each(|((sum, x), z)| *sum = *x + *z);
+                                    let r = inverse_root(sum, share, eps);
+                                    y.iter_mut().zip(&*sum).zip(&factors).for_each(|((y, x), w)| *y = r * *w * *x);
+                                    r
+                                }
+                                Some((z, Beside::Gate(activation, GatePlace::Before))) => {
                                     y.copy_from_slice(x);
                                     activation.scale(z, y);
                                     let r = inverse_root(y, share, eps);
@@ -123,7 +167,7 @@ fn forward<E: Real>(norm: &Norm, inputs: [Option<FlexTensor>; 3]) -> (FlexTensor
                                     r
                                 }
                             };
-                            if let Some((z, (activation, GatePlace::After))) = gate {
+                            if let Some((z, Beside::Gate(activation, GatePlace::After))) = beside {
                                 activation.scale(z, y);
                             }
                             inverse[row] = r;
@@ -134,6 +178,9 @@ fn forward<E: Real>(norm: &Norm, inputs: [Option<FlexTensor>; 3]) -> (FlexTensor
         });
     }
     let inverse = output(inverse, [rows.count()]);
+    if adds {
+        (inputs[0], inputs[2]) = (Some(rows.output(sums)), None);
+    }
     (rows.output(out), Saved { inputs, inverse })
 }
 
@@ -141,6 +188,7 @@ fn backward<E: Real>(
     norm: &Norm,
     saved: &Saved,
     gradient: &FlexTensor,
+    of_sum: Option<FlexTensor>,
     [_, want_weight, want_z]: [bool; 3],
 ) -> [Option<FlexTensor>; 3] {
     let x = x_of(&saved.inputs);
@@ -157,7 +205,8 @@ fn backward<E: Real>(
         let (d_x, d_z, d_weight) = (Shared::new(&mut d_x), Shared::new(&mut d_z), Shared::new(&mut d_weight));
         let (x, dy) = (Strided::<E, 4>::of(x), Strided::<E, 4>::of(gradient));
         let z = saved.inputs[2].as_ref().map(Strided::<E, 4>::of);
-        let gated = if norm.gate.is_some() { width } else { 0 };
+        let of_sum = of_sum.as_ref().map(Strided::<E, 4>::of);
+        let gated = if norm.gate().is_some() { width } else { 0 };
         rows.for_units(|number, unit| {
             let inverse = &inverse[unit.clone()];
             let (start, length) = (unit.start * width, unit.len() * width);
@@ -180,8 +229,12 @@ fn backward<E: Real>(
                                 let (x, dy) = (x.run(index, width), dy.run(index, width));
                                 let (r, place) = (inverse[row], row * width..(row + 1) * width);
                                 let d_x = &mut d_x[place.clone()];
-                                let Some((z, (activation, gate))) = z.zip(norm.gate) else {
+                                let Some((z, (activation, gate))) = z.zip(norm.gate()) else {
                                     through_norm(x, dy, &factors, r, share, d_weight, d_x);
+                                    if let Some(of_sum) = of_sum {
+                                        let of_sum = of_sum.run(index, width);
+                                        d_x.iter_mut().zip(of_sum).for_each(|(d_x, d_sum)| *d_x += *d_sum);
+                                    }
                                     return;
                                 };
                                 activation.with_slope(z.run(index, width), value, slope);

@@ -10,11 +10,12 @@ mod reference;
 mod tests;
 
 use crate::cuda::with_gpu;
-use crate::operator::{choose_with_cuda, input, run as run_on, run_on_cpu};
+use crate::operator::{Second, choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
-use cpu::Norm;
+use burn_dispatch::DispatchTensor;
+use cpu::{AddNorm, Norm};
 
 /// `NormOptions::from(eps)` multiplies by the weight as it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +45,24 @@ pub enum GatePlace {
     After,
 }
 
+/// What stands beside the input of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Beside {
+    /// The logits of a gate.
+    Gate(Activation, GatePlace),
+    /// What is added to the input first.
+    Residual,
+}
+
+impl Beside {
+    const fn gate(self) -> Option<(Activation, GatePlace)> {
+        match self {
+            Self::Gate(activation, place) => Some((activation, place)),
+            Self::Residual => None,
+        }
+    }
+}
+
 /// `y = x / √(mean(x²) + ε) ∘ w`, over the last axis.
 ///
 /// Shapes: `x […, channels]` of up to four axes, `weight [channels]`.
@@ -51,9 +70,44 @@ pub enum GatePlace {
 /// # Panics
 /// When shapes or dtypes do not fit together.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, options: impl Into<NormOptions>) -> Tensor<D> {
-    let options = options.into();
-    let norm = Norm { mean: true, offset: offset(options), gate: None, eps: options.eps, scale: 1.0 };
-    run("rms_norm", norm, x, Some(weight), None)
+    run("rms_norm", rms(options.into(), None), x, Some(weight), None)
+}
+
+/// `[rms_norm(s), s]` of the sum `s = x + more`: what the next layer reads, and the residual stream.
+///
+/// Shapes: `x, more […, channels]` of up to four axes, `weight [channels]`.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together.
+pub fn add_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    more: Tensor<D>,
+    weight: Tensor<1>,
+    options: impl Into<NormOptions>,
+) -> [Tensor<D>; 2] {
+    let norm = rms(options.into(), Some(Beside::Residual));
+    let (implementation, inputs) = chosen("add_rms_norm", &norm, x, Some(weight), Some(more));
+    match implementation {
+        Implementation::Cpu => {
+            let sum = Second::default();
+            let normed = run_on_cpu(AddNorm { norm, sum: sum.clone() }, inputs);
+            let sum = sum.beside(&normed);
+            [normed, sum].map(Tensor::from_dispatch)
+        }
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let sum = Second::default();
+            let normed = run_on::<B, _, 3>(cuda::GpuAddNorm { norm: cuda::GpuNorm(norm), sum: sum.clone() }, inputs);
+            let sum = sum.beside(&normed);
+            [normed, sum].map(Tensor::from_dispatch)
+        }),
+        Implementation::Reference => {
+            let [x, weight, more] = inputs;
+            let there = "a sum and the weight of its norm are always there";
+            let [x, more] = [x, more].map(|x| Tensor::<D>::from_dispatch(x.expect(there)));
+            let sum = x + more;
+            [reference::norm(&norm, sum.clone(), weight.map(Tensor::from_dispatch), None), sum]
+        }
+    }
 }
 
 /// `rms_norm(x) ∘ φ(z)`, or `rms_norm(x ∘ φ(z))` with the gate before.
@@ -70,9 +124,7 @@ pub fn gated_rms_norm<const D: usize>(
     place: GatePlace,
     options: impl Into<NormOptions>,
 ) -> Tensor<D> {
-    let options = options.into();
-    let gate = Some((activation, place));
-    let norm = Norm { mean: true, offset: offset(options), gate, eps: options.eps, scale: 1.0 };
+    let norm = rms(options.into(), Some(Beside::Gate(activation, place)));
     run("gated_rms_norm", norm, x, Some(weight), Some(z))
 }
 
@@ -80,11 +132,32 @@ pub fn gated_rms_norm<const D: usize>(
 ///
 /// Shapes: `x […, channels]` of up to four axes.
 pub fn l2_norm<const D: usize>(x: Tensor<D>, eps: f64, scale: f64) -> Tensor<D> {
-    run("l2_norm", Norm { mean: false, offset: 0.0, gate: None, eps, scale }, x, None, None)
+    run("l2_norm", Norm { mean: false, offset: 0.0, beside: None, eps, scale }, x, None, None)
 }
 
-fn offset(options: NormOptions) -> f64 {
-    if options.zero_centred { 1.0 } else { 0.0 }
+fn rms(NormOptions { eps, zero_centred }: NormOptions, beside: Option<Beside>) -> Norm {
+    Norm { mean: true, offset: if zero_centred { 1.0 } else { 0.0 }, beside, eps, scale: 1.0 }
+}
+
+/// What runs, and its inputs.
+fn chosen<const D: usize>(
+    name: &'static str,
+    norm: &Norm,
+    x: Tensor<D>,
+    weight: Option<Tensor<1>>,
+    z: Option<Tensor<D>>,
+) -> (Implementation, [Option<DispatchTensor>; 3]) {
+    let shape = x.dims();
+    let channels = shape[D - 1];
+    if let Some(weight) = &weight {
+        assert_eq!(weight.dims(), [channels], "the weight of an input {shape:?}");
+    }
+    if let Some(z) = &z {
+        assert_eq!(z.dims(), shape, "{name}: what stands beside an input has its shape");
+    }
+    let inputs = [input(x), weight.and_then(input), z.and_then(input)];
+    let kernels = |asked: &_| cuda::permits(asked, norm, channels);
+    (choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels), inputs)
 }
 
 fn run<const D: usize>(
@@ -94,17 +167,8 @@ fn run<const D: usize>(
     weight: Option<Tensor<1>>,
     z: Option<Tensor<D>>,
 ) -> Tensor<D> {
-    let shape = x.dims();
-    let channels = shape[D - 1];
-    if let Some(weight) = &weight {
-        assert_eq!(weight.dims(), [channels], "the weight of an input {shape:?}");
-    }
-    if let Some(z) = &z {
-        assert_eq!(z.dims(), shape, "a gate has the shape of the input");
-    }
-    let inputs = [input(x), weight.and_then(input), z.and_then(input)];
-    let kernels = |asked: &_| cuda::permits(asked, &norm, channels);
-    match choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+    let (implementation, inputs) = chosen(name, &norm, x, weight, z);
+    match implementation {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(norm, inputs)),
         Implementation::Cuda => {
             with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 3>(cuda::GpuNorm(norm), inputs)))
@@ -145,9 +209,21 @@ pub(crate) fn cases() -> Vec<Case> {
             gated_rms_norm(heads("x"), heads("z"), x.get("weight"), activation, place, 1e-5)
         })
     };
+    let added = |name: &str, shape: [usize; 3], zero_centred: bool, both: bool| {
+        let inputs: [(_, &[usize]); 3] = [("x", &shape), ("more", &shape), ("weight", &shape[2..])];
+        Case::new("add_rms_norm", name, &inputs, move |x| {
+            let options = NormOptions { eps: 1e-5, zero_centred };
+            let [normed, sum] = add_rms_norm(x.get::<3>("x"), x.get("more"), x.get("weight"), options);
+            let normed = normed.reshape([-1]);
+            if both { Tensor::cat(vec![normed, sum.reshape([-1])], 0) } else { normed }
+        })
+    };
     use Activation::{Sigmoid, Silu};
     use GatePlace::{After, Before};
     vec![
+        added("one token", [1, 1, 16], false, true),
+        added("2 × 75 tokens, zero-centred", [2, 75, 100], true, true),
+        added("500 tokens, of which only the norm is used", [1, 500, 256], false, false),
         plain([1, 1, 1, 16]),
         plain([2, 2, 63, 60]),
         plain([1, 3, 75, 100]),

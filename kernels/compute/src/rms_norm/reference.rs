@@ -1,8 +1,8 @@
-use super::{Activation, GatePlace, cpu::Norm};
+use super::{Activation, Beside, GatePlace, cpu::Norm};
 use burn::tensor::{Tensor, activation};
 
 pub fn norm<const D: usize>(norm: &Norm, x: Tensor<D>, weight: Option<Tensor<1>>, z: Option<Tensor<D>>) -> Tensor<D> {
-    let gate = |x: Tensor<D>, place: GatePlace| match (&z, norm.gate) {
+    let gate = |x: Tensor<D>, place: GatePlace| match (&z, norm.beside.and_then(Beside::gate)) {
         (Some(z), Some((Activation::Silu, there))) if there == place => x * activation::silu(z.clone()),
         (Some(z), Some((Activation::Sigmoid, there))) if there == place => x * activation::sigmoid(z.clone()),
         _ => x,

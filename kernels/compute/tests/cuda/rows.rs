@@ -7,7 +7,7 @@ use kernels::cuda::emulated;
 use kernels::cuda::program::Emulator;
 use kernels::rms_norm::{Activation, GatePlace, NormOptions};
 use kernels::rope::Pairs;
-use kernels::{Implementation, by_reference, gated_rms_norm, l2_norm, rms_norm, rope, swiglu, trace};
+use kernels::{Implementation, add_rms_norm, by_reference, gated_rms_norm, l2_norm, rms_norm, rope, swiglu, trace};
 
 /// Inputs by name, which become leaves of a tape.
 type Inputs<'a> = [(&'static str, &'a [usize])];
@@ -74,6 +74,20 @@ fn norms_of_tokens_whose_rows_take_several_planes() {
     // More rows than all cubes have at a time; a row of nearly all units of a cube.
     check_norm(1030, 516, DType::F32, true);
     check_norm(3, 5001, DType::BF16, false);
+}
+
+#[test]
+fn norms_of_sums_and_the_sums() {
+    let emulator = emulator();
+    for (rows, width, dtype) in [(21, 66, DType::BF16), (40, 513, DType::F32)] {
+        let inputs: &Inputs = &[("x", &[rows, width]), ("more", &[rows, width]), ("weight", &[width])];
+        let run = |x: &dyn Fn(usize) -> Tensor<1>| {
+            let [a, more] = [x(0), x(1)].map(|x| x.reshape([rows, width]));
+            add_rms_norm(a, more, x(2), 1e-3)
+        };
+        check(&emulator, "the norm of a sum, and the sum", dtype, inputs, |x| Tensor::cat(run(x).into(), 0));
+        check(&emulator, "the norm of a sum alone", dtype, inputs, |x| run(x)[0].clone());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! the formulas are those of `../cpu.rs`. The weight's gradient is a sum of parts, one of every row that a cube works on
 //! at a time, and is added up by [`column_sums`](crate::cuda::rows).
 
-use super::super::{Activation, GatePlace};
+use super::super::{Activation, Beside, GatePlace};
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::rows::{PLANES, row_total, sigmoid, silu_slope, sum_columns, vector};
 use crate::cuda::source::element;
@@ -21,7 +21,7 @@ pub struct Plan {
     /// Divides by the root of the mean of the squares, or of their sum.
     pub mean: bool,
     pub weight: bool,
-    pub gate: Option<(Activation, GatePlace)>,
+    pub beside: Option<Beside>,
 }
 
 impl Plan {
@@ -53,13 +53,16 @@ impl Plan {
         (self.width / self.vector()).div_ceil(32 * self.planes() as usize)
     }
 
-    const fn gated(&self, place: GatePlace) -> bool {
-        matches!((self.gate, place), (Some((_, GatePlace::Before)), GatePlace::Before))
-            || matches!((self.gate, place), (Some((_, GatePlace::After)), GatePlace::After))
+    fn gated(&self, place: GatePlace) -> bool {
+        matches!(self.beside, Some(Beside::Gate(_, there)) if there == place)
     }
 
     const fn silu(&self) -> bool {
-        matches!(self.gate, Some((Activation::Silu, _)))
+        matches!(self.beside, Some(Beside::Gate(Activation::Silu, _)))
+    }
+
+    const fn adds(&self) -> bool {
+        matches!(self.beside, Some(Beside::Residual))
     }
 
     /// Cubes of the forward, and of the backward.
@@ -81,18 +84,20 @@ fn activation<N: Size>(z: Vector<f32, N>, #[comptime] silu: bool) -> (Vector<f32
     if silu { (z * s, silu_slope(z, s)) } else { (s, s * (Vector::new(1.0) - s)) }
 }
 
-/// `y = scale · (weight + offset) ∘ u / √(share · Σ u² + ε)`, where `u` is `x`, gated before; `y` gated after.
+/// `y = scale · (weight + offset) ∘ u / √(share · Σ u² + ε)`, where `u` is `x`, gated before, or `x + beside`, which becomes
+/// `sum`; `y` gated after.
 ///
-/// `x, gate, y [rows, width]`, `weight [width]`, `inverse [rows]`, which becomes one over the root. Cubes:
+/// `x, beside, y, sum [rows, width]`, `weight [width]`, `inverse [rows]`, which becomes one over the root. Cubes:
 /// `⌈rows / slots⌉` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn rms_norm_forward<E: Float, N: Size>(
     x: &[Vector<E, N>],
     weight: &[Vector<E, N>],
-    gate: &[Vector<E, N>],
+    beside: &[Vector<E, N>],
     y: &mut [Vector<E, N>],
     inverse: &mut [f32],
+    sum: &mut [Vector<E, N>],
     rows: u32,
     eps: f32,
     offset: f32,
@@ -123,8 +128,14 @@ pub fn rms_norm_forward<E: Float, N: Size>(
             let at = (row * vectors + c) as usize;
             u = Vector::cast_from(x[at]);
             if comptime!(plan.gated(GatePlace::Before)) {
-                let (value, _slope) = activation(Vector::<f32, N>::cast_from(gate[at]), comptime!(plan.silu()));
+                let (value, _slope) = activation(Vector::<f32, N>::cast_from(beside[at]), comptime!(plan.silu()));
                 u *= value;
+            }
+            if comptime!(plan.adds()) {
+                let stored = Vector::<E, N>::cast_from(u + Vector::<f32, N>::cast_from(beside[at]));
+                sum[at] = stored;
+                // What others will read.
+                u = Vector::cast_from(stored);
             }
         }
         held[i] = u;
@@ -144,7 +155,7 @@ pub fn rms_norm_forward<E: Float, N: Size>(
                 }
                 let mut normed = held[i] * factor;
                 if comptime!(plan.gated(GatePlace::After)) {
-                    let (value, _slope) = activation(Vector::<f32, N>::cast_from(gate[at]), comptime!(plan.silu()));
+                    let (value, _slope) = activation(Vector::<f32, N>::cast_from(beside[at]), comptime!(plan.silu()));
                     normed *= value;
                 }
                 y[at] = Vector::cast_from(normed);
@@ -156,7 +167,8 @@ pub fn rms_norm_forward<E: Float, N: Size>(
     }
 }
 
-/// The gradients of `x` and of the gate, and the parts of the weight's.
+/// The gradients of `x` and of the gate, and the parts of the weight's. Of a norm of a sum, `x` is the sum and `beside` its
+/// gradient.
 ///
 /// Shapes as in [`rms_norm_forward`]; `parts [parts, width]` in f32. Cubes: [`Plan::blocks`] of `(32, PLANES)`.
 #[cube(launch_unchecked)]
@@ -164,7 +176,7 @@ pub fn rms_norm_forward<E: Float, N: Size>(
 pub fn rms_norm_backward<E: Float, N: Size>(
     x: &[Vector<E, N>],
     weight: &[Vector<E, N>],
-    gate: &[Vector<E, N>],
+    beside: &[Vector<E, N>],
     inverse: &[f32],
     y_grad: &[Vector<E, N>],
     x_grad: &mut [Vector<E, N>],
@@ -216,8 +228,8 @@ pub fn rms_norm_backward<E: Float, N: Size>(
                 if comptime!(plan.weight) {
                     factor *= Vector::<f32, N>::cast_from(weight[c as usize]) + Vector::new(offset);
                 }
-                if comptime!(plan.gate.is_some()) {
-                    let z = Vector::<f32, N>::cast_from(gate[at]);
+                if comptime!(plan.gated(GatePlace::Before) || plan.gated(GatePlace::After)) {
+                    let z = Vector::<f32, N>::cast_from(beside[at]);
                     let (value, slope) = activation(z, comptime!(plan.silu()));
                     if comptime!(plan.gated(GatePlace::Before)) {
                         u *= value;
@@ -244,10 +256,13 @@ pub fn rms_norm_backward<E: Float, N: Size>(
                     let at = (row * vectors + c) as usize;
                     let mut grad = through[i] * Vector::new(r) - held[i] * Vector::new(back);
                     if comptime!(plan.gated(GatePlace::Before)) {
-                        let z = Vector::<f32, N>::cast_from(gate[at]);
+                        let z = Vector::<f32, N>::cast_from(beside[at]);
                         let (value, slope) = activation(z, comptime!(plan.silu()));
                         gate_grad[at] = Vector::cast_from(grad * Vector::<f32, N>::cast_from(x[at]) * slope);
                         grad *= value;
+                    }
+                    if comptime!(plan.adds()) {
+                        grad += Vector::<f32, N>::cast_from(beside[at]);
                     }
                     x_grad[at] = Vector::cast_from(grad);
                 }
@@ -281,35 +296,44 @@ pub struct Call {
 
 impl Call {
     fn name(&self, kernel: &str) -> String {
-        let Plan { width, mean, weight, gate } = self.plan;
+        let Plan { width, mean, weight, beside } = self.plan;
         let kind = match (mean, weight) {
             (true, true) => "",
             (true, false) => " bare",
             (false, true) => " l2 weight",
             (false, false) => " l2",
         };
-        let gate = gate.map_or(String::new(), |(activation, place)| format!(" {activation:?} {place:?}"));
-        format!("rms_norm_{kernel} {width}{kind}{gate}{}", element(self.dtype).1)
+        let beside = match beside {
+            None => String::new(),
+            Some(Beside::Gate(activation, place)) => format!(" {activation:?} {place:?}"),
+            Some(Beside::Residual) => " of a sum".into(),
+        };
+        format!("rms_norm_{kernel} {width}{kind}{beside}{}", element(self.dtype).1)
     }
 
-    /// Numbers of the input, the weight and the gate.
-    fn counts(&self) -> [usize; 3] {
-        let Plan { width, weight, gate, .. } = self.plan;
-        let count = self.rows * width;
-        [count, if weight { width } else { 0 }, if gate.is_some() { count } else { 0 }]
+    /// Numbers of the input, the weight, what stands beside the input, a gate's gradient, and a sum.
+    fn counts(&self) -> [usize; 5] {
+        let Plan { width, weight, beside, .. } = self.plan;
+        let (count, adds) = (self.rows * width, self.plan.adds());
+        let if_there = |there: bool| if there { count } else { 0 };
+        let besides = if_there(beside.is_some());
+        [count, if weight { width } else { 0 }, besides, if_there(beside.is_some() && !adds), if_there(adds)]
     }
 
-    /// Of `[x, weight, gate, y, inverse]`.
+    /// Of `[x, weight, beside, y, inverse, sum]`.
     pub fn forward(&self) -> Kernel {
         assert!(self.plan.fits(), "no CUDA kernel for {self:?}");
-        let [count, weights, gates] = self.counts();
+        let [count, weights, besides, _, sums] = self.counts();
         let (plan, vector, rows, element) = (self.plan, self.plan.vector(), self.rows, element(self.dtype).0);
         kernel!(
             self.name("forward"),
             plan.blocks(rows)[0],
             CubeDim::new_2d(32, PLANES),
             rms_norm_forward as RmsNormForward,
-            [x: count => vector, weight: weights => vector, gate: gates => vector, y: count => vector, inverse: rows],
+            [
+                x: count => vector, weight: weights => vector, beside: besides => vector, y: count => vector, inverse: rows,
+                sum: sums => vector
+            ],
             {
                 rows: u32 = rows as u32, eps: f32 = self.eps as f32, offset: f32 = self.offset as f32,
                 scale: f32 = self.scale as f32
@@ -320,10 +344,10 @@ impl Call {
         )
     }
 
-    /// Of `[x, weight, gate, inverse, y_grad, x_grad, gate_grad, parts]`, with [`Plan::parts`] rows of parts.
+    /// Of `[x, weight, beside, inverse, y_grad, x_grad, gate_grad, parts]`, with [`Plan::parts`] rows of parts.
     pub fn backward(&self) -> Kernel {
         assert!(self.plan.fits(), "no CUDA kernel for {self:?}");
-        let [count, weights, gates] = self.counts();
+        let [count, weights, besides, gates, _] = self.counts();
         let (plan, vector, rows, element) = (self.plan, self.plan.vector(), self.rows, element(self.dtype).0);
         let many = if plan.weight { plan.parts(rows) * plan.width } else { 0 };
         kernel!(
@@ -332,7 +356,7 @@ impl Call {
             CubeDim::new_2d(32, PLANES),
             rms_norm_backward as RmsNormBackward,
             [
-                x: count => vector, weight: weights => vector, gate: gates => vector, inverse: rows, y_grad: count => vector,
+                x: count => vector, weight: weights => vector, beside: besides => vector, inverse: rows, y_grad: count => vector,
                 x_grad: count => vector, gate_grad: gates => vector, parts: many => vector
             ],
             { rows: u32 = rows as u32, offset: f32 = self.offset as f32, scale: f32 = self.scale as f32 },
@@ -355,7 +379,7 @@ mod tests {
     #[test]
     fn the_units_of_a_row_hold_every_vector_of_it_and_few_numbers_each() {
         for width in (1..=8192).step_by(7).chain([64, 128, 512, 513, 4096, 4097, 8192]) {
-            let plan = Plan { width, mean: true, weight: true, gate: None };
+            let plan = Plan { width, mean: true, weight: true, beside: None };
             assert!(plan.fits() && width.is_multiple_of(plan.vector()) && PLANES.is_multiple_of(plan.planes()));
             let held = plan.steps() * plan.vector();
             assert!(held * plan.planes() as usize * 32 >= width, "width {width}");
@@ -366,7 +390,7 @@ mod tests {
     #[test]
     fn every_row_has_a_slot_and_every_slot_of_the_backward_a_part() {
         for (rows, width) in [(1, 64), (7, 64), (100_000, 128), (33, 4096), (5000, 700)] {
-            let plan = Plan { width, mean: true, weight: true, gate: None };
+            let plan = Plan { width, mean: true, weight: true, beside: None };
             let [forward, backward] = plan.blocks(rows);
             assert!((forward[0] * plan.slots()) as usize >= rows);
             assert!(backward[0] as usize <= CUBES && plan.parts(rows) == (backward[0] * plan.slots()) as usize);

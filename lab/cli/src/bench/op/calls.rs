@@ -51,6 +51,7 @@ pub const OPERATORS: &[(&str, Make)] = &[
     ("product_attention", product_attention),
     ("short_conv", short_conv),
     ("rms_norm", rms_norm),
+    ("add_rms_norm", add_rms_norm),
     ("gated_rms_norm", gated_rms_norm),
     ("l2_norm", l2_norm),
     ("rope", rope),
@@ -174,6 +175,15 @@ fn short_conv(a: &Arguments) -> Call {
 fn rms_norm(a: &Arguments) -> Call {
     let inputs = [("x", &[a.batch, a.seq, a.d_model][..]), ("weight", &[a.d_model])];
     Call::new("rms_norm", &inputs, None, |x| kernels::rms_norm(x.get::<3>("x"), x.get("weight"), 1e-6).reshape([-1]))
+}
+
+/// As between a block's halves.
+fn add_rms_norm(a: &Arguments) -> Call {
+    let all = [a.batch, a.seq, a.d_model];
+    Call::new("add_rms_norm", &[("x", &all), ("more", &all), ("weight", &[a.d_model])], None, |x| {
+        let both = kernels::add_rms_norm(x.get::<3>("x"), x.get("more"), x.get("weight"), 1e-6);
+        Tensor::cat(both.map(|x| x.reshape([-1])).into(), 0)
+    })
 }
 
 /// Of every head, as after the delta rule.
