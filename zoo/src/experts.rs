@@ -140,6 +140,7 @@ pub fn load_balance(routers: &[Tensor<3>], per_token: usize) -> Option<Tensor<1>
 mod tests {
     use super::*;
     use crate::Silent;
+    use burn::tensor::Device;
 
     fn experts(config: &ExpertsConfig) -> MixtureOfExperts {
         config.init(8, &mut Init::new(3, 0.5, 0.5, 1, &Device::flex()))
