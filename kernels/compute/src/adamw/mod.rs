@@ -55,9 +55,9 @@ pub fn adamw<const D: usize>(
     let inputs = [input(weight), input(gradient), first.and_then(input), second.and_then(input)];
     let given = inputs.iter().flatten().collect::<Vec<_>>();
     match choose_with_cuda("adamw", &given, |asked| asked.of_f32()) {
-        Implementation::Cpu => opened::<Flex, D>(inputs, |weight, gradient, moments| {
-            cpu::adamw(weight, gradient, moments, update)
-        }),
+        Implementation::Cpu => {
+            opened::<Flex, D>(inputs, |weight, gradient, moments| cpu::adamw(weight, gradient, moments, update))
+        }
         Implementation::Cuda => with_gpu!(inputs, B => opened::<B, D>(inputs, |weight, gradient, moments| {
             cuda::adamw::<B>(weight, gradient, moments, &update)
         })),

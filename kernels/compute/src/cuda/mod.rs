@@ -23,8 +23,10 @@ use source::Source;
 type Sources = fn() -> Vec<Source>;
 
 /// The operators that have CUDA kernels, and those of their kernels that the table holds.
-const OPERATORS: [(&str, Sources); 15] = [
+const OPERATORS: [(&str, Sources); 16] = [
     ("softmax_attention", crate::softmax_attention::cuda::sources),
+    // By the same kernels.
+    ("differential_attention", crate::softmax_attention::cuda::sources),
     ("linear_attention", crate::linear_attention::cuda::sources),
     ("short_conv", crate::short_conv::cuda::sources),
     ("rms_norm", crate::rms_norm::cuda::sources),
@@ -48,8 +50,11 @@ pub fn operators() -> impl Iterator<Item = &'static str> {
 
 /// Every kernel of this crate as CUDA C++, for every shape that the table holds. Expanded once: it takes a while.
 pub fn sources() -> &'static [Source] {
-    static SOURCES: std::sync::LazyLock<Vec<Source>> =
-        std::sync::LazyLock::new(|| OPERATORS.iter().flat_map(|(_, sources)| sources()).collect());
+    static SOURCES: std::sync::LazyLock<Vec<Source>> = std::sync::LazyLock::new(|| {
+        let mut all: Vec<Sources> = OPERATORS.iter().map(|(_, sources)| *sources).collect();
+        all.dedup_by(|a, b| std::ptr::fn_addr_eq(*a, *b));
+        all.iter().flat_map(|sources| sources()).collect()
+    });
     &SOURCES
 }
 

@@ -20,8 +20,8 @@ use crate::embedding::cuda::Sort;
 use burn::tensor::DType;
 use cubecl::prelude::*;
 pub use operator::{GpuExperts, route};
-pub use products::SHARED;
 use products::Product;
+pub use products::SHARED;
 
 /// Rows of a run that one cube multiplies, and columns of its result.
 pub const TILE: u32 = 64;

@@ -99,8 +99,7 @@ impl<B: Gpu> Operator<B, 5> for GpuExperts<B> {
         let [gates_grad, ups_grad, downs_grad] =
             [2, 3, 4].map(|matrix: usize| program.output(inputs[matrix].shape(), DType::BF16));
         let [worked_grad, rows_grad] = [(); 2].map(|()| program.buffer([places, d], DType::BF16));
-        let [hidden, hidden_grad, gate_grad, up_grad] =
-            [(); 4].map(|()| program.buffer([places, width], DType::BF16));
+        let [hidden, hidden_grad, gate_grad, up_grad] = [(); 4].map(|()| program.buffer([places, width], DType::BF16));
         program.then(call.spread(), &[out_grad, weights, order, worked_grad]);
         program.then(call.share_grads(), &[out_grad, worked, back, weights_grad]);
         program.then(to_hidden.kernel(&call), &[worked_grad, downs, order, first, tiles, hidden_grad]);
