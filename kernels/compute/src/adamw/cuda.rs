@@ -1,5 +1,5 @@
-//! AdamW on CUDA, in f32: one pass over a weight, its gradient and its moments, in place. The size of all gradients takes
-//! sums of squares in two stages, and stays on the device.
+//! AdamW on CUDA, in f32: one pass over a weight, its gradient and its moments, in place. The sizes of all gradients
+//! are sums of squares in two stages, and stay on the device.
 
 use super::Update;
 use crate::cuda::kernel::{Kernel, kernel};

@@ -318,8 +318,8 @@ pub struct Numbers {
     pub bytes: Vec<u8>,
 }
 
-/// Runs one of some kernels that compute the same on memory that it leaves changed. It refuses memory of another dtype than
-/// the kernel was compiled for: a GPU would read it as that.
+/// Runs one of some kernels that compute the same on memory that it leaves changed. It refuses memory of another dtype
+/// than the kernel was compiled for: a GPU would read it as that.
 pub type Emulator = Arc<dyn Fn(&[Kernel], &mut [Numbers]) + Send + Sync>;
 
 thread_local! {

@@ -47,8 +47,8 @@ impl Routing {
     }
 }
 
-/// The `per_token` experts of every token with the largest shares, the largest first; of equal ones the first comes first,
-/// what is not a number last. The choice has no gradient.
+/// The `per_token` experts of every token with the largest shares, the largest first; of equal ones the first comes
+/// first, what is not a number last. The choice has no gradient.
 ///
 /// Shapes: `shares [tokens, experts]` → `[tokens, per_token]`, in i32.
 ///
@@ -76,11 +76,12 @@ pub fn route(shares: Tensor<2>, per_token: usize) -> Tensor<2, Int> {
 
 /// Token `t` is worked on by the experts `chosen[t]`, with their weights `weights[t]`.
 ///
-/// Shapes: `x [tokens, d]`, `weights [tokens, per_token]`, `chosen [tokens, per_token]` → `[tokens, d]`. An expert that sees no
-/// token gets no gradient; from the CUDA kernels, which do not tell the host who that is, it gets one of zeros.
+/// Shapes: `x [tokens, d]`, `weights` and `chosen [tokens, per_token]` → `[tokens, d]`. An expert that sees no token
+/// gets no gradient; from the CUDA kernels, which do not tell the host who that is, it gets one of zeros.
 ///
 /// # Panics
-/// When shapes or dtypes do not fit together, and, but not by CUDA kernels, when `chosen` names an expert that there is not.
+/// When shapes or dtypes do not fit together, and when `chosen` names an expert that there is not, which CUDA kernels
+/// do not tell: it has to come from [`route`].
 pub fn experts(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, all: Vec<Expert>) -> Tensor<2> {
     let ([tokens, d], [_, per_token], count) = (x.dims(), chosen.dims(), all.len());
     assert!(

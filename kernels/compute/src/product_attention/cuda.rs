@@ -348,7 +348,7 @@ fn call(options: &Options, shapes: [Option<Shape>; 7], dtype: DType) -> Result<C
     Ok(Call { batch, heads, kv_heads, time, coded, recent, scale, cap, span, plan, dtype })
 }
 
-/// The inputs are `q`, recent `k` and `v`, the centroids of keys and of values, `bias` and `sink`, of which there is no bias.
+/// The inputs are `q`, recent `k` and `v`, the centroids of keys and of values, `bias` and `sink`; there is no bias.
 #[derive(Clone, Debug)]
 pub struct GpuLookUp<B: Gpu> {
     /// `[batch, kv_heads, coded, subspaces]` in i32, as are the values'.

@@ -1,13 +1,13 @@
 //! Experts on CUDA. Nothing about the routing is known to the host: the grids are as large as any routing could need,
 //! and cubes without work end at once.
 //!
-//! [`route`] lets every token choose its experts and sorts the places (`t · per_token + s`) by expert, as the tokens of an
+//! [`mod@route`] lets every token choose its experts and sorts the places (`t · per_token + s`) by expert, as the tokens of an
 //! embedding are sorted by id; [`products`] multiplies runs of rows, 64 at a time, by the matrix of their expert. Gate, up and
 //! down projections of all experts lie one behind the other: `[experts, width, d]` twice, and `[experts, d, width]`.
 //!
-//! Forward: `sort` and `list`; products with gates and ups, SwiGLU, products with downs; `combine`. Backward: `spread` and
-//! `share_grads`; products back through the downs, SwiGLU's backward, products back through gates and, added, ups; `combine`
-//! without weights; and the gradients of the matrices.
+//! Forward: `sort` and `list`; products with gates and ups, SwiGLU, products with downs; `combine`. Backward: `spread`
+//! and `share_grads`; products back through the downs, SwiGLU's backward, products back through gates and, added, ups;
+//! `combine` without weights; and the gradients of the matrices.
 
 mod operator;
 mod products;
