@@ -15,8 +15,8 @@
 use crate::error::{ZooError, positive};
 use crate::{Init, Linear, SwiGlu, Tap};
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use kernels::{Expert, Routing};
+use burn::tensor::{IndexingUpdateOp, Tensor, activation};
+use kernels::Expert;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,51 +93,28 @@ pub struct MixtureOfExperts {
 }
 
 impl MixtureOfExperts {
-    /// `[batch, time, d_model]` → the same. Which expert sees which token is decided on the host.
+    /// `[batch, time, d_model]` → the same.
     pub fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
         let [batch, time, d_model] = x.dims();
         let (tokens, k) = (batch * time, self.per_token);
-        let device = x.device();
         let shares = tap.at("router", activation::softmax(self.router.forward(x.clone()), 2));
         let shares = shares.reshape([tokens, self.experts.len()]);
-        let chosen = largest(&shares, k); // token by token, the best first
-        let weights = shares.gather(1, ints(&chosen, &device).reshape([tokens, k]));
+        let chosen = kernels::route(shares.clone(), k);
+        let weights = shares.gather(1, chosen.clone());
         let weights = if self.normalised { weights.clone() / weights.sum_dim(1) } else { weights };
         let matrices = |expert: &SwiGlu| Expert {
             gate: expert.gate_proj.weight.val(),
             up: expert.up_proj.weight.val(),
             down: expert.down_proj.weight.val(),
         };
-        let all: Vec<Expert> = self.experts.iter().map(matrices).collect();
-        let routing = Routing::new(&chosen, k, all.len());
-        let mixed = kernels::experts(x.clone().reshape([tokens, d_model]), weights, &routing, &all);
+        let all = self.experts.iter().map(matrices).collect();
+        let mixed = kernels::experts(x.clone().reshape([tokens, d_model]), weights, chosen, all);
         let mixed = mixed.reshape([batch, time, d_model]);
         match (&self.shared, &self.shared_gate) {
             (Some(shared), Some(gate)) => mixed + activation::sigmoid(gate.forward(x.clone())) * shared.forward(x),
             _ => mixed,
         }
     }
-}
-
-/// For every row of `shares [tokens, experts]`, the `k` experts with the most, in falling order.
-fn largest(shares: &Tensor<2>, k: usize) -> Vec<usize> {
-    let experts = shares.dims()[1];
-    let values: Vec<f64> = shares.clone().detach().into_data().iter::<f64>().collect();
-    values
-        .chunks(experts)
-        .flat_map(|row| {
-            let mut order: Vec<usize> = (0..experts).collect();
-            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-            order.truncate(k);
-            order
-        })
-        .collect()
-}
-
-fn ints(values: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = values.iter().map(|&i| i as i32).collect();
-    let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// How unevenly routers load their experts (Fedus et al. 2021, as in Hugging Face), `[1]`:
@@ -152,17 +129,18 @@ pub fn load_balance(routers: &[Tensor<3>], per_token: usize) -> Option<Tensor<1>
     let experts = routers.first()?.dims()[2];
     let flat = |shares: &Tensor<3>| shares.clone().reshape([shares.dims()[0] * shares.dims()[1], experts]);
     let shares = Tensor::cat(routers.iter().map(flat).collect(), 0);
-    let tokens = shares.dims()[0] as f64;
-    let mut loads = vec![0.0; experts];
-    largest(&shares, per_token).into_iter().for_each(|e| loads[e] += 1.0 / tokens);
-    let loads = Tensor::<1>::from_data(TensorData::new(loads, [experts]), (&shares.device(), shares.dtype()));
-    Some((shares.mean_dim(0).reshape([experts]) * loads).sum() * experts as f64)
+    let (tokens, options) = (shares.dims()[0], (&shares.device(), shares.dtype()));
+    let chosen = kernels::route(shares.clone(), per_token);
+    let ones = Tensor::<2>::ones([tokens, per_token], options);
+    let loads = Tensor::<2>::zeros([tokens, experts], options).scatter(1, chosen, ones, IndexingUpdateOp::Add);
+    Some((shares.mean_dim(0) * loads.mean_dim(0)).sum() * experts as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Silent;
+    use burn::tensor::Device;
 
     fn experts(config: &ExpertsConfig) -> MixtureOfExperts {
         config.init(8, &mut Init::new(3, 0.5, 0.5, 1, &Device::flex()))

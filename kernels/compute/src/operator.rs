@@ -73,12 +73,16 @@ pub fn choose(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementat
     choose_with_cuda(operator, inputs, |_| Err(NO_KERNELS))
 }
 
-/// The same for an operator without a backward: where an input is tracked, the reference runs.
-pub fn choose_untracked(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
+/// The same for an operator with CUDA kernels and without a backward: where an input is tracked, the reference runs.
+pub fn choose_untracked(
+    operator: &'static str,
+    inputs: &[&DispatchTensor],
+    kernels: impl FnOnce(&cuda::Asked) -> Result<(), Because>,
+) -> Implementation {
     if inputs.iter().any(|x| Dispatch::is_tracked(x)) {
         by_reference(|| choose(operator, inputs))
     } else {
-        choose(operator, inputs)
+        choose_with_cuda(operator, inputs, kernels)
     }
 }
 
@@ -128,17 +132,19 @@ pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
     Some(tensor.into_dispatch())
 }
 
-/// What `choose` let through to the CPU, where no gradient is asked for.
-pub fn on_cpu<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
-    plain::<Flex>(tensor.into_dispatch().kind)
+/// What `choose` let through, where no gradient is asked for.
+pub fn plain<B: Dispatched>(tensor: DispatchTensor) -> FloatTensor<B> {
+    B::open(tensor.kind).float()
 }
 
-pub fn from_cpu<const D: usize>(tensor: FloatTensor<Flex>) -> Tensor<D> {
-    Tensor::from_dispatch(off_tape::<Flex>(tensor))
-}
-
-fn off_tape<B: Dispatched>(tensor: FloatTensor<B>) -> DispatchTensor {
+/// The way back.
+pub fn off_tape<B: Dispatched>(tensor: FloatTensor<B>) -> DispatchTensor {
     DispatchTensor { kind: B::close(BackendTensor::Float(tensor)), autodiff: DispatchAutodiffContext::Disabled }
+}
+
+/// The way back of whole numbers.
+pub fn whole_off_tape<B: Dispatched>(numbers: IntTensor<B>) -> DispatchTensor {
+    DispatchTensor { kind: B::close(BackendTensor::Int(numbers)), autodiff: DispatchAutodiffContext::Disabled }
 }
 
 fn on_tape<B: Dispatched>(tensor: FloatTensor<Autodiff<B>>, autodiff: DispatchAutodiffContext) -> DispatchTensor {
@@ -171,11 +177,10 @@ pub fn run<B: Dispatched, O: Operator<B, N>, const N: usize>(
     inputs: [Option<DispatchTensor>; N],
 ) -> DispatchTensor {
     let context = inputs.iter().flatten().fold(DispatchAutodiffContext::Disabled, |all, x| all.merge(x.autodiff));
-    let kinds = inputs.map(|x| x.map(|x| x.kind));
     if context == DispatchAutodiffContext::Disabled {
-        return off_tape::<B>(operator.forward(kinds.map(|kind| kind.map(plain::<B>))).0);
+        return off_tape::<B>(operator.forward(inputs.map(|x| x.map(plain::<B>))).0);
     }
-    on_tape::<B>(tracked(operator, kinds.map(|kind| kind.map(lifted::<B>))), context)
+    on_tape::<B>(tracked(operator, inputs.map(|x| x.map(|x| lifted::<B>(x.kind)))), context)
 }
 
 /// A second output, which the operator holds beside its first one.
@@ -236,15 +241,11 @@ impl<B: Dispatched> Backward<B, 1> for Hung {
     }
 }
 
-fn plain<B: Dispatched>(kind: DispatchTensorKind) -> FloatTensor<B> {
-    B::open(kind).float()
-}
-
 /// A constant becomes a leaf without gradient.
 fn lifted<B: Dispatched>(kind: DispatchTensorKind) -> FloatTensor<Autodiff<B>> {
     match kind {
         DispatchTensorKind::Autodiff(inner) => B::open(*inner).autodiff(),
-        other => FloatTensor::<Autodiff<B>>::new(plain::<B>(other)),
+        other => FloatTensor::<Autodiff<B>>::new(B::open(other).float()),
     }
 }
 

@@ -1,15 +1,18 @@
-//! AdamW on CUDA: one pass over a weight, its gradient and its moments, in place. The clipping needs the size of all
-//! gradients first: sums of squares in two stages, and one number from them, which stays on the device.
+//! AdamW on CUDA, in f32: one pass over a weight, its gradient and its moments, in place. The sizes of all gradients
+//! are sums of squares in two stages, and stay on the device.
 
 use super::Update;
 use crate::cuda::kernel::{Kernel, kernel};
+use crate::cuda::program::Memory;
 use crate::cuda::rows::{PLANES, UNITS, row_total, vector};
-use crate::cuda::source::{Source, element};
-use burn::tensor::DType;
+use crate::cuda::source::Source;
+use crate::cuda::{Gpu, Program};
+use burn::tensor::{DType, FloatDType};
+use burn_backend::TensorMetadata;
 use cubecl::prelude::*;
 
 /// Parts in which the squares of one gradient are summed at most, so that the order of a sum is that of any card.
-pub const PARTS: usize = 256;
+const PARTS: usize = 256;
 /// Vectors of a part that a unit sums at least.
 const EACH: usize = 8;
 
@@ -17,19 +20,18 @@ const EACH: usize = 8;
 ///
 /// `x [count]`, in vectors; `parts [.., PARTS]`, of which this gradient's begin at `place`.
 #[cube(launch_unchecked)]
-pub fn squares_parts<E: Float, N: Size>(
-    x: &[Vector<E, N>],
+pub fn squares_parts<N: Size>(
+    x: &[Vector<f32, N>],
     parts: &mut [f32],
     count: u32,
     place: u32,
-    #[define(E)] _dtype: ElemType,
     #[define(N)] _vector: usize,
 ) {
     let mut between = Shared::<[f32]>::new_slice(comptime!(PLANES as usize));
     let mut sum = 0.0f32;
     let mut at = CUBE_POS_X * UNITS + UNIT_POS;
     while at < count {
-        let number = Vector::<f32, N>::cast_from(x[at as usize]);
+        let number = x[at as usize];
         sum += (number * number).vector_sum();
         at += CUBE_COUNT_X * UNITS;
     }
@@ -43,11 +45,12 @@ pub fn squares_parts<E: Float, N: Size>(
 ///
 /// `parts [gradients, PARTS]`, `many, squares [gradients]`, where a gradient has `many` parts.
 #[cube(launch_unchecked)]
-pub fn squares_sums(parts: &[f32], many: &[u32], squares: &mut [f32]) {
+pub fn squares_sums(parts: &[f32], many: &[i32], squares: &mut [f32]) {
     let gradient = CUBE_POS_X;
+    let many = u32::cast_from(many[gradient as usize]);
     let mut sum = 0.0f32;
     let mut at = UNIT_POS_X;
-    while at < many[gradient as usize] {
+    while at < many {
         sum += parts[(gradient * comptime!(PARTS as u32) + at) as usize];
         at += 32;
     }
@@ -57,34 +60,18 @@ pub fn squares_sums(parts: &[f32], many: &[u32], squares: &mut [f32]) {
     }
 }
 
-/// What gradients of these squares are multiplied by so that their norm is at most `limit`.
-#[cube(launch_unchecked)]
-pub fn clip_scale(squares: &[f32], scale: &mut [f32], gradients: u32, limit: f32) {
-    let mut sum = 0.0f32;
-    let mut at = UNIT_POS_X;
-    while at < gradients {
-        sum += squares[at as usize];
-        at += 32;
-    }
-    let norm = plane_sum(sum).sqrt();
-    if UNIT_POS_X == 0 {
-        // Not a minimum of two: a norm that is NaN stays one.
-        scale[0usize] = select(norm <= limit, 1.0f32, limit / norm);
-    }
-}
-
-/// One [`Update`], whose `scale` lies on the device, of a weight and its moments in place.
+/// One [`Update`] of a weight and its moments in place.
 ///
 /// `weight, gradient, first, second [count]`, in vectors. A unit has one.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-pub fn adamw_step<G: Float, N: Size>(
+pub fn adamw_step<N: Size>(
     weight: &mut [Vector<f32, N>],
-    gradient: &[Vector<G, N>],
+    gradient: &[Vector<f32, N>],
     first: &mut [Vector<f32, N>],
     second: &mut [Vector<f32, N>],
-    scale: &[f32],
     count: u32,
+    scale: f32,
     beta1: f32,
     new1: f32,
     beta2: f32,
@@ -93,12 +80,11 @@ pub fn adamw_step<G: Float, N: Size>(
     size: f32,
     spread: f32,
     epsilon: f32,
-    #[define(G)] _dtype: ElemType,
     #[define(N)] _vector: usize,
 ) {
     let at = (CUBE_POS_X * UNITS + UNIT_POS_X) as usize;
     if at < count as usize {
-        let g = Vector::<f32, N>::cast_from(gradient[at]) * Vector::new(scale[0usize]);
+        let g = gradient[at] * Vector::new(scale);
         let m = first[at] * Vector::new(beta1) + g * Vector::new(new1);
         let v = second[at] * Vector::new(beta2) + g * g * Vector::new(new2);
         first[at] = m;
@@ -109,28 +95,26 @@ pub fn adamw_step<G: Float, N: Size>(
 }
 
 /// Cubes that sum `count` squares, which is the number of parts.
-pub fn parts(count: usize) -> usize {
+fn parts(count: usize) -> usize {
     (count / vector(count)).div_ceil(UNITS as usize * EACH).clamp(1, PARTS)
 }
 
 /// `Σ x²` of gradient number `place` of `all`, of `[x, parts]`: the parts of every gradient have room for [`PARTS`].
-pub fn sum_squares(count: usize, place: usize, all: usize, dtype: DType) -> Kernel {
-    let (element, suffix) = element(dtype);
+fn sum_squares(count: usize, place: usize, all: usize) -> Kernel {
     let vector = vector(count);
     kernel!(
-        format!("squares_parts by {vector}{suffix}"),
+        format!("squares_parts by {vector}"),
         [parts(count) as u32, 1, 1],
         CubeDim::new_2d(32, PLANES),
         squares_parts as SquaresParts,
         [x: count => vector, parts: all * PARTS],
         { count: u32 = (count / vector) as u32, place: u32 = (place * PARTS) as u32 },
-        element,
         vector
     )
 }
 
-/// Of `[parts, many, squares]`, where `many` holds the number of [`parts`] of every gradient in u32.
-pub fn join_squares(all: usize) -> Kernel {
+/// Of `[parts, many, squares]`, where `many` holds the number of [`parts`] of every gradient.
+fn join_squares(all: usize) -> Kernel {
     kernel!(
         "squares_sums".to_string(),
         [all as u32, 1, 1],
@@ -141,47 +125,68 @@ pub fn join_squares(all: usize) -> Kernel {
     )
 }
 
-/// Of `[squares, scale]`.
-pub fn clip(all: usize, limit: f64) -> Kernel {
-    kernel!(
-        "clip_scale".to_string(),
-        [1, 1, 1],
-        CubeDim::new_1d(32),
-        clip_scale as ClipScale,
-        [squares: all, scale: 1],
-        { gradients: u32 = all as u32, limit: f32 = limit as f32 }
-    )
-}
-
-/// Of `[weight, gradient, first, second, scale]`, f32 but for a gradient of `dtype`; weight and moments change in place. The
-/// update's own scale is not looked at: it is the number in `scale`.
-pub fn step(count: usize, update: &Update, dtype: DType) -> Kernel {
-    let (element, suffix) = element(dtype);
+/// Of `[weight, gradient, first, second]`; all but the gradient change in place.
+fn step(count: usize, update: &Update) -> Kernel {
     let vector = vector(count);
-    let Update { betas, keep, size, spread, epsilon, .. } = *update;
+    let Update { betas, scale, keep, size, spread, epsilon } = *update;
     let [old, new] = [betas, betas.map(|beta| 1.0 - beta)].map(|x| x.map(|x| x as f32));
     kernel!(
-        format!("adamw_step by {vector}{suffix}"),
+        format!("adamw_step by {vector}"),
         [((count / vector) as u32).div_ceil(UNITS), 1, 1],
         CubeDim::new_1d(UNITS),
         adamw_step as AdamwStep,
-        [weight: count => vector, gradient: count => vector, first: count => vector, second: count => vector, scale: 1],
+        [weight: count => vector, gradient: count => vector, first: count => vector, second: count => vector],
         {
-            vectors: u32 = (count / vector) as u32, beta1: f32 = old[0], new1: f32 = new[0], beta2: f32 = old[1],
-            new2: f32 = new[1], keep: f32 = keep as f32, size: f32 = size as f32, spread: f32 = spread as f32,
-            epsilon: f32 = epsilon as f32
+            vectors: u32 = (count / vector) as u32, scale: f32 = scale as f32, beta1: f32 = old[0], new1: f32 = new[0],
+            beta2: f32 = old[1], new2: f32 = new[1], keep: f32 = keep as f32, size: f32 = size as f32,
+            spread: f32 = spread as f32, epsilon: f32 = epsilon as f32
         },
-        element,
         vector
     )
+}
+
+/// The weight and its moments after the update, in their own memory where nobody else holds it.
+pub fn adamw<B: Gpu>(
+    weight: Memory<B>,
+    gradient: Memory<B>,
+    moments: Option<[Memory<B>; 2]>,
+    update: &Update,
+) -> (Memory<B>, [Memory<B>; 2]) {
+    let count = weight.shape().num_elements();
+    let zeros = || B::float_zeros([count].into(), &weight.device(), FloatDType::F32);
+    let [first, second] = moments.unwrap_or_else(|| [zeros(), zeros()]);
+    let inputs = [weight, gradient, first, second];
+    let mut program = Program::new("adamw");
+    let [weight, gradient, first, second] = inputs.each_ref().map(|x| program.input_of(DType::F32, x));
+    let [weight, first, second] = [weight, first, second].map(|x| program.changed(x));
+    program.then(step(count, update), &[weight, gradient, first, second]);
+    let mut outputs = B::execute(program, inputs.into()).into_iter();
+    let [weight, first, second] = [(); 3].map(|()| outputs.next().expect("three outputs were asked for"));
+    (weight, [first, second])
+}
+
+/// `Σ x²` of each.
+pub fn squares<B: Gpu>(tensors: Vec<Memory<B>>) -> Memory<B> {
+    let all = tensors.len();
+    let counts: Vec<usize> = tensors.iter().map(|x| x.shape().num_elements()).collect();
+    let mut program = Program::new("squares");
+    let inputs: Vec<_> = tensors.iter().map(|x| program.input_of(DType::F32, x)).collect();
+    let squares = program.output([all], DType::F32);
+    let parts_ = program.buffer([all, PARTS], DType::F32);
+    let many = program.whole_constant(counts.iter().map(|&count| parts(count) as i32));
+    for (place, (&input, &count)) in inputs.iter().zip(&counts).enumerate() {
+        program.then(sum_squares(count, place, all), &[input, parts_]);
+    }
+    program.then(join_squares(all), &[parts_, many, squares]);
+    B::execute(program, tensors).pop().expect("an output")
 }
 
 /// What the table holds.
 pub fn sources() -> Vec<Source> {
     let update = Update { betas: [0.9, 0.95], scale: 1.0, keep: 1.0, size: 1.0, spread: 1.0, epsilon: 1e-8 };
-    let squares = |dtype| sum_squares(4, 0, 1, dtype);
-    let step = |dtype| step(4, &update, dtype);
-    [squares(DType::BF16), squares(DType::F32), join_squares(1), clip(1, 1.0), step(DType::BF16), step(DType::F32)]
-        .map(|kernel| kernel.source())
-        .into()
+    vec![step(4, &update).source()]
+}
+
+pub fn squares_sources() -> Vec<Source> {
+    vec![sum_squares(4, 0, 1).source(), join_squares(1).source()]
 }

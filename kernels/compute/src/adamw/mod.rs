@@ -6,10 +6,14 @@ mod cpu;
 pub mod cuda;
 mod reference;
 
-use crate::operator::{choose, from_cpu, input, on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{Dispatched, choose_with_cuda, input, off_tape, plain};
 use crate::selftest::{Case, Inputs, constant};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn_backend::tensor::FloatTensor as Plain;
+use burn_dispatch::DispatchTensor;
+use burn_dispatch::backends::Flex;
 
 /// ```text
 /// g ← scale · gradient
@@ -49,20 +53,34 @@ pub fn adamw<const D: usize>(
     }
     let [first, second] = moments.map_or([None, None], |moments| moments.map(Some));
     let inputs = [input(weight), input(gradient), first.and_then(input), second.and_then(input)];
-    let implementation = choose("adamw", &inputs.iter().flatten().collect::<Vec<_>>());
-    let [weight, gradient, first, second] = inputs;
-    let there = "a weight and its gradient are always there";
-    let weight = Tensor::<D>::from_dispatch(weight.expect(there));
-    let gradient = Tensor::<D>::from_dispatch(gradient.expect(there));
-    let moments = first.zip(second).map(|(m, v)| [m, v].map(Tensor::from_dispatch));
-    match implementation {
+    let given = inputs.iter().flatten().collect::<Vec<_>>();
+    match choose_with_cuda("adamw", &given, |asked| asked.of_f32()) {
         Implementation::Cpu => {
-            let moments = moments.map(|moments| moments.map(on_cpu));
-            let (weight, moments) = cpu::adamw(on_cpu(weight), on_cpu(gradient), moments, update);
-            (from_cpu(weight), moments.map(from_cpu))
+            opened::<Flex, D>(inputs, |weight, gradient, moments| cpu::adamw(weight, gradient, moments, update))
         }
-        _ => reference::adamw(weight, gradient, moments, update),
+        Implementation::Cuda => with_gpu!(inputs, B => opened::<B, D>(inputs, |weight, gradient, moments| {
+            cuda::adamw::<B>(weight, gradient, moments, &update)
+        })),
+        Implementation::Reference => {
+            let [weight, gradient, first, second] = inputs;
+            let [weight, gradient] = [weight, gradient].map(|x| Tensor::from_dispatch(x.expect(THERE)));
+            let moments = first.zip(second).map(|moments| <[_; 2]>::from(moments).map(Tensor::from_dispatch));
+            reference::adamw(weight, gradient, moments, update)
+        }
     }
+}
+
+const THERE: &str = "a weight and its gradient are always there";
+
+/// Runs `update` on what lies in the inputs.
+fn opened<B: Dispatched, const D: usize>(
+    inputs: [Option<DispatchTensor>; 4],
+    update: impl FnOnce(Plain<B>, Plain<B>, Option<[Plain<B>; 2]>) -> (Plain<B>, [Plain<B>; 2]),
+) -> (Tensor<D>, [Tensor<1>; 2]) {
+    let [weight, gradient, first, second] = inputs.map(|x| x.map(plain::<B>));
+    let moments = first.zip(second).map(<[_; 2]>::from);
+    let (weight, moments) = update(weight.expect(THERE), gradient.expect(THERE), moments);
+    (Tensor::from_dispatch(off_tape::<B>(weight)), moments.map(|x| Tensor::from_dispatch(off_tape::<B>(x))))
 }
 
 /// `Σ x²` of each of `tensors`, `[tensors]`.
@@ -70,12 +88,20 @@ pub fn adamw<const D: usize>(
 /// # Panics
 /// When there are none, or their dtypes differ.
 pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
-    let inputs: Vec<_> = tensors.into_iter().map(Tensor::into_dispatch).collect();
-    let implementation = choose("squares", &inputs.iter().collect::<Vec<_>>());
-    let tensors = inputs.into_iter().map(Tensor::<1>::from_dispatch);
-    match implementation {
-        Implementation::Cpu => from_cpu(cpu::squares(tensors.map(on_cpu).collect())),
-        _ => reference::squares(tensors.collect()),
+    let inputs: Vec<_> = tensors.into_iter().map(input).collect();
+    let given = inputs.iter().flatten().collect::<Vec<_>>();
+    match choose_with_cuda("squares", &given, |asked| asked.of_f32()) {
+        Implementation::Cpu => {
+            let tensors = inputs.into_iter().flatten().map(plain::<Flex>).collect();
+            Tensor::from_dispatch(off_tape::<Flex>(cpu::squares(tensors)))
+        }
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let tensors = inputs.into_iter().flatten().map(plain::<B>).collect();
+            Tensor::from_dispatch(off_tape::<B>(cuda::squares::<B>(tensors)))
+        }),
+        Implementation::Reference => {
+            reference::squares(inputs.into_iter().flatten().map(Tensor::from_dispatch).collect())
+        }
     }
 }
 

@@ -17,6 +17,18 @@ pub struct CrossEntropy {
     pub weights: Vec<f32>,
     /// Whether there will be a backward.
     pub gradients: bool,
+    /// Rows of logits at a time, where somebody has an opinion.
+    pub chunk: Option<usize>,
+}
+
+impl CrossEntropy {
+    /// The tokens that count, and the share of each in the mean.
+    pub fn counted(&self) -> (Vec<usize>, Vec<f64>) {
+        let counted: Vec<usize> = (0..self.weights.len()).filter(|&t| self.weights[t] != 0.0).collect();
+        let total: f64 = counted.iter().map(|&t| f64::from(self.weights[t])).sum();
+        let means = counted.iter().map(|&t| f64::from(self.weights[t]) / total).collect();
+        (counted, means)
+    }
 }
 
 impl Operator<Flex, 2> for CrossEntropy {
@@ -65,8 +77,7 @@ fn forward<E: Real>(
 ) -> (FlexTensor, Option<[FlexTensor; 2]>) {
     let (all, weight) = (Strided::<E, 2>::of(hidden), Strided::<E, 2>::of(weight));
     let ([tokens, d], [vocab, _]) = (all.shape, weight.shape);
-    let counted: Vec<usize> = (0..tokens).filter(|&t| options.weights[t] != 0.0).collect();
-    let total: f64 = counted.iter().map(|&t| f64::from(options.weights[t])).sum();
+    let (counted, means) = options.counted();
     let count = counted.len();
     let gathered = (count < tokens).then(|| {
         let rows = counted.iter().flat_map(|&t| all.run([t, 0], d)).copied().collect();
@@ -74,7 +85,7 @@ fn forward<E: Real>(
     });
     let rows = gathered.as_ref().map_or(all, Strided::of);
 
-    let chunk = (CHUNK / vocab).max(256).min(count);
+    let chunk = options.chunk.unwrap_or((CHUNK / vocab).max(256)).min(count);
     let mut logits = buffer::<E>(chunk * vocab);
     let mut losses = buffer::<E>(count);
     let lengths = if options.gradients { [count * d, vocab * d] } else { [0, 0] };
@@ -96,8 +107,7 @@ fn forward<E: Real>(
                 for i in unit * share..((unit + 1) * share).min(these) {
                     // SAFETY: every row is one unit's own.
                     let (row, loss) = unsafe { (logits.part(i * vocab, vocab), &mut losses.part(i, 1)[0]) };
-                    let t = counted[start + i];
-                    let (target, mean) = (options.targets[t] as usize, f64::from(options.weights[t]) / total);
+                    let (target, mean) = (options.targets[counted[start + i]] as usize, means[start + i]);
                     vectorised(
                         #[inline(always)]
                         || *loss = softmax_loss(row, target, E::of(mean)),

@@ -1,11 +1,16 @@
 //! The softmax of a chunk of logits on CUDA: a cube to a row reads it once for its largest logit and its sum, and once
 //! more to leave the gradient in its place. The products around it (logits, and the gradients of both inputs from
-//! theirs) are those of matrices.
+//! theirs) are those of matrices. As on the CPU the gradients of both inputs are summed in the forward.
 
+use super::cpu::CrossEntropy;
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::rows::{row_max, row_total, vector};
 use crate::cuda::source::{Source, element};
-use burn::tensor::DType;
+use crate::cuda::{Gpu, Program};
+use crate::operator::Operator;
+use burn::tensor::{DType, FloatDType, Slice, TensorData};
+use burn_backend::TensorMetadata;
+use burn_backend::tensor::FloatTensor;
 use cubecl::prelude::*;
 
 /// Planes of a cube.
@@ -82,7 +87,7 @@ pub fn softmax_loss<E: Float, N: Size>(
 }
 
 /// Of `[logits, targets, means, losses]`, of `dtype`, i32 and f32; the logits become their gradient.
-pub fn loss(rows: usize, vocab: usize, dtype: DType) -> Kernel {
+fn loss(rows: usize, vocab: usize, dtype: DType) -> Kernel {
     let (element, suffix) = element(dtype);
     let vector = vector(vocab);
     kernel!(
@@ -95,6 +100,96 @@ pub fn loss(rows: usize, vocab: usize, dtype: DType) -> Kernel {
         element,
         vector
     )
+}
+
+/// The inputs are `hidden, weight`.
+#[derive(Clone, Debug)]
+pub struct GpuCrossEntropy(pub CrossEntropy);
+
+/// Numbers in a chunk of logits, if that is not less than [`ROWS`] rows: 128 MiB in f32. Not measured.
+const CHUNK: usize = 1 << 25;
+const ROWS: usize = 1024;
+
+impl<B: Gpu> Operator<B, 2> for GpuCrossEntropy {
+    /// The gradients of both inputs, as if 1 arrived.
+    type Saved = Option<[FloatTensor<B>; 2]>;
+
+    fn forward(&self, inputs: [Option<FloatTensor<B>>; 2]) -> (FloatTensor<B>, Self::Saved) {
+        let [hidden, weight] = inputs.map(|x| x.expect("tokens and an output matrix"));
+        let CrossEntropy { gradients, chunk, .. } = self.0;
+        let (dtype, device) = (FloatDType::from(hidden.dtype()), hidden.device());
+        let ([tokens, d], [vocab, _]) = (hidden.shape().dims(), weight.shape().dims());
+        let (counted, means) = self.0.counted();
+        let count = counted.len();
+        if count == 0 {
+            let zeros = |rows| B::float_zeros([rows, d].into(), &device, dtype);
+            let saved = gradients.then(|| [zeros(tokens), zeros(vocab)]);
+            return (B::float_full([1].into(), f32::NAN.into(), &device, dtype), saved);
+        }
+        let select = |x, rows: Vec<i32>| {
+            let count = rows.len();
+            B::float_select(x, 0, B::int_from_data(TensorData::new(rows, [count]), &device))
+        };
+        let rows = if count == tokens { hidden } else { select(hidden, counted.iter().map(|&t| t as i32).collect()) };
+        let across = B::float_swap_dims(weight.clone(), 0, 1);
+        let chunk = chunk.unwrap_or((CHUNK / vocab).max(ROWS));
+        let (mut losses, mut row_grads, mut weight_grad) = (Vec::new(), Vec::new(), None);
+        for start in (0..count).step_by(chunk) {
+            let range = start..count.min(start + chunk);
+            let these = B::float_slice(rows.clone(), &[Slice::from(range.clone()), Slice::from(..)]);
+            let logits = B::float_matmul(these.clone(), across.clone());
+            let targets = counted[range.clone()].iter().map(|&t| self.0.targets[t]);
+            let [grad, loss] = softmax::<B>(logits, targets, means[range].iter().map(|&mean| mean as f32));
+            losses.push(loss);
+            if gradients {
+                row_grads.push(B::float_matmul(grad.clone(), weight.clone()));
+                let product = B::float_matmul(B::float_swap_dims(grad, 0, 1), these);
+                // Chunks are added up in f32 whatever the inputs are.
+                let product = B::float_cast(product, FloatDType::F32);
+                weight_grad = Some(match weight_grad {
+                    Some(sum) => B::float_add(sum, product),
+                    None => product,
+                });
+            }
+        }
+        let saved = weight_grad.map(|weight_grad| {
+            let mut row_grads = B::float_cat(row_grads, 0);
+            if count < tokens {
+                // Tokens that do not count have the row of zeros behind the others.
+                let mut of = vec![count as i32; tokens];
+                counted.iter().enumerate().for_each(|(row, &t)| of[t] = row as i32);
+                let zeros = B::float_zeros([1, d].into(), &device, dtype);
+                row_grads = select(B::float_cat(vec![row_grads, zeros], 0), of);
+            }
+            [row_grads, B::float_cast(weight_grad, dtype)]
+        });
+        (B::float_cast(B::float_sum(B::float_cat(losses, 0)), dtype), saved)
+    }
+
+    fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
+        let factor = B::float_reshape(gradient, [1, 1].into());
+        let [hidden, weight] = saved.expect("gradients are asked for where they will be wanted");
+        let scaled = |x, wanted: bool| wanted.then(|| B::float_mul(x, factor.clone()));
+        [scaled(hidden, wanted[0]), scaled(weight, wanted[1])]
+    }
+}
+
+/// The gradient of a chunk of logits in their place, and the losses of its rows, in f32.
+fn softmax<B: Gpu>(
+    logits: FloatTensor<B>,
+    targets: impl Iterator<Item = i32>,
+    means: impl Iterator<Item = f32>,
+) -> [FloatTensor<B>; 2] {
+    let [rows, vocab] = logits.shape().dims();
+    let kernel = loss(rows, vocab, logits.dtype());
+    let mut program = Program::new("cross_entropy");
+    let logits_ = program.input(&logits);
+    let grad = program.changed(logits_);
+    let losses = program.output([rows], DType::F32);
+    let (targets, means) = (program.whole_constant(targets), program.constant(means));
+    program.then(kernel, &[grad, targets, means, losses]);
+    let outputs = B::execute(program, vec![logits]);
+    outputs.try_into().unwrap_or_else(|_| unreachable!("two outputs were asked for"))
 }
 
 /// What the table holds.

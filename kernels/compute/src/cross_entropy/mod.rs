@@ -7,7 +7,8 @@ mod cpu;
 pub mod cuda;
 mod reference;
 
-use crate::operator::{choose, input, run_on_cpu};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_with_cuda, input, run, run_on_cpu};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -21,6 +22,20 @@ pub use reference::of_logits;
 /// # Panics
 /// When shapes or dtypes do not fit together, or a target is not in the vocabulary.
 pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[i32], weights: &[f32]) -> Tensor<1> {
+    in_chunks(hidden, weight, targets, weights, None)
+}
+
+/// The same with `chunk` rows of logits at a time, or as many as were chosen for the device.
+///
+/// # Panics
+/// As [`cross_entropy`], and for a chunk of no rows.
+pub fn in_chunks(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: &[i32],
+    weights: &[f32],
+    chunk: Option<usize>,
+) -> Tensor<1> {
     let ([tokens, d], [vocab, width]) = (hidden.dims(), weight.dims());
     assert!(
         d == width && targets.len() == tokens && weights.len() == tokens,
@@ -33,14 +48,17 @@ pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[i32], weig
     if let Some(target) = targets.iter().find(|&&target| target < 0 || target as usize >= vocab) {
         panic!("expected targets below {vocab}, got {target}");
     }
+    assert!(chunk != Some(0), "a chunk of no rows of logits");
     let inputs = [input(hidden), input(weight)];
-    match choose("cross_entropy", &inputs.iter().flatten().collect::<Vec<_>>()) {
-        Implementation::Cpu => {
-            let gradients = inputs.iter().flatten().any(|x| x.autodiff != Default::default());
-            let operator = cpu::CrossEntropy { targets: targets.into(), weights: weights.into(), gradients };
-            Tensor::from_dispatch(run_on_cpu(operator, inputs))
-        }
-        _ => {
+    let gradients = inputs.iter().flatten().any(|x| x.autodiff != Default::default());
+    let operator = || cpu::CrossEntropy { targets: targets.into(), weights: weights.into(), gradients, chunk };
+    let given = inputs.iter().flatten().collect::<Vec<_>>();
+    match choose_with_cuda("cross_entropy", &given, |asked| asked.in_f32()) {
+        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator(), inputs)),
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            Tensor::from_dispatch(run::<B, _, 2>(cuda::GpuCrossEntropy(operator()), inputs))
+        }),
+        Implementation::Reference => {
             let [hidden, weight] = inputs.map(|x| Tensor::<2>::from_dispatch(x.expect("both are always there")));
             let targets = TensorData::new(targets.to_vec(), [tokens]);
             let targets = Tensor::<1, Int>::from_data(targets, &hidden.device());
@@ -50,21 +68,27 @@ pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[i32], weig
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    fn case(name: &str, tokens: usize, d: usize, vocab: usize, weight: fn(usize) -> f32) -> Case {
+    fn case(
+        name: &str,
+        [tokens, d, vocab]: [usize; 3],
+        chunk: impl Into<Option<usize>>,
+        weight: fn(usize) -> f32,
+    ) -> Case {
+        let chunk = chunk.into();
         let run = move |x: &crate::selftest::Inputs| {
             let targets: Vec<i32> = (0..tokens).map(|t| ((t * 7 + 3) % vocab) as i32).collect();
             let weights: Vec<f32> = (0..tokens).map(weight).collect();
-            cross_entropy(x.get("hidden"), x.get("weight"), &targets, &weights)
+            in_chunks(x.get("hidden"), x.get("weight"), &targets, &weights, chunk)
         };
         Case::new("cross_entropy", name, &[("hidden", &[tokens, d]), ("weight", &[vocab, d])], run)
     }
     vec![
-        case("one token", 1, 5, 3, |_| 1.0),
-        case("a vocabulary of 1", 3, 5, 1, |_| 1.0),
-        case("all count", 75, 16, 100, |_| 1.0),
-        case("more tokens than are worked on at once", 600, 16, 63, |_| 1.0),
-        case("one in three counts", 601, 16, 100, |t| if t % 3 == 1 { 1.0 } else { 0.0 }),
-        case("weights", 75, 60, 33, |t| (t % 4) as f32 / 2.0),
+        case("one token", [1, 5, 3], None, |_| 1.0),
+        case("a vocabulary of 1", [3, 5, 1], None, |_| 1.0),
+        case("all count", [75, 16, 100], None, |_| 1.0),
+        case("more tokens than are worked on at once", [600, 16, 63], 256, |_| 1.0),
+        case("one in three counts, in two chunks", [601, 16, 100], 150, |t| if t % 3 == 1 { 1.0 } else { 0.0 }),
+        case("weights", [75, 60, 33], None, |t| (t % 4) as f32 / 2.0),
     ]
 }
 

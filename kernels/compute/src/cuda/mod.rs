@@ -23,8 +23,10 @@ use source::Source;
 type Sources = fn() -> Vec<Source>;
 
 /// The operators that have CUDA kernels, and those of their kernels that the table holds.
-const OPERATORS: [(&str, Sources); 10] = [
+const OPERATORS: [(&str, Sources); 17] = [
     ("softmax_attention", crate::softmax_attention::cuda::sources),
+    // By the same kernels.
+    ("differential_attention", crate::softmax_attention::cuda::sources),
     ("linear_attention", crate::linear_attention::cuda::sources),
     ("short_conv", crate::short_conv::cuda::sources),
     ("rms_norm", crate::rms_norm::cuda::sources),
@@ -34,14 +36,12 @@ const OPERATORS: [(&str, Sources); 10] = [
     ("rope", crate::rope::cuda::sources),
     ("swiglu", crate::swiglu::cuda::sources),
     ("embedding", crate::embedding::cuda::sources),
-];
-
-/// Kernels that no operator calls yet.
-const UNCALLED: [Sources; 4] = [
-    crate::adamw::cuda::sources,
-    crate::cross_entropy::cuda::sources,
-    crate::product_attention::cuda::sources,
-    crate::experts::cuda::sources,
+    ("adamw", crate::adamw::cuda::sources),
+    ("squares", crate::adamw::cuda::squares_sources),
+    ("cross_entropy", crate::cross_entropy::cuda::sources),
+    ("route", crate::experts::cuda::route_sources),
+    ("experts", crate::experts::cuda::sources),
+    ("product_attention", crate::product_attention::cuda::sources),
 ];
 
 /// The operators that have CUDA kernels.
@@ -52,7 +52,9 @@ pub fn operators() -> impl Iterator<Item = &'static str> {
 /// Every kernel of this crate as CUDA C++, for every shape that the table holds. Expanded once: it takes a while.
 pub fn sources() -> &'static [Source] {
     static SOURCES: std::sync::LazyLock<Vec<Source>> = std::sync::LazyLock::new(|| {
-        OPERATORS.iter().map(|(_, sources)| sources).chain(&UNCALLED).flat_map(|sources| sources()).collect()
+        let mut all: Vec<Sources> = OPERATORS.iter().map(|(_, sources)| *sources).collect();
+        all.dedup_by(|a, b| std::ptr::fn_addr_eq(*a, *b));
+        all.iter().flat_map(|sources| sources()).collect()
     });
     &SOURCES
 }

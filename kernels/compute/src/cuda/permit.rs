@@ -130,6 +130,17 @@ impl Asked {
             _ => Err(Because::NoKernel("this dtype; there are some for f32 and bf16")),
         }
     }
+
+    /// That the dtype is f32, where no other is worked on: by an optimiser.
+    ///
+    /// # Errors
+    /// Another dtype.
+    pub fn of_f32(&self) -> Result<(), Because> {
+        match self.dtype {
+            DType::F32 => Ok(()),
+            _ => Err(Because::NoKernel("this dtype; there is one for f32")),
+        }
+    }
 }
 
 /// Whether the `kernels` that an operator may have for a call run where its inputs lie.

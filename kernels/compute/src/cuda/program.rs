@@ -311,8 +311,16 @@ fn in_order(tensor: CubeTensor) -> CubeTensor {
     if aligned { tensor } else { into_contiguous(tensor.copy()) }
 }
 
-/// Runs one of some kernels that compute the same on memory that it leaves changed.
-pub type Emulator = Arc<dyn Fn(&[Kernel], &mut [Vec<u8>]) + Send + Sync>;
+/// Memory of an emulator.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    pub dtype: DType,
+    pub bytes: Vec<u8>,
+}
+
+/// Runs one of some kernels that compute the same on memory that it leaves changed. It refuses memory of another dtype
+/// than the kernel was compiled for: a GPU would read it as that.
+pub type Emulator = Arc<dyn Fn(&[Kernel], &mut [Numbers]) + Send + Sync>;
 
 thread_local! {
     static EMULATOR: RefCell<Option<Emulator>> = const { RefCell::new(None) };
@@ -360,10 +368,11 @@ impl Gpu for Flex {
             });
         }
         for Step { kernels, arguments } in program.steps() {
-            let mut buffers: Vec<Vec<u8>> = arguments.iter().map(|&Id(at)| memory[at].clone()).collect();
+            let numbers = |&Id(at): &Id| Numbers { dtype: program.buffers[at].dtype, bytes: memory[at].clone() };
+            let mut buffers: Vec<Numbers> = arguments.iter().map(numbers).collect();
             emulator(kernels, &mut buffers);
             for (&Id(at), buffer) in arguments.iter().zip(buffers) {
-                memory[at] = buffer;
+                memory[at] = buffer.bytes;
             }
         }
         let output = |&Id(at): &Id| {

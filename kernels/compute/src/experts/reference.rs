@@ -1,6 +1,21 @@
 use super::{Expert, Routing};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
 
+/// Token by token.
+pub fn route(shares: Tensor<2>, per_token: usize) -> Vec<i32> {
+    let [_, experts] = shares.dims();
+    let number = |share: f64| if share.is_nan() { f64::MIN } else { share.max(f64::MIN) };
+    let shares: Vec<f64> = shares.into_data().iter::<f64>().map(number).collect();
+    let best = |row: &[f64]| {
+        let mut order: Vec<i32> = (0..experts as i32).collect();
+        let share = |e: i32| row[e as usize];
+        order.sort_by(|&a, &b| share(b).partial_cmp(&share(a)).expect("numbers"));
+        order.truncate(per_token);
+        order
+    };
+    shares.chunks(experts).flat_map(best).collect()
+}
+
 pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, all: &[Expert]) -> Tensor<2> {
     let ([tokens, d], k, device) = (x.dims(), routing.per_token, x.device());
     // Tokens in the order of their experts, so that each expert works on one run of rows.

@@ -17,6 +17,12 @@ pub struct LookUp {
     /// `[batch, kv_heads, coded, subspaces]`, as are the values'.
     pub keys: Arc<Vec<u32>>,
     pub values: Arc<Vec<u32>>,
+    pub options: Options,
+}
+
+/// What is known of a call on the host.
+#[derive(Clone, Debug)]
+pub struct Options {
     pub coded: usize,
     pub scale: f64,
     pub window: Option<usize>,
@@ -42,7 +48,8 @@ impl Operator<Flex, 7> for LookUp {
 /// Queries of one tile.
 const ROWS: usize = 16;
 
-fn attend<E: Real>(options: &LookUp, inputs: &[Option<FlexTensor>; 7]) -> FlexTensor {
+fn attend<E: Real>(codes: &LookUp, inputs: &[Option<FlexTensor>; 7]) -> FlexTensor {
+    let LookUp { keys, values, options } = codes;
     let there = "always there";
     let [q, k, v, ..] = inputs.each_ref().map(|x| x.as_ref());
     let [q, k, v] = [q, k, v].map(|x| Strided::<E, 4>::of(x.expect(there)));
@@ -52,7 +59,7 @@ fn attend<E: Real>(options: &LookUp, inputs: &[Option<FlexTensor>; 7]) -> FlexTe
     let [bias, sink] = [(5, source), (6, 1)]
         .map(|(i, last)| inputs[i].as_ref().map(|x| Strided::<E, 4>::of(x).broadcast([batch, heads, time, last])));
     let ([k_parts, k_count, k_width], [v_parts, v_count, v_width]) = (key_centroids.shape, value_centroids.shape);
-    for (codes, count) in [(&options.keys, k_count), (&options.values, v_count)] {
+    for (codes, count) in [(keys, k_count), (values, v_count)] {
         let largest = codes.iter().max().map_or(0, |&code| code as usize);
         assert!(largest < count, "the code {largest} among {count} centroids");
     }
@@ -85,7 +92,7 @@ fn attend<E: Real>(options: &LookUp, inputs: &[Option<FlexTensor>; 7]) -> FlexTe
                 product(to, E::ZERO, scale, parts, key_centroids.matrix([m, 0, 0]).transposed());
             }
             let at = (b * kv_heads + group) * options.coded;
-            let keys = &options.keys[at * k_parts..(at + options.coded) * k_parts];
+            let keys = &keys[at * k_parts..(at + options.coded) * k_parts];
             for (row, table) in scores.chunks_exact_mut(width).zip(table.chunks_exact(k_parts * k_count)) {
                 for (score, codes) in row.iter_mut().zip(keys.chunks_exact(k_parts)) {
                     *score = codes.iter().enumerate().map(|(m, &code)| table[m * k_count + code as usize]).sum();
@@ -110,7 +117,7 @@ fn attend<E: Real>(options: &LookUp, inputs: &[Option<FlexTensor>; 7]) -> FlexTe
 
             // The weight that falls on every centroid: [rows, v_parts, v_count].
             weights.fill(E::ZERO);
-            let values = &options.values[at * v_parts..(at + options.coded) * v_parts];
+            let values = &values[at * v_parts..(at + options.coded) * v_parts];
             for (row, weights) in scores.chunks_exact(width).zip(weights.chunks_exact_mut(v_parts * v_count)) {
                 for (weight, codes) in row.iter().zip(values.chunks_exact(v_parts)) {
                     codes.iter().enumerate().for_each(|(m, &code)| weights[m * v_count + code as usize] += *weight);

@@ -2,10 +2,16 @@
 //! each cube makes the table of products with every centroid, walks over its keys a tile at a time, and leaves its largest
 //! score, its sum and its weighted values. A second kernel merges these in their order.
 
+use super::cpu::Options;
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::rows::{PLANES, UNITS, row_max, row_total};
-use crate::cuda::source::{SHARED_LIMIT, Source, element};
-use burn::tensor::DType;
+use crate::cuda::source::{Source, element};
+use crate::cuda::{Asked, Gpu, Program};
+use crate::operator::Operator;
+use crate::trace::Because;
+use burn::tensor::{DType, FloatDType, Shape};
+use burn_backend::TensorMetadata;
+use burn_backend::tensor::{FloatTensor, IntTensor};
 use cubecl::prelude::*;
 
 /// Keys of a tile: one for every unit.
@@ -52,10 +58,9 @@ impl Plan {
         (self.value_width() as u32).next_power_of_two()
     }
 
-    /// Whether the table fits into shared memory, and a value into the units of a cube.
-    pub fn fits(&self) -> bool {
-        let numbers = self.entries() + self.width() + 2 * UNITS as usize + PLANES as usize;
-        numbers * 4 <= SHARED_LIMIT && self.value_width() <= UNITS as usize
+    /// Bytes of shared memory of a block, most of them for the table.
+    const fn shared(&self) -> usize {
+        4 * (self.entries() + self.width() + 2 * UNITS as usize + PLANES as usize)
     }
 }
 
@@ -283,18 +288,110 @@ pub fn product_attention_merge<E: Float>(
 
 /// Sizes and options of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub batch: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub time: usize,
-    pub coded: usize,
-    pub recent: usize,
-    pub scale: f64,
-    pub cap: f64,
-    pub span: usize,
-    pub plan: Plan,
-    pub dtype: DType,
+struct Call {
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    time: usize,
+    coded: usize,
+    recent: usize,
+    scale: f64,
+    cap: f64,
+    span: usize,
+    plan: Plan,
+    dtype: DType,
+}
+
+/// Whether there are kernels for inputs of these shapes.
+///
+/// # Errors
+/// What there is none for.
+pub fn permits(asked: &Asked, options: &Options, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
+    asked.in_f32()?;
+    let plan = call(options, shapes, asked.dtype)?.plan;
+    if plan.value_width() > UNITS as usize {
+        return Err(Because::NoKernel("values this wide; there is one for up to 256 channels"));
+    }
+    if plan.shared() > asked.card.shared {
+        return Err(Because::NoKernel("this many centroids on this GPU: its blocks have too little shared memory"));
+    }
+    Ok(())
+}
+
+/// The call of `q`, recent `k` and `v`, the centroids of keys and of values, `bias` and `sink`.
+fn call(options: &Options, shapes: [Option<Shape>; 7], dtype: DType) -> Result<Call, Because> {
+    let no = |what| Err(Because::NoKernel(what));
+    let [q, k, _, key, value, bias, sink] = shapes;
+    let there = "queries, recent tokens and centroids are always there";
+    let [[batch, heads, time, _], [_, kv_heads, recent, _]] = [q, k].map(|shape| shape.expect(there).dims::<4>());
+    let [key, value] = [key, value].map(|shape| shape.expect(there).dims::<3>());
+    let Options { coded, scale, window, softcap, .. } = *options;
+    if bias.is_some() {
+        return no("a bias");
+    }
+    if sink.as_ref().is_some_and(|sink| sink.dims::<4>() != [1, heads, 1, 1]) {
+        return no("a sink for every query; there is one for a sink for every head");
+    }
+    if time == 0 || coded == 0 || window == Some(0) {
+        return no("no tokens");
+    }
+    let plan = Plan {
+        key,
+        value,
+        window: window.is_some(),
+        softcap: softcap.is_some(),
+        slopes: options.slopes.is_some(),
+        sinks: sink.is_some(),
+        sigmoid: options.sigmoid,
+    };
+    let (cap, span) = (softcap.unwrap_or(1.0), window.unwrap_or(0).min(coded + recent));
+    Ok(Call { batch, heads, kv_heads, time, coded, recent, scale, cap, span, plan, dtype })
+}
+
+/// The inputs are `q`, recent `k` and `v`, the centroids of keys and of values, `bias` and `sink`; there is no bias.
+#[derive(Clone, Debug)]
+pub struct GpuLookUp<B: Gpu> {
+    /// `[batch, kv_heads, coded, subspaces]` in i32, as are the values'.
+    pub keys: IntTensor<B>,
+    pub values: IntTensor<B>,
+    pub options: Options,
+}
+
+impl<B: Gpu> Operator<B, 7> for GpuLookUp<B> {
+    type Saved = ();
+
+    fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, ()) {
+        let there = "always there";
+        let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
+        let dtype = inputs[0].as_ref().expect(there).dtype();
+        let call = call(&self.options, shapes, dtype)
+            .unwrap_or_else(|because| unreachable!("`choose` lets no call through that has {because}"));
+        let [q, k, v, key_centroids, value_centroids, _, sink] = inputs;
+        let floats = [q, k, v, key_centroids, value_centroids].map(|x| x.expect(there));
+        let codes = [&self.keys, &self.values].map(|codes| B::memory(codes.clone()));
+        let sinks = sink.map(|sink| B::float_cast(sink, FloatDType::F32));
+
+        let mut program = Program::new("product_attention");
+        let [q, k, v, key_centroids, value_centroids] = floats.each_ref().map(|x| program.input(x));
+        let [key_codes, value_codes] = codes.each_ref().map(|x| program.input_of(DType::I32, x));
+        let sink = sinks.as_ref().map(|x| program.input(x));
+        let nothing = program.nothing();
+        let slopes = self.options.slopes.as_ref().map(|slopes| program.constant(slopes.iter().map(|&x| x as f32)));
+        let out = program.output([call.batch, call.heads, call.time, call.plan.value_width()], dtype);
+        let [sums, weighed] = call.scratch().map(|count| program.buffer([count], DType::F32));
+        let slopes = slopes.unwrap_or(nothing);
+        program.then(
+            call.attend(),
+            &[q, key_codes, value_codes, key_centroids, value_centroids, k, v, slopes, sums, weighed],
+        );
+        program.then(call.merge(), &[sums, weighed, sink.unwrap_or(nothing), out]);
+        let inputs = floats.into_iter().chain(codes).chain(sinks);
+        (B::execute(program, inputs.collect()).pop().expect("an output"), ())
+    }
+
+    fn backward(&self, _: (), _: FloatTensor<B>, _: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
+        unreachable!("chosen only where nothing is tracked")
+    }
 }
 
 impl Call {
@@ -310,7 +407,7 @@ impl Call {
     }
 
     /// Numbers that the first kernel leaves, in f32: largest scores and sums, and weighted values.
-    pub fn scratch(&self) -> [usize; 2] {
+    fn scratch(&self) -> [usize; 2] {
         let parts = self.rows() * self.parts()[1];
         [2 * parts, parts * self.plan.value_width()]
     }
@@ -326,9 +423,9 @@ impl Call {
 
     /// Of `[query, key_codes, value_codes, key_centroids, value_centroids, key, value, slopes, sums, weighed]`, where codes are i32 below
     /// the number of centroids, and slopes f32.
-    pub fn attend(&self) -> Kernel {
+    fn attend(&self) -> Kernel {
         let Self { batch, heads, kv_heads, time, coded, recent, span, plan, .. } = *self;
-        assert!(plan.fits(), "no CUDA kernel for codes as in {plan:?}");
+        assert!(plan.value_width() <= UNITS as usize, "no CUDA kernel for codes as in {plan:?}");
         assert!(time >= 1 && recent >= time && heads.is_multiple_of(kv_heads), "not an attention: {self:?}");
         let [key_codes, value_codes] = [plan.key, plan.value].map(|of| batch * kv_heads * coded * of[0]);
         let [key_numbers, value_numbers] = [plan.key, plan.value].map(|of| of.iter().product::<usize>());
@@ -356,7 +453,7 @@ impl Call {
     }
 
     /// Of `[sums, weighed, sinks, out]`, sinks in f32.
-    pub fn merge(&self) -> Kernel {
+    fn merge(&self) -> Kernel {
         let Self { heads, time, plan, .. } = *self;
         let [sums, weighed] = self.scratch();
         let element = element(self.dtype).0;
@@ -389,7 +486,7 @@ pub fn sources() -> Vec<Source> {
     };
     let wide = Plan { key: [64, 256, 4], value: [64, 256, 4], ..plain };
     let all = Plan { window: true, softcap: true, slopes: true, sinks: true, ..wide };
-    let call = |plan| Call {
+    let call = |(plan, dtype)| Call {
         batch: 1,
         heads: 1,
         kv_heads: 1,
@@ -400,9 +497,10 @@ pub fn sources() -> Vec<Source> {
         cap: 1.0,
         span: 1,
         plan,
-        dtype: DType::BF16,
+        dtype,
     };
-    [plain, all].into_iter().flat_map(|plan| [call(plan).attend(), call(plan).merge()]).map(|k| k.source()).collect()
+    let calls = [(plain, DType::BF16), (plain, DType::F32), (all, DType::BF16)].map(call);
+    calls.iter().flat_map(|call| [call.attend(), call.merge()]).map(|kernel| kernel.source()).collect()
 }
 
 #[cfg(test)]
@@ -420,7 +518,7 @@ mod tests {
             sinks: false,
             sigmoid: false,
         };
-        assert!(plan.fits() && UNITS.is_multiple_of(plan.lanes()));
+        assert!(UNITS.is_multiple_of(plan.lanes()));
         for (coded, recent) in [(0, 1), (75, 3), (255, 1), (256, 1), (16_384, 100), (100_000, 5)] {
             let call = Call {
                 batch: 1,

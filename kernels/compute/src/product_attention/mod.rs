@@ -19,11 +19,13 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::operator::{choose_untracked, input, run_on_cpu, whole_numbers};
+use crate::cuda::with_gpu;
+use crate::operator::{choose_untracked, input, run, run_on_cpu, whole, whole_numbers};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use crate::{AttentionOptions, Normaliser};
 use burn::tensor::{Int, Tensor};
+use burn_backend::TensorMetadata;
 use std::sync::Arc;
 
 /// Keys or values as codes.
@@ -74,22 +76,28 @@ pub fn product_attention(
         dispatch(&options.bias),
         dispatch(sink),
     ];
-    match choose_untracked("product_attention", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    let known = cpu::Options {
+        coded,
+        scale: options.scale,
+        window: options.window,
+        softcap: options.softcap,
+        slopes: options.slopes.clone(),
+        sigmoid: matches!(options.normaliser, Normaliser::Sigmoid),
+    };
+    let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
+    let kernels = |asked: &_| cuda::permits(asked, &known, shapes);
+    match choose_untracked("product_attention", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
         Implementation::Cpu => {
             let codes = |x: &ProductCodes| Arc::new(whole_numbers(x.codes.clone()));
-            let operator = cpu::LookUp {
-                keys: codes(keys),
-                values: codes(values),
-                coded,
-                scale: options.scale,
-                window: options.window,
-                softcap: options.softcap,
-                slopes: options.slopes,
-                sigmoid: matches!(options.normaliser, Normaliser::Sigmoid),
-            };
+            let operator = cpu::LookUp { keys: codes(keys), values: codes(values), options: known };
             Tensor::from_dispatch(run_on_cpu(operator, inputs))
         }
-        _ => reference::attend(q, keys, values, (recent_k, recent_v), options),
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let codes = |x: &ProductCodes| whole::<B, 4>(x.codes.clone());
+            let operator = cuda::GpuLookUp::<B> { keys: codes(keys), values: codes(values), options: known };
+            Tensor::from_dispatch(run::<B, _, 7>(operator, inputs))
+        }),
+        Implementation::Reference => reference::attend(q, keys, values, (recent_k, recent_v), options),
     }
 }
 

@@ -5,7 +5,9 @@ use crate::numbers::*;
 use burn::tensor::{DType, Tensor};
 use kernels::cuda::emulated;
 use kernels::cuda::program::Emulator;
-use kernels::{AttentionOptions, Implementation, Normaliser, by_reference, softmax_attention, trace};
+use kernels::{
+    AttentionOptions, Implementation, Normaliser, by_reference, differential_attention, softmax_attention, trace,
+};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug)]
@@ -179,6 +181,41 @@ fn a_window_a_soft_cap_slopes_sinks_and_a_gate() {
 #[test]
 fn widths_that_fill_no_tile_values_wider_than_keys_and_a_gate_for_every_head() {
     check(&[Call { width: 20, value_width: 68, gate: Gate::Row, ..PLAIN }]);
+}
+
+#[test]
+fn the_difference_of_two_maps_over_the_same_values() {
+    let emulator = emulator();
+    let (batch, heads, kv_heads, time, source, width, value_width) = (2, 4, 2, 70, 75, 16, 32);
+    // Keys of their own for both maps (V1) or the same (V2).
+    for key_heads in [2 * kv_heads, kv_heads] {
+        let results = |dtype| {
+            let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
+            let q = make(1, [batch, 2 * heads, time, width]);
+            let k = make(2, [batch, key_heads, source, width]);
+            let v = make(3, [batch, kv_heads, source, value_width]);
+            let lambda = make(4, [1, heads, 1, 1]);
+            let gate = make(5, [batch, heads, time, 1]);
+            let options = AttentionOptions {
+                slopes: Some(vec![0.5, 0.25, 0.125, 0.0625]),
+                gate: Some(gate.clone()),
+                ..0.4.into()
+            };
+            let out = differential_attention(q.clone(), k.clone(), v.clone(), lambda.clone(), options);
+            let shape = [batch, heads, time, value_width];
+            let out_grad = constant(&numbers(6, shape.iter().product()), shape, dtype);
+            let gradients = (out.clone() * out_grad).sum().backward();
+            let of = |x: &Tensor<4>| values(x.grad(&gradients).unwrap());
+            [values(out), of(&q), of(&k), of(&v), of(&lambda), of(&gate)]
+        };
+        let expected = by_reference(|| results(DType::F64));
+        let (found, ran) = trace(|| emulated(emulator.clone(), || results(DType::BF16)));
+        assert_eq!((ran[0].operator, ran[0].implementation), ("differential_attention", Implementation::Cuda));
+        let names = ["the output", "q", "k", "v", "λ", "the gate"];
+        for (name, (found, expected)) in names.into_iter().zip(found.iter().zip(&expected)) {
+            assert_close(&format!("{name} with {key_heads} key heads"), found, expected, 0.02);
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Runs a generated kernel on the CPU: the host's C++ compiler and `emulator.h` stand in for a GPU.
 
+use burn::tensor::DType;
 use kernels::cuda::kernel::Kernel;
-use kernels::cuda::program::Emulator;
+use kernels::cuda::program::{Emulator, Numbers};
 use kernels::cuda::source::Source;
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,7 +18,7 @@ pub fn emulator() -> Emulator {
 /// The same; of kernels that compute the same it runs the one at `choice`, or the last.
 pub fn choosing(choice: usize) -> Emulator {
     let compiled = Mutex::new(HashMap::<String, Arc<Emulated>>::new());
-    Arc::new(move |kernels: &[Kernel], buffers: &mut [Vec<u8>]| {
+    Arc::new(move |kernels: &[Kernel], buffers: &mut [Numbers]| {
         let kernel = &kernels[choice.min(kernels.len() - 1)];
         let known = compiled.lock().unwrap().get(&kernel.name).cloned();
         let emulated = known.unwrap_or_else(|| Arc::new(Emulated::compile(&kernel.source())));
@@ -31,6 +32,8 @@ struct Emulated {
     directory: PathBuf,
     name: String,
     shared: usize,
+    /// Of every buffer.
+    dtypes: Vec<DType>,
 }
 
 /// `emulator.h` and what the compiler makes of it beforehand, in a folder that stays for the next run.
@@ -75,11 +78,17 @@ impl Emulated {
         std::fs::write(directory.join("kernel.cpp"), program(source)).unwrap();
         let header = format!("-I{}", HEADER.display());
         compile(&[&header, "kernel.cpp", "-o", "kernel"], &directory, &source.name);
-        Self { directory, name: source.name.clone(), shared: source.shared }
+        Self { directory, name: source.name.clone(), shared: source.shared, dtypes: dtypes(source) }
     }
 
     /// Runs it on `buffers`, in the order of the arguments, and leaves in them what it wrote.
-    fn run(&self, kernel: &Kernel, buffers: &mut [Vec<u8>]) {
+    fn run(&self, kernel: &Kernel, buffers: &mut [Numbers]) {
+        assert_eq!(self.dtypes.len(), buffers.len(), "{}: buffers", self.name);
+        for ((visits, compiled), given) in kernel.buffers.iter().zip(&self.dtypes).zip(buffers.iter()) {
+            // What the kernel does not look at may be anything.
+            let fits = visits.count == 0 || *compiled == given.dtype;
+            assert!(fits, "{}: `{}` is {:?}, {compiled:?} is read", self.name, visits.name, given.dtype);
+        }
         let mut input = Vec::new();
         let mut word = |x: u32| input.extend(x.to_le_bytes());
         kernel.cubes.into_iter().chain(kernel.threads()).for_each(&mut word);
@@ -89,8 +98,8 @@ impl Emulated {
         let padded = |words: Vec<u32>| [words.clone(), vec![0; words.len() % 2]].concat();
         padded(floats.iter().map(|x| x.to_bits()).collect()).into_iter().for_each(&mut word);
         padded(integers).into_iter().for_each(&mut word);
-        buffers.iter().for_each(|buffer| word(buffer.len() as u32));
-        buffers.iter().for_each(|buffer| input.extend(buffer));
+        buffers.iter().for_each(|buffer| word(buffer.bytes.len() as u32));
+        buffers.iter().for_each(|buffer| input.extend(&buffer.bytes));
         let path = self.directory.join("input");
         std::fs::File::create(&path).unwrap().write_all(&input).unwrap();
         let done = Command::new(self.directory.join("kernel")).current_dir(&self.directory).output().unwrap();
@@ -99,8 +108,8 @@ impl Emulated {
         let output = std::fs::read(self.directory.join("output")).unwrap();
         let mut rest = output.as_slice();
         for buffer in buffers {
-            let (mine, others) = rest.split_at(buffer.len());
-            buffer.copy_from_slice(mine);
+            let (mine, others) = rest.split_at(buffer.bytes.len());
+            buffer.bytes.copy_from_slice(mine);
             rest = others;
         }
         assert!(rest.is_empty());
@@ -126,6 +135,33 @@ const INSTRUCTIONS: &[(&str, &str)] = &[
     ("ex2.approx.ftz.f32 ", "ex2"),
 ];
 
+/// What the kernel is given, as in C++.
+fn arguments<'a>(text: &'a str, function: &str) -> &'a str {
+    let start = text.find(function).unwrap() + function.len() + 1;
+    &text[start..start + text[start..].find(')').unwrap()]
+}
+
+/// What its buffers hold: `__nv_bfloat16_2 const`.
+fn pointers(arguments: &str) -> Vec<&str> {
+    arguments.split(',').filter_map(|a| Some(a.split_once("* const __restrict__")?.0.trim())).collect()
+}
+
+/// The same without vectors.
+fn dtypes(source: &Source) -> Vec<DType> {
+    let dtype = |pointer: &&str| {
+        let ty = pointer.trim_end_matches("const").trim();
+        let element = ty.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('_').unwrap_or(ty);
+        match element {
+            "float" => DType::F32,
+            "__nv_bfloat16" => DType::BF16,
+            "int32_t" | "int32" => DType::I32,
+            "uint32_t" | "uint32" => DType::U32,
+            _ => panic!("{}: a buffer of `{pointer}`", source.name),
+        }
+    };
+    pointers(arguments(&source.text, &source.function)).iter().map(dtype).collect()
+}
+
 /// The kernel between `emulator.h` and a `main` that reads arguments and writes buffers.
 fn program(source: &Source) -> String {
     let mut text = without_assembly(&source.text, &source.name);
@@ -140,10 +176,8 @@ fn program(source: &Source) -> String {
         text.replace_range(start..end + 3, &format!("char *const {name} = emulator::shared;"));
     }
 
-    let start = text.find(&source.function).unwrap() + source.function.len() + 1;
-    let arguments = &text[start..start + text[start..].find(')').unwrap()];
-    let pointers: Vec<&str> =
-        arguments.split(',').filter_map(|a| Some(a.split_once("* const __restrict__")?.0.trim())).collect();
+    let arguments = arguments(&text, &source.function);
+    let pointers = pointers(arguments);
     let count = |field: &str| {
         let Some(start) = text.find(field) else { return 0 };
         let digits = &text[start + field.len()..];
@@ -201,4 +235,13 @@ fn without_assembly(text: &str, name: &str) -> String {
         rest = &rest[end + 1..];
     }
     result + rest
+}
+
+#[test]
+#[should_panic(expected = "`gate` is BF16, F32 is read")]
+fn memory_of_another_dtype_than_a_kernel_was_compiled_for_is_refused() {
+    use kernels::swiglu::cuda::kernels::Call;
+    let kernel = Call { rows: 1, width: 4, stride: 4, dtype: DType::F32 }.forward();
+    let mut buffers = [DType::BF16, DType::F32, DType::F32].map(|dtype| Numbers { dtype, bytes: vec![0; 16] });
+    emulator()(&[kernel], &mut buffers);
 }

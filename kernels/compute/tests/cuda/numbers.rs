@@ -1,6 +1,7 @@
 //! Numbers as tensors of the reference and of the emulated GPU, and compared.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
+use kernels::cuda::program::Numbers;
 
 /// Numbers of a known sequence in (−1, 1) that bf16 holds exactly.
 pub fn numbers(seed: usize, count: usize) -> Vec<f64> {
@@ -45,32 +46,11 @@ pub fn assert_within(what: &str, found: &[f64], expected: &[f64], allowed: &[f64
     }
 }
 
-/// What a kernel is given directly, where no operator calls it: numbers of 16 bits, of 32, and whole ones.
-pub fn halves(numbers: &[f64]) -> Vec<u8> {
-    numbers.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect()
+/// What a kernel is given directly.
+pub fn singles(numbers: &[f64]) -> Numbers {
+    Numbers { dtype: DType::F32, bytes: numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect() }
 }
 
-pub fn singles(numbers: &[f64]) -> Vec<u8> {
-    numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect()
-}
-
-pub fn words(numbers: impl IntoIterator<Item = usize>) -> Vec<u8> {
-    numbers.into_iter().flat_map(|x| (x as u32).to_le_bytes()).collect()
-}
-
-pub fn from_halves(bytes: &[u8]) -> Vec<f64> {
-    bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
-}
-
-pub fn from_singles(bytes: &[u8]) -> Vec<f64> {
-    bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
-}
-
-pub fn from_words(bytes: &[u8]) -> Vec<usize> {
-    bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()) as usize).collect()
-}
-
-/// As many bytes as `numbers` take, all of them NaN.
-pub fn unwritten(numbers: usize, bytes: usize) -> Vec<u8> {
-    vec![0xff; numbers * bytes]
+pub fn from_singles(numbers: &Numbers) -> Vec<f64> {
+    numbers.bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
 }

@@ -1,94 +1,102 @@
-//! Attention over codes, run on the CPU, against the reference in f64.
+//! Attention over codes as it runs on a GPU, against the reference in f64.
 
 use crate::emulator::emulator;
 use crate::numbers::*;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use kernels::product_attention::cuda::{Call, Plan};
-use kernels::{AttentionOptions, Normaliser, ProductCodes, by_reference, product_attention};
+use kernels::cuda::emulated;
+use kernels::cuda::program::Emulator;
+use kernels::{AttentionOptions, Because, Implementation, Normaliser, ProductCodes, Ran};
+use kernels::{by_reference, product_attention, trace};
 
-const PLAIN: Plan = Plan {
-    key: [8, 16, 8],
-    value: [8, 16, 5],
-    window: false,
-    softcap: false,
-    slopes: false,
-    sinks: false,
-    sigmoid: false,
-};
+/// Sizes: sub-spaces, centroids in each, and channels of a centroid.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    key: [usize; 3],
+    value: [usize; 3],
+}
 
-fn check(plan: Plan, [batch, heads, kv_heads]: [usize; 3], calls: &[[usize; 3]]) {
-    let emulator = emulator();
-    let (scale, cap, window) = (0.3, 2.0, 12);
-    for &[time, coded, recent] in calls {
-        let span = if plan.window { window } else { 0 };
-        let call = Call { batch, heads, kv_heads, time, coded, recent, scale, cap, span, plan, dtype: DType::BF16 };
-        let (width, value_width, groups) = (plan.width(), plan.value_width(), batch * kv_heads);
-        let rows = batch * heads * time;
-        let codes = |[parts, count, _]: [usize; 3], step: usize| -> Vec<usize> {
-            (0..groups * coded * parts).map(|i| i * step % 61 % count).collect()
-        };
-        let (key_codes, value_codes) = (codes(plan.key, 7), codes(plan.value, 5));
-        let q = numbers(1, rows * width);
-        let (k, v) = (numbers(2, groups * recent * width), numbers(3, groups * recent * value_width));
-        let centroids = |seed, of: [usize; 3]| numbers(seed, of.iter().product());
-        let (key_centroids, value_centroids) = (centroids(4, plan.key), centroids(5, plan.value));
-        let slopes: Vec<f64> = (0..heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect();
-        let sinks = numbers(6, heads);
-        let out = by_reference(|| {
-            let coded = |codes: &[usize], centroids: &[f64], of: [usize; 3]| {
-                let codes: Vec<i32> = codes.iter().map(|&code| code as i32).collect();
-                let codes = TensorData::new(codes, [batch, kv_heads, coded, of[0]]);
-                let codes = Tensor::<4, Int>::from_data(codes, &Device::flex());
-                ProductCodes { codes, centroids: constant(centroids, of, DType::F64) }
-            };
-            let keys = coded(&key_codes, &key_centroids, plan.key);
-            let values = coded(&value_codes, &value_centroids, plan.value);
-            let latest = |x: &[f64], width| constant(x, [batch, kv_heads, recent, width], DType::F64);
-            let sink = plan.sinks.then(|| constant(&sinks, [1, heads, 1, 1], DType::F64));
-            let options = AttentionOptions {
-                window: plan.window.then_some(window),
-                softcap: plan.softcap.then_some(cap),
-                slopes: plan.slopes.then(|| slopes.clone()),
-                normaliser: if plan.sigmoid { Normaliser::Sigmoid } else { Normaliser::Softmax { sink } },
-                ..scale.into()
-            };
-            let q = constant(&q, [batch, heads, time, width], DType::F64);
-            product_attention(q, &keys, &values, (latest(&k, width), latest(&v, value_width)), options)
-        });
+const SIZES: Sizes = Sizes { batch: 2, heads: 4, kv_heads: 2, key: [8, 16, 8], value: [8, 16, 5] };
 
-        let [sums, weighed] = call.scratch();
-        let mut buffers = vec![
-            halves(&q),
-            words(key_codes),
-            words(value_codes),
-            halves(&key_centroids),
-            halves(&value_centroids),
-            halves(&k),
-            halves(&v),
-            singles(&slopes),
-            unwritten(sums, 4),
-            unwritten(weighed, 4),
-        ];
-        emulator(&[call.attend()], &mut buffers);
-        let (weighed, sums) = (buffers.pop().unwrap(), buffers.pop().unwrap());
-        let mut buffers = vec![sums, weighed, singles(&sinks), unwritten(rows * value_width, 2)];
-        emulator(&[call.merge()], &mut buffers);
-        assert_close(&format!("the output of {call:?}"), &from_halves(&buffers[3]), &values(out), 0.005);
-    }
+type Options = fn(AttentionOptions, DType) -> AttentionOptions;
+
+/// What it gives, and what ran.
+fn run(dtype: DType, sizes: Sizes, [time, coded, recent]: [usize; 3], options: Options) -> (Vec<f64>, Vec<Ran>) {
+    let Sizes { batch, heads, kv_heads, key, value } = sizes;
+    let tensor = |seed, shape: [usize; 4]| constant(&numbers(seed, shape.iter().product()), shape, dtype);
+    let codes = |seed, of: [usize; 3], step: usize| {
+        let shape = [batch, kv_heads, coded, of[0]];
+        let codes: Vec<i64> = (0..shape.iter().product()).map(|i| (i * step % 61 % of[1]) as i64).collect();
+        let codes = Tensor::<4, Int>::from_data(TensorData::new(codes, shape), &Device::flex());
+        ProductCodes { codes, centroids: constant(&numbers(seed, of.iter().product()), of, dtype) }
+    };
+    let [width, value_width] = [key, value].map(|of| of[0] * of[2]);
+    let q = tensor(1, [batch, heads, time, width]);
+    let latest = (tensor(2, [batch, kv_heads, recent, width]), tensor(3, [batch, kv_heads, recent, value_width]));
+    let (keys, values_) = (codes(4, key, 7), codes(5, value, 5));
+    let (out, ran) = trace(|| product_attention(q, &keys, &values_, latest, options(0.3.into(), dtype)));
+    (values(out), ran)
+}
+
+fn check(emulator: &Emulator, dtype: DType, sizes: Sizes, call: [usize; 3], options: Options) {
+    let (expected, _) = by_reference(|| run(DType::F64, sizes, call, options));
+    let (found, ran) = emulated(emulator.clone(), || run(dtype, sizes, call, options));
+    assert_eq!(ran[0].implementation, Implementation::Cuda, "{}", ran[0]);
+    let tolerance = if dtype == DType::F32 { 1e-5 } else { 0.005 };
+    assert_close(&format!("{call:?} in {dtype:?}"), &found, &expected, tolerance);
+}
+
+fn sink(shape: [usize; 4], dtype: DType) -> Normaliser {
+    Normaliser::Softmax { sink: Some(constant(&numbers(6, shape.iter().product()), shape, dtype)) }
 }
 
 #[test]
 fn a_query_over_codes_and_recent_keys() {
-    check(PLAIN, [2, 4, 2], &[[1, 75, 3], [1, 600, 5], [3, 250, 7]]);
+    let emulator = emulator();
+    for call in [[1, 75, 3], [1, 600, 5], [3, 250, 7]] {
+        check(&emulator, DType::BF16, SIZES, call, |plain, _| plain);
+    }
+    check(&emulator, DType::F32, SIZES, [2, 300, 3], |plain, _| plain);
 }
 
 #[test]
 fn windows_caps_slopes_and_sinks() {
-    let all = Plan { window: true, softcap: true, slopes: true, sinks: true, key: [4, 32, 4], ..PLAIN };
-    check(all, [1, 4, 1], &[[2, 300, 3]]);
+    let sizes = Sizes { batch: 1, kv_heads: 1, key: [4, 32, 4], ..SIZES };
+    check(&emulator(), DType::BF16, sizes, [2, 300, 3], |plain, dtype| AttentionOptions {
+        window: Some(12),
+        softcap: Some(2.0),
+        slopes: Some(vec![0.5, 0.25, 0.125, 0.0625]),
+        normaliser: sink([1, 4, 1, 1], dtype),
+        ..plain
+    });
 }
 
 #[test]
 fn weights_that_do_not_compete() {
-    check(Plan { sigmoid: true, ..PLAIN }, [1, 2, 2], &[[1, 300, 1]]);
+    let sizes = Sizes { batch: 1, heads: 2, kv_heads: 2, ..SIZES };
+    check(&emulator(), DType::BF16, sizes, [1, 300, 1], |plain, _| AttentionOptions {
+        normaliser: Normaliser::Sigmoid,
+        ..plain
+    });
+}
+
+#[test]
+fn what_there_is_no_kernel_for_is_refused_with_the_reason() {
+    let because = |sizes, options: Options| {
+        let (_, ran) = emulated(emulator(), || run(DType::F32, sizes, [1, 9, 2], options));
+        ran[0].because
+    };
+    let bias: Options = |plain, dtype| AttentionOptions { bias: Some(constant(&[0.5], [1, 1, 1, 1], dtype)), ..plain };
+    assert_eq!(because(SIZES, bias), Some(Because::NoKernel("a bias")));
+    let each: Options = |plain, dtype| AttentionOptions { normaliser: sink([2, 4, 1, 1], dtype), ..plain };
+    let reason = "a sink for every query; there is one for a sink for every head";
+    assert_eq!(because(SIZES, each), Some(Because::NoKernel(reason)));
+    let wide = Sizes { value: [8, 16, 40], ..SIZES };
+    let reason = "values this wide; there is one for up to 256 channels";
+    assert_eq!(because(wide, |plain, _| plain), Some(Because::NoKernel(reason)));
+    let many = Sizes { key: [8, 6000, 1], ..SIZES };
+    let reason = "this many centroids on this GPU: its blocks have too little shared memory";
+    assert_eq!(because(many, |plain, _| plain), Some(Because::NoKernel(reason)));
 }

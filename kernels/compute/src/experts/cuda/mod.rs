@@ -1,15 +1,16 @@
 //! Experts on CUDA. Nothing about the routing is known to the host: the grids are as large as any routing could need,
 //! and cubes without work end at once.
 //!
-//! [`route`] lets every token choose its experts and sorts the places (`t · per_token + s`) by expert, as the tokens of an
+//! [`mod@route`] lets every token choose its experts and sorts the places (`t · per_token + s`) by expert, as the tokens of an
 //! embedding are sorted by id; [`products`] multiplies runs of rows, 64 at a time, by the matrix of their expert. Gate, up and
 //! down projections of all experts lie one behind the other: `[experts, width, d]` twice, and `[experts, d, width]`.
 //!
-//! Forward: `choose`, `sort` and `list`; products with gates and ups, SwiGLU, products with downs; `combine`. Backward: `spread` and
-//! `share_grads`; products back through the downs, SwiGLU's backward, products back through gates and, added, ups; `combine`
-//! without weights; and the gradients of the matrices.
+//! Forward: `sort` and `list`; products with gates and ups, SwiGLU, products with downs; `combine`. Backward: `spread`
+//! and `share_grads`; products back through the downs, SwiGLU's backward, products back through gates and, added, ups;
+//! `combine` without weights; and the gradients of the matrices.
 
-pub mod products;
+mod operator;
+mod products;
 pub mod route;
 
 use crate::cuda::kernel::{Kernel, kernel};
@@ -18,7 +19,9 @@ use crate::cuda::source::{BF16, Source, element};
 use crate::embedding::cuda::Sort;
 use burn::tensor::DType;
 use cubecl::prelude::*;
+pub use operator::{GpuExperts, route};
 use products::Product;
+pub use products::SHARED;
 
 /// Rows of a run that one cube multiplies, and columns of its result.
 pub const TILE: u32 = 64;
@@ -51,27 +54,14 @@ impl Call {
         (self.d / VECTOR) as u32
     }
 
-    fn check(&self) {
-        assert!(
-            self.d.is_multiple_of(VECTOR) && self.width.is_multiple_of(VECTOR) && self.d >= 8 && self.width >= 8,
-            "no CUDA tiles for experts of {self:?}"
-        );
-        assert!(1 <= self.per_token && self.per_token <= self.experts && self.tokens >= 1, "no experts: {self:?}");
+    /// Whether there are tiles for experts of these widths.
+    pub fn fits(&self) -> bool {
+        [self.d, self.width].iter().all(|width| width.is_multiple_of(VECTOR) && *width > 0)
     }
 
-    /// The experts of every token, the best first, of `[shares, chosen]`: shares of `dtype`, chosen ones in i32.
-    pub fn choose(&self, dtype: DType) -> Kernel {
-        let Self { tokens, per_token, experts, .. } = *self;
-        let (element, suffix) = element(dtype);
-        kernel!(
-            format!("top_experts{suffix}"),
-            [(tokens as u32).div_ceil(PLANES), 1, 1],
-            CubeDim::new_2d(32, PLANES),
-            route::top_experts as TopExperts,
-            [shares: tokens * experts, chosen: tokens * per_token],
-            { tokens: u32 = tokens as u32, experts: u32 = experts as u32, per_token: u32 = per_token as u32 },
-            element
-        )
+    fn check(&self) {
+        assert!(self.fits(), "no CUDA tiles for experts of {self:?}");
+        assert!(1 <= self.per_token && self.per_token <= self.experts && self.tokens >= 1, "no experts: {self:?}");
     }
 
     /// The places in the order of their experts, of `[chosen, order, first]`.
@@ -145,18 +135,29 @@ impl Call {
     }
 }
 
+/// The experts of every token, the best first, of `[shares, chosen]`: shares of `dtype`, chosen ones in i32.
+fn choose([tokens, experts]: [usize; 2], per_token: usize, dtype: DType) -> Kernel {
+    let (element, suffix) = element(dtype);
+    kernel!(
+        format!("top_experts{suffix}"),
+        [(tokens as u32).div_ceil(PLANES), 1, 1],
+        CubeDim::new_2d(32, PLANES),
+        route::top_experts as TopExperts,
+        [shares: tokens * experts, chosen: tokens * per_token],
+        { tokens: u32 = tokens as u32, experts: u32 = experts as u32, per_token: u32 = per_token as u32 },
+        element
+    )
+}
+
+/// What the table holds of the choice.
+pub fn route_sources() -> Vec<Source> {
+    [DType::BF16, DType::F32].map(|dtype| choose([1, 1], 1, dtype).source()).into()
+}
+
 /// What the table holds: Qwen3-Next's experts.
 pub fn sources() -> Vec<Source> {
     let call = Call { tokens: 1, per_token: 1, experts: 1, d: 2048, width: 512 };
-    let rows = [
-        call.choose(DType::BF16),
-        call.choose(DType::F32),
-        call.list(),
-        call.combine(true),
-        call.combine(false),
-        call.spread(),
-        call.share_grads(),
-    ];
+    let rows = [call.list(), call.combine(true), call.combine(false), call.spread(), call.share_grads()];
     let products = Product::forward(&call).into_iter().chain(Product::backward(&call)).map(|p| p.kernel(&call));
     let gradients = Product::weight_grads(&call).map(|p| p.weight_grad(&call));
     rows.into_iter().chain(products).chain(gradients).map(|kernel| kernel.source()).collect()

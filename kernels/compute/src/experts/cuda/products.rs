@@ -12,6 +12,9 @@ const PLANES: u32 = 4;
 /// Numbers of a row of a tile in shared memory.
 const STRIDE: usize = TILE as usize + PAD;
 
+/// Bytes of shared memory of a product: both sides, two steps of each.
+pub const SHARED: usize = 4 * TILE as usize * STRIDE * 2;
+
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {

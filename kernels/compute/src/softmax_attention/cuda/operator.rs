@@ -10,7 +10,7 @@ use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 
-/// The inputs are `q, k, v, bias, sink, lambda, gate`, of which there is no bias and no λ.
+/// One map: the inputs are `q, k, v, bias, sink, lambda, gate`, of which there is no bias and no λ.
 #[derive(Clone, Debug)]
 pub struct Attend(pub cpu::Attend);
 
@@ -32,24 +32,34 @@ pub struct Saved<B: Backend> {
 /// # Errors
 /// What there is none for.
 pub fn permits(asked: &Asked, options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
-    let plan = call(options, shapes)?.plan();
+    let plan = call(options, of_one_map(shapes))?.plan();
     if !plan.fits() {
         return Err(Because::NoKernel("these widths of heads; there is one for multiples of 4 up to 256"));
     }
     asked.on_tensor_cores(plan.shared())
 }
 
+/// With a λ there are two maps, which are attended to one after the other, and what is gated is their difference.
+fn of_one_map(shapes: [Option<Shape>; 7]) -> [Option<Shape>; 7] {
+    let [q, k, v, bias, sink, Some(_), _] = shapes else { return shapes };
+    let heads = |shape: &Option<Shape>| shape.as_ref().expect(THERE)[1];
+    let half = |shape: Option<Shape>| {
+        let [batch, heads, time, width] = shape.expect(THERE).dims();
+        Some([batch, heads / 2, time, width].into())
+    };
+    let k = if heads(&k) == heads(&v) { k } else { half(k) };
+    [half(q), k, v, bias, sink, None, None]
+}
+
+const THERE: &str = "queries, keys and values are always there";
+
 fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Because> {
     let no = |what| Err(Because::NoKernel(what));
-    let [q, k, v, bias, sink, lambda, gate] = shapes.map(|shape| shape.map(|shape| shape.dims::<4>()));
-    let there = "queries, keys and values are always there";
-    let ([batch, heads, time, width], [_, kv_heads, source, _]) = (q.expect(there), k.expect(there));
-    let [_, value_heads, _, value_width] = v.expect(there);
+    let [q, k, v, bias, sink, _, gate] = shapes.map(|shape| shape.map(|shape| shape.dims::<4>()));
+    let ([batch, heads, time, width], [_, kv_heads, source, _]) = (q.expect(THERE), k.expect(THERE));
+    let [.., value_width] = v.expect(THERE);
     if bias.is_some() {
         return no("a bias");
-    }
-    if lambda.is_some() || kv_heads != value_heads {
-        return no("two maps");
     }
     if options.sigmoid {
         return no("sigmoid weights");
@@ -100,8 +110,7 @@ impl<B: Gpu> Operator<B, 7> for Attend {
     fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, Saved<B>) {
         let call = self.call::<B>(inputs.each_ref().map(Option::as_ref));
         let [q, k, v, _, sink, _, gate] = inputs;
-        let there = "queries, keys and values are always there";
-        let [q, k, v] = [q, k, v].map(|x| x.expect(there));
+        let [q, k, v] = [q, k, v].map(|x| x.expect(THERE));
         let sinks = sink.map(|sink| B::float_cast(sink, FloatDType::F32));
         let dtype = q.dtype();
         let Call { batch, heads, time, value_width, .. } = call;

@@ -6,7 +6,7 @@ use attention::kernels::product_attention::ProductCodes;
 use attention::kernels::rms_norm::{Activation, GatePlace};
 use attention::kernels::rope::Pairs;
 use attention::kernels::selftest::{Case, Inputs};
-use attention::kernels::{self, Expert, Gates, LinearForm, LogDecay, Routing};
+use attention::kernels::{self, Expert, Gates, LinearForm, LogDecay};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use std::cell::RefCell;
 
@@ -56,6 +56,7 @@ pub const OPERATORS: &[(&str, Make)] = &[
     ("l2_norm", l2_norm),
     ("rope", rope),
     ("swiglu", swiglu),
+    ("route", route),
     ("experts", experts),
     ("embedding", embedding),
     ("cross_entropy", cross_entropy),
@@ -215,10 +216,19 @@ fn swiglu(a: &Arguments) -> Call {
     })
 }
 
+const ALL: usize = 8;
+const EACH: usize = 2;
+
+/// Two of eight for every token.
+fn route(a: &Arguments) -> Call {
+    let call = Call::new("route", &[("shares", &[a.tokens(), ALL])], None, |x| {
+        kernels::route(x.get("shares"), EACH).reshape([-1]).float()
+    });
+    call.without_backward()
+}
+
 /// Two of eight, which have half the width each.
 fn experts(a: &Arguments) -> Call {
-    const ALL: usize = 8;
-    const EACH: usize = 2;
     let (tokens, d, width) = (a.tokens(), a.d_model, a.ffn.div_ceil(2));
     let wide = [ALL, width, d];
     let inputs = [
@@ -229,8 +239,8 @@ fn experts(a: &Arguments) -> Call {
         ("down", &[ALL, d, width]),
     ];
     let firsts = a.ids(ALL);
-    let chosen = firsts.iter().flat_map(|&e| (0..EACH).map(move |i| (e as usize + 3 * i) % ALL));
-    let routing = Routing::new(&chosen.collect::<Vec<_>>(), EACH, ALL);
+    let chosen = firsts.iter().flat_map(|&e| (0..EACH).map(move |i| (e + 3 * i as i32) % ALL as i32));
+    let chosen = TensorData::new(chosen.collect::<Vec<_>>(), [tokens, EACH]);
     Call::new("experts", &inputs, Some((6 * tokens * EACH * d * width) as f64), move |x| {
         let of = |name, e, shape: [usize; 2]| x.get::<3>(name).narrow(0, e, 1).reshape(shape);
         let expert = |e| Expert {
@@ -238,8 +248,9 @@ fn experts(a: &Arguments) -> Call {
             up: of("up", e, [width, d]),
             down: of("down", e, [d, width]),
         };
-        let all: Vec<Expert> = (0..ALL).map(expert).collect();
-        kernels::experts(x.get("x"), x.get("weights"), &routing, &all).reshape([-1])
+        let tokens = x.get::<2>("x");
+        let chosen = Tensor::<2, Int>::from_data(chosen.clone(), &tokens.device().without_autodiff());
+        kernels::experts(tokens, x.get("weights"), chosen, (0..ALL).map(expert).collect()).reshape([-1])
     })
 }
 
