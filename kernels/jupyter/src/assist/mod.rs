@@ -1,14 +1,19 @@
-//! Completion, hover and signature help, from an index of our own: no compiler, no waiting, and
-//! while a cell runs.
+//! Completion, hover and signature help: no compiler, no waiting, and while a cell runs. From an index of our own, and
+//! from a rust-analyzer where one is installed and has its answer in time.
 
+pub mod analyzer;
 mod context;
+mod document;
 pub mod index;
+mod inferred;
 mod read;
 mod resolve;
 
 use crate::cell::scope::{Binding, Scope};
 use crate::directives;
+use analyzer::{Analyzer, COMPLETION, HOVER, Question, SIGNATURE};
 use context::{Asked, Context, Step, open_call};
+use document::Document;
 use index::{Entry, Index, Kind};
 use resolve::Known;
 use serde_json::{Value, json};
@@ -22,6 +27,8 @@ struct Match {
     text: String,
     kind: &'static str,
     signature: String,
+    /// Of every type, and seldom what is looked for.
+    common: bool,
 }
 
 /// The notebook's own items.
@@ -36,14 +43,27 @@ fn own(scope: &Scope) -> Index {
     own
 }
 
+/// What is known besides the cell.
+pub struct Sources<'a> {
+    pub index: &'a Index,
+    pub analyzer: &'a Analyzer,
+    pub scope: &'a Scope,
+}
+
+impl Sources<'_> {
+    fn ask(&self, method: &'static str, code: &[char], cursor: usize) -> Option<Value> {
+        self.analyzer.ask(Question { method, document: Document::new(self.scope, code, cursor) })
+    }
+}
+
 /// The content of a `complete_reply`; `cursor` counts characters.
-pub fn complete(index: &Index, scope: &Scope, crates: &BTreeSet<String>, code: &str, cursor: usize) -> Value {
+pub fn complete(sources: &Sources<'_>, crates: &BTreeSet<String>, code: &str, cursor: usize) -> Value {
     let all: Vec<char> = code.chars().collect();
     let cursor = cursor.min(all.len());
     let context = Context::before(&all[..cursor]);
-    let own = own(scope);
-    let known = Known { index, own: &own, scope, code: &all };
-    let mut matches = match &context.asked {
+    let own = own(sources.scope);
+    let known = Known { index: sources.index, own: &own, scope: sources.scope, code: &all };
+    let matches = match &context.asked {
         Asked::Directive(line) => directive(line, crates),
         Asked::Member(steps) => known.owner(steps).map_or_else(Vec::new, |owner| {
             known.members(&owner).filter(|e| !e.associated && e.kind != Kind::Variant).map(Match::of).collect()
@@ -52,8 +72,17 @@ pub fn complete(index: &Index, scope: &Scope, crates: &BTreeSet<String>, code: &
         Asked::Name if context.word.is_empty() => Vec::new(),
         Asked::Name => names(&known, &all[..context.start]),
     };
-    matches.retain(|found| found.text.starts_with(&context.word));
-    matches.sort_by(|a, b| (a.kind != "property", &a.text).cmp(&(b.kind != "property", &b.text)));
+    let inferred = match &context.asked {
+        Asked::Directive(_) => Vec::new(),
+        Asked::Name if context.word.is_empty() => Vec::new(),
+        _ => sources.ask(COMPLETION, &all, cursor).map_or_else(Vec::new, |answer| inferred::matches(&answer)),
+    };
+    let mut matches = merged(&context.asked, inferred, matches);
+    matches.retain(|found| found.text.trim_start_matches("r#").starts_with(&context.word));
+    matches.sort_by(|a, b| {
+        let rank = |found: &Match| (found.kind != "property", found.common);
+        rank(a).cmp(&rank(b)).then_with(|| a.text.cmp(&b.text))
+    });
     matches.dedup_by(|a, b| a.text == b.text);
     matches.truncate(MOST);
     let typed: Vec<Value> = matches
@@ -74,14 +103,35 @@ pub fn complete(index: &Index, scope: &Scope, crates: &BTreeSet<String>, code: &
     })
 }
 
+/// What a rust-analyzer has inferred, with what only the index knows: names, and members that a derive macro makes.
+fn merged(asked: &Asked, mut inferred: Vec<Match>, mut indexed: Vec<Match>) -> Vec<Match> {
+    let texts: BTreeSet<&str> =
+        inferred.iter().filter(|found| !found.common).map(|found| found.text.as_str()).collect();
+    let known: BTreeSet<&str> = indexed.iter().map(|found| found.text.as_str()).collect();
+    // The index guesses: it may mean another type, or list what a module keeps to itself.
+    let alike = 2 * texts.intersection(&known).count() >= texts.len();
+    let agree = match asked {
+        Asked::Path(_) => alike && indexed.iter().all(|found| found.kind != "module"),
+        Asked::Member(_) => alike,
+        _ => true,
+    };
+    if agree || inferred.is_empty() {
+        let texts: BTreeSet<String> = inferred.iter().map(|found| found.text.clone()).collect();
+        indexed.retain(|found| !texts.contains(&found.text));
+        inferred.append(&mut indexed);
+    }
+    inferred
+}
+
 impl Match {
     fn new(text: impl Into<String>, kind: &'static str) -> Self {
-        Match { text: text.into(), kind, signature: String::new() }
+        Match { text: text.into(), kind, signature: String::new(), common: false }
     }
 
     fn of(entry: &Entry) -> Self {
         let signature = entry.signature.split_once('(').map(|(_, rest)| format!("({rest}"));
-        Match { text: entry.name.clone(), kind: entry.kind.word(), signature: signature.unwrap_or_default() }
+        let signature = signature.unwrap_or_default();
+        Match { text: entry.name.clone(), kind: entry.kind.word(), signature, common: false }
     }
 }
 
@@ -141,12 +191,12 @@ fn names(known: &Known<'_>, before: &[char]) -> Vec<Match> {
 
 /// The content of an `inspect_reply`: the word under the cursor, or the function whose arguments
 /// are being written.
-pub fn inspect(index: &Index, scope: &Scope, code: &str, cursor: usize) -> Value {
+pub fn inspect(sources: &Sources<'_>, code: &str, cursor: usize) -> Value {
     let all: Vec<char> = code.chars().collect();
     let cursor = cursor.min(all.len());
-    let own = own(scope);
-    let known = Known { index, own: &own, scope, code: &all };
-    let texts = describe(&known, &all, cursor).or_else(|| {
+    let own = own(sources.scope);
+    let known = Known { index: sources.index, own: &own, scope: sources.scope, code: &all };
+    let texts = infer(sources, &all, cursor).or_else(|| describe(&known, &all, cursor)).or_else(|| {
         let call = open_call(&all[..cursor])?;
         describe(&known, &all, call)
     });
@@ -159,10 +209,27 @@ pub fn inspect(index: &Index, scope: &Scope, code: &str, cursor: usize) -> Value
     }
 }
 
-fn describe(known: &Known<'_>, code: &[char], cursor: usize) -> Option<(String, String)> {
+/// The context of the word that the cursor is in.
+fn around(code: &[char], cursor: usize) -> Context {
     let word = |c: &&char| c.is_alphanumeric() || **c == '_';
     let end = cursor + code[cursor..].iter().take_while(word).count();
-    let context = Context::before(&code[..end]);
+    Context::before(&code[..end])
+}
+
+fn infer(sources: &Sources<'_>, code: &[char], cursor: usize) -> Option<(String, String)> {
+    let context = around(code, cursor);
+    if matches!(context.asked, Asked::Directive(_)) {
+        None
+    } else if !context.word.is_empty() {
+        inferred::hover(&sources.ask(HOVER, code, cursor)?)
+    } else {
+        open_call(&code[..cursor])?;
+        inferred::signature(&sources.ask(SIGNATURE, code, cursor)?)
+    }
+}
+
+fn describe(known: &Known<'_>, code: &[char], cursor: usize) -> Option<(String, String)> {
+    let context = around(code, cursor);
     let name = context.word.clone();
     if name.is_empty() {
         return None;
@@ -206,4 +273,25 @@ fn describe(known: &Known<'_>, code: &[char], cursor: usize) -> Option<(String, 
         markdown += &format!("\n```rust\n{}\n```\n*{place}*\n\n{}\n", entry.signature, entry.doc);
     }
     Some((plain.trim_end().to_string(), markdown.trim().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_adds_to_a_type_it_has_guessed_right() {
+        let matches = |texts: &[&str]| texts.iter().map(|text| Match::new(*text, "function")).collect::<Vec<_>>();
+        let member = Asked::Member(Vec::new());
+        let merged = |asked: &Asked, inferred: &[&str], indexed: &[&str]| -> Vec<String> {
+            let mut inferred = matches(inferred);
+            let common = Match { common: true, ..Match::new("into", "function") };
+            inferred.extend((!inferred.is_empty()).then_some(common));
+            merged(asked, inferred, matches(indexed)).into_iter().map(|found| found.text).collect()
+        };
+        assert_eq!(merged(&member, &["width", "clone"], &["width", "valid"]), ["width", "clone", "into", "valid"]);
+        assert_eq!(merged(&member, &["pow", "abs", "clone"], &["abs", "matmul"]), ["pow", "abs", "clone", "into"]);
+        assert_eq!(merged(&member, &[], &["matmul", "into"]), ["matmul", "into"]);
+        assert_eq!(merged(&Asked::Name, &["argument"], &["global"]), ["argument", "into", "global"]);
+    }
 }
