@@ -174,25 +174,14 @@ impl Place {
             "is_workspace_member": true,
             "source": { "include_dirs": [self.folder], "exclude_dirs": [] },
         });
+        let source = self.sysroot.join("lib/rustlib/src/rust/library");
+        let library = source.is_dir().then(|| standard_library(&source, &project["hashbrown"]));
         let crates = project["crates"].as_array_mut().context("a project without crates")?;
         crates.push(cell);
-        Ok(json!({ "sysroot": self.sysroot, "sysroot_src": self.standard_library()?, "crates": crates }))
-    }
-
-    /// A folder with the sources of the standard library, where the toolchain has them, less the processors' own
-    /// instructions: those take more memory than everything else in it.
-    fn standard_library(&self) -> Result<Option<PathBuf>> {
-        let library = self.sysroot.join("lib/rustlib/src/rust/library");
-        if !library.is_dir() {
-            return Ok(None);
-        }
-        let own = self.folder.join("library");
-        let _ = std::fs::remove_dir_all(&own);
-        std::fs::create_dir(&own)?;
-        for name in ["core", "alloc", "std", "proc_macro"] {
-            std::os::unix::fs::symlink(library.join(name), own.join(name))?;
-        }
-        Ok(Some(own))
+        Ok(json!({
+            "sysroot": self.sysroot, "sysroot_src": library.is_some().then_some(source), "sysroot_project": library,
+            "crates": crates,
+        }))
     }
 
     fn begin(&self, program: &OsStr) -> Result<Child> {
@@ -241,6 +230,7 @@ impl Place {
                     "callable": { "snippets": "none" },
                 },
                 "hover": {
+                    "dropGlue": { "enable": false },
                     "links": { "enable": false },
                     "memoryLayout": { "enable": false },
                     "show": { "traitAssocItems": 0 },
@@ -248,6 +238,28 @@ impl Place {
             },
         })
     }
+}
+
+/// The standard library, written out for two reasons: rust-analyzer would ask cargo for what it depends on, which may
+/// want a network, and it would read the processors' own instructions, which take more memory than all the rest.
+fn standard_library(source: &Path, hashbrown: &Value) -> Value {
+    let own = |name: &str| json!(source.join(name).join("src/lib.rs"));
+    let krate = |name: &str, root: &Value, below: &[&str]| {
+        let below = below.iter().enumerate().map(|(at, name)| json!({ "crate": at, "name": name }));
+        json!({
+            "display_name": name, "root_module": root, "edition": "2024", "cfg": [], "is_workspace_member": false,
+            "deps": below.collect::<Vec<_>>(),
+        })
+    };
+    let crates = [
+        krate("core", &own("core"), &[]),
+        krate("alloc", &own("alloc"), &["core"]),
+        // What a `HashMap` is made of.
+        krate("hashbrown", hashbrown, &["core", "alloc"]),
+        krate("std", &own("std"), &["core", "alloc", "hashbrown"]),
+        krate("proc_macro", &own("proc_macro"), &["core", "alloc", "hashbrown", "std"]),
+    ];
+    json!({ "crates": crates })
 }
 
 /// Nothing is downloaded for a completion.

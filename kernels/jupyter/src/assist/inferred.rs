@@ -35,7 +35,7 @@ fn read(item: &Value) -> Option<Match> {
     };
     // What every type has (`into`, `borrow`, …) is ranked below the rest.
     let common = item["sortText"].as_str().is_some_and(|rank| rank >= "8");
-    Some(Match { text: text.into(), kind, signature, common })
+    Some(Match { text: text.into(), kind, signature, common, derived: false })
 }
 
 /// A hover as plain text and as Markdown.
@@ -50,6 +50,11 @@ pub fn signature(answer: &Value) -> Option<(String, String)> {
     let doc = &signature["documentation"];
     let doc = doc["value"].as_str().or(doc.as_str()).unwrap_or_default();
     texts(&format!("```rust\n{label}\n```\n\n{doc}"))
+}
+
+/// It does not write out everything it knows, nor know everything that is written.
+pub fn has_gaps(plain: &str) -> bool {
+    ["{unknown}", "<expr>"].iter().any(|gap| plain.contains(gap))
 }
 
 /// Up to the doc's first heading: examples and panics are read elsewhere.

@@ -29,6 +29,8 @@ struct Match {
     signature: String,
     /// Of every type, and seldom what is looked for.
     common: bool,
+    /// Written by a macro that a rust-analyzer does not run here.
+    derived: bool,
 }
 
 /// The notebook's own items.
@@ -66,19 +68,24 @@ pub fn complete(sources: &Sources<'_>, crates: &BTreeSet<String>, code: &str, cu
     let matches = match &context.asked {
         Asked::Directive(line) => directive(line, crates),
         Asked::Member(steps) => known.owner(steps).map_or_else(Vec::new, |owner| {
-            known.members(&owner).filter(|e| !e.associated && e.kind != Kind::Variant).map(Match::of).collect()
+            members(&known, &owner).filter(|(e, _)| !e.associated && e.kind != Kind::Variant).map(|(_, m)| m).collect()
         }),
         Asked::Path(path) => path.last().map_or_else(Vec::new, |last| inside(&known, last)),
         Asked::Name if context.word.is_empty() => Vec::new(),
         Asked::Name => names(&known, &all[..context.start]),
     };
-    let inferred = match &context.asked {
+    let written = |found: &Match| found.text.trim_start_matches("r#").starts_with(&context.word);
+    let mut inferred = match &context.asked {
         Asked::Directive(_) => Vec::new(),
         Asked::Name if context.word.is_empty() => Vec::new(),
         _ => sources.ask(COMPLETION, &all, cursor).map_or_else(Vec::new, |answer| inferred::matches(&answer)),
     };
-    let mut matches = merged(&context.asked, inferred, matches);
-    matches.retain(|found| found.text.trim_start_matches("r#").starts_with(&context.word));
+    if context.asked == Asked::Name {
+        // Always many; those that are none of the word say nothing.
+        inferred.retain(written);
+    }
+    let mut matches = merged(inferred, matches);
+    matches.retain(written);
     matches.sort_by(|a, b| {
         let rank = |found: &Match| (found.kind != "property", found.common);
         rank(a).cmp(&rank(b)).then_with(|| a.text.cmp(&b.text))
@@ -103,21 +110,17 @@ pub fn complete(sources: &Sources<'_>, crates: &BTreeSet<String>, code: &str, cu
     })
 }
 
-/// What a rust-analyzer has inferred, with what only the index knows: names, and members that a derive macro makes.
-fn merged(asked: &Asked, mut inferred: Vec<Match>, mut indexed: Vec<Match>) -> Vec<Match> {
-    let texts: BTreeSet<&str> =
-        inferred.iter().filter(|found| !found.common).map(|found| found.text.as_str()).collect();
+/// What a rust-analyzer has inferred, and what the index has found, which knows less of types and scopes.
+fn merged(mut inferred: Vec<Match>, mut indexed: Vec<Match>) -> Vec<Match> {
+    if inferred.is_empty() {
+        return indexed;
+    }
+    let special: BTreeSet<&str> = inferred.iter().filter(|found| !found.common).map(|f| f.text.as_str()).collect();
     let known: BTreeSet<&str> = indexed.iter().map(|found| found.text.as_str()).collect();
-    // The index guesses: it may mean another type, or list what a module keeps to itself.
-    let alike = 2 * texts.intersection(&known).count() >= texts.len();
-    let agree = match asked {
-        Asked::Path(_) => alike && indexed.iter().all(|found| found.kind != "module"),
-        Asked::Member(_) => alike,
-        _ => true,
-    };
-    if agree || inferred.is_empty() {
+    // Where it has guessed another type, nothing of that belongs here.
+    if 2 * special.intersection(&known).count() >= special.len() {
         let texts: BTreeSet<String> = inferred.iter().map(|found| found.text.clone()).collect();
-        indexed.retain(|found| !texts.contains(&found.text));
+        indexed.retain(|found| found.derived && !texts.contains(&found.text));
         inferred.append(&mut indexed);
     }
     inferred
@@ -125,13 +128,13 @@ fn merged(asked: &Asked, mut inferred: Vec<Match>, mut indexed: Vec<Match>) -> V
 
 impl Match {
     fn new(text: impl Into<String>, kind: &'static str) -> Self {
-        Match { text: text.into(), kind, signature: String::new(), common: false }
+        Match { text: text.into(), kind, signature: String::new(), common: false, derived: false }
     }
 
     fn of(entry: &Entry) -> Self {
         let signature = entry.signature.split_once('(').map(|(_, rest)| format!("({rest}"));
         let signature = signature.unwrap_or_default();
-        Match { text: entry.name.clone(), kind: entry.kind.word(), signature, common: false }
+        Match { text: entry.name.clone(), kind: entry.kind.word(), signature, common: false, derived: false }
     }
 }
 
@@ -143,9 +146,13 @@ fn directive(line: &str, crates: &BTreeSet<String>) -> Vec<Match> {
     }
 }
 
+fn members<'a>(known: &Known<'a>, owner: &str) -> impl Iterator<Item = (&'a Entry, Match)> {
+    known.members(owner).map(|entry| (entry, Match { derived: known.derived(owner, entry), ..Match::of(entry) }))
+}
+
 /// What `last::` can be followed by: members of a type, or what is in a module or crate.
 fn inside(known: &Known<'_>, last: &str) -> Vec<Match> {
-    let members: Vec<Match> = known.members(last).filter(|entry| entry.kind != Kind::Field).map(Match::of).collect();
+    let members: Vec<Match> = members(known, last).filter(|(e, _)| e.kind != Kind::Field).map(|(_, m)| m).collect();
     if !members.is_empty() {
         return members;
     }
@@ -196,10 +203,17 @@ pub fn inspect(sources: &Sources<'_>, code: &str, cursor: usize) -> Value {
     let cursor = cursor.min(all.len());
     let own = own(sources.scope);
     let known = Known { index: sources.index, own: &own, scope: sources.scope, code: &all };
-    let texts = infer(sources, &all, cursor).or_else(|| describe(&known, &all, cursor)).or_else(|| {
-        let call = open_call(&all[..cursor])?;
-        describe(&known, &all, call)
-    });
+    let indexed = || {
+        describe(&known, &all, cursor).or_else(|| {
+            let call = open_call(&all[..cursor])?;
+            describe(&known, &all, call)
+        })
+    };
+    let texts = match infer(sources, &all, cursor) {
+        // The index has signatures as they are written.
+        Some(texts) if inferred::has_gaps(&texts.0) => indexed().or(Some(texts)),
+        texts => texts.or_else(indexed),
+    };
     match texts {
         Some((plain, markdown)) => json!({
             "status": "ok", "found": true, "metadata": {},
@@ -280,18 +294,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_adds_to_a_type_it_has_guessed_right() {
-        let matches = |texts: &[&str]| texts.iter().map(|text| Match::new(*text, "function")).collect::<Vec<_>>();
-        let member = Asked::Member(Vec::new());
-        let merged = |asked: &Asked, inferred: &[&str], indexed: &[&str]| -> Vec<String> {
-            let mut inferred = matches(inferred);
+    fn the_index_adds_what_macros_write_to_a_type_it_has_guessed_right() {
+        let inferred = |texts: &[&str]| {
             let common = Match { common: true, ..Match::new("into", "function") };
-            inferred.extend((!inferred.is_empty()).then_some(common));
-            merged(asked, inferred, matches(indexed)).into_iter().map(|found| found.text).collect()
+            texts.iter().map(|text| Match::new(*text, "function")).chain([common]).collect::<Vec<_>>()
         };
-        assert_eq!(merged(&member, &["width", "clone"], &["width", "valid"]), ["width", "clone", "into", "valid"]);
-        assert_eq!(merged(&member, &["pow", "abs", "clone"], &["abs", "matmul"]), ["pow", "abs", "clone", "into"]);
-        assert_eq!(merged(&member, &[], &["matmul", "into"]), ["matmul", "into"]);
-        assert_eq!(merged(&Asked::Name, &["argument"], &["global"]), ["argument", "into", "global"]);
+        let indexed = |texts: &[&str]| {
+            let valid = Match { derived: true, ..Match::new("valid", "function") };
+            texts.iter().map(|text| Match::new(*text, "function")).chain([valid]).collect::<Vec<_>>()
+        };
+        let texts = |found: Vec<Match>| found.into_iter().map(|found| found.text).collect::<Vec<_>>();
+        let both = merged(inferred(&["width", "clone"]), indexed(&["width", "of_another"]));
+        assert_eq!(texts(both), ["width", "clone", "into", "valid"]);
+        let other = merged(inferred(&["pow", "abs", "clone"]), indexed(&["abs", "matmul"]));
+        assert_eq!(texts(other), ["pow", "abs", "clone", "into"]);
+        assert_eq!(texts(merged(Vec::new(), indexed(&["matmul"]))), ["matmul", "valid"]);
     }
 }

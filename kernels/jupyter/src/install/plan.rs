@@ -70,6 +70,10 @@ pub struct Edge {
 }
 
 impl Node {
+    pub fn is_of(&self, package: &str) -> bool {
+        named(&self.pkg_id).split('@').next() == Some(package)
+    }
+
     /// Compiled for others to use, macros apart.
     pub fn is_library(&self) -> bool {
         let kinds = &self.target.kind;
@@ -119,7 +123,7 @@ impl Plan {
                 seconds: seconds(bytes, &node.profile.opt_level),
                 identity: identity(at, &nodes, &mut identities),
             });
-            if named(&node.pkg_id).starts_with("notebooks@") && node.mode == "build" {
+            if node.is_of("notebooks") && node.mode == "build" {
                 let edges = node.dependencies.iter();
                 plan.preloaded.extend(edges.map(|edge| {
                     let node = &nodes[edge.index];

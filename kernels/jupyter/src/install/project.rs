@@ -3,34 +3,34 @@
 //! These are the project's own, burn's, and those that `notebooks/Cargo.toml` names. Without what lies below them a
 //! few private types stay unknown, and rust-analyzer holds a fifth of the memory.
 
-use super::plan::{Node, named};
+use super::plan::{Node, version};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// `crates` as in a `rust-project.json`, in which each comes after those it depends on, and `cell`: what the crate
-/// of a cell depends on.
+/// `crates` as in a `rust-project.json`, in which each comes after those it depends on; `cell`: what the crate of a
+/// cell depends on; `hashbrown`: where the standard library's one foreign crate is, about in its version.
 pub fn project(nodes: &[Node]) -> Value {
     let mut walk = Walk { nodes, direct: direct(nodes), numbers: BTreeMap::new(), crates: Vec::new() };
-    let facade = (0..nodes.len()).find(|at| nodes[*at].is_library() && named(&nodes[*at].pkg_id).starts_with(FACADE));
+    let newest = |at: &usize| version(&nodes[*at].pkg_id);
+    let of = |package: &str| {
+        (0..nodes.len()).filter(|at| nodes[*at].is_library() && nodes[*at].is_of(package)).max_by_key(newest)
+    };
+    let [facade, burn, hashbrown] = ["attention", "burn", "hashbrown"].map(of);
     for at in facade.into_iter().chain(walk.direct.clone().into_values()) {
         walk.number(at);
     }
-    let mut cell: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, at) in &walk.direct {
-        cell.extend(walk.numbers.get(at).map(|number| (name.clone(), *number)));
-    }
-    // A variable's type may be of a crate that the cell itself does not name.
-    for (at, number) in &walk.numbers {
-        cell.entry(nodes[*at].target.crate_name()).or_insert(*number);
-    }
-    json!({ "crates": walk.crates, "cell": dependencies(cell.iter().map(|(name, number)| (name.as_str(), *number))) })
+    let named = walk.direct.iter().map(|(name, at)| (name.as_str(), *at));
+    let named = named.chain([("attention", facade), ("burn", burn)].into_iter().filter_map(|(n, at)| Some((n, at?))));
+    let cell = named.filter_map(|(name, at)| Some((name, *walk.numbers.get(&at)?)));
+    json!({
+        "cell": dependencies(cell), "crates": walk.crates,
+        "hashbrown": hashbrown.map(|at| &nodes[at].target.src_path),
+    })
 }
-
-const FACADE: &str = "attention@";
 
 /// What `notebooks/Cargo.toml` names.
 fn direct(nodes: &[Node]) -> BTreeMap<String, usize> {
-    let notebooks = nodes.iter().filter(|node| node.is_library() && named(&node.pkg_id).starts_with("notebooks@"));
+    let notebooks = nodes.iter().filter(|node| node.is_library() && node.is_of("notebooks"));
     notebooks.flat_map(|node| &node.dependencies).map(|edge| (edge.extern_crate_name.clone(), edge.index)).collect()
 }
 
@@ -99,6 +99,7 @@ mod tests {
             node("registry+x#rand@0.10.0", "rand", "lib", &[]),
             node("path+file:///p/notebooks#0.1.0", "notebooks", "lib", &[(6, "rand"), (8, "anyhow")]),
             node("registry+x#anyhow@1.0.0", "anyhow", "lib", &[]),
+            node("registry+x#hashbrown@0.16.1", "hashbrown", "lib", &[]),
         ]);
         let nodes: Vec<Node> = serde_json::from_value(nodes).unwrap();
         let project = project(&nodes);
@@ -109,7 +110,8 @@ mod tests {
         assert_eq!(crates[0]["cfg"], json!(["feature=\"std\""]));
         let cell = project["cell"].as_array().unwrap();
         let seen: Vec<&str> = cell.iter().map(|dependency| dependency["name"].as_str().unwrap()).collect();
-        assert_eq!(seen, ["anyhow", "attention", "burn", "rand", "zoo"]);
-        assert_eq!(cell[3]["crate"], 4, "the `rand` that a cell names");
+        assert_eq!(seen, ["anyhow", "rand", "attention", "burn"]);
+        assert_eq!(cell[1]["crate"], 4, "the `rand` that a cell names");
+        assert_eq!(project["hashbrown"], "/hashbrown/lib.rs");
     }
 }
