@@ -83,16 +83,7 @@ impl Session {
                 } else if libc::dup2(fd, 3) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
-                #[cfg(target_os = "linux")]
-                {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    // Where memory runs out after all, the session goes first and nothing else.
-                    let adjust = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
-                    if adjust >= 0 {
-                        libc::write(adjust, c"1000".as_ptr().cast(), 4);
-                        libc::close(adjust);
-                    }
-                }
+                follow();
                 Ok(())
             });
         }
@@ -184,6 +175,21 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Between fork and exec: the process dies with the thread that starts it, and where memory runs out after all, the
+/// kernel's children go first and nothing else. Makes only async-signal-safe calls.
+pub fn follow() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: system calls on constants and on a descriptor of their own.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        let adjust = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        if adjust >= 0 {
+            libc::write(adjust, c"1000".as_ptr().cast(), 4);
+            libc::close(adjust);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ const HELP: &str = "\
 %params           this cell's `let`s are parameters: `-p name=value` of `cargo lab notebook` sets others
 %export FILE.rs   write the notebook's imports, macros and items as a module
 %device [DEVICE]  which device computes; with cpu, cuda or cuda:N, choose it
-%memory [LIMIT]   what session, kernel and waiting compilers hold; with `8 GB`, what the session may hold at most
+%memory [LIMIT]   what session, kernel and their helpers hold; with `8 GB`, what the session may hold at most
 %restart          a new session: nothing is kept and nothing is compiled
 :dep NAME = …     use a crate; one that is not inside is compiled and linked in, for which no variable may be held
 :clear            forget variables, items and imports

@@ -1,8 +1,9 @@
 //! Answers what a front end asks while it is being typed into: completion, hover, is this complete.
 //! On a thread of its own, so that none of it waits for a cell.
 
+use crate::assist::analyzer::Analyzer;
 use crate::assist::index::Index;
-use crate::assist::{complete, inspect};
+use crate::assist::{Sources, complete, inspect};
 use crate::cell::parse::is_unfinished;
 use crate::cell::scope::Scope;
 use crate::history::History;
@@ -38,6 +39,7 @@ pub struct Prompt {
     pub state: State,
     /// Read in the background.
     pub index: Arc<OnceLock<Index>>,
+    pub analyzer: Analyzer,
     pub requests: UnboundedReceiver<JupyterMessage>,
 }
 
@@ -75,11 +77,13 @@ impl Prompt {
                     let state = self.state.lock();
                     (state.scope.clone(), state.crates.clone())
                 };
-                ("complete_reply", complete(index, &scope, &crates, &asked.code, asked.cursor_pos))
+                let sources = Sources { index, analyzer: &self.analyzer, scope: &scope };
+                ("complete_reply", complete(&sources, &crates, &asked.code, asked.cursor_pos))
             }
             Content::InspectRequest(asked) => {
                 let scope = self.state.lock().scope.clone();
-                ("inspect_reply", inspect(index, &scope, &asked.code, asked.cursor_pos))
+                let sources = Sources { index, analyzer: &self.analyzer, scope: &scope };
+                ("inspect_reply", inspect(&sources, &asked.code, asked.cursor_pos))
             }
             Content::HistoryRequest(asked) => ("history_reply", self.state.lock().history.reply(asked)),
             Content::CommInfoRequest(_) => ("comm_info_reply", json!({ "status": "ok", "comms": {} })),

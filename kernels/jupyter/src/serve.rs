@@ -1,5 +1,6 @@
 //! The kernel process: five sockets, and a thread that does the work of the shell channel.
 
+use crate::assist::analyzer::Analyzer;
 use crate::assist::index::Index;
 use crate::cell::engine::Engine;
 use crate::interrupts::Interrupts;
@@ -63,9 +64,10 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
     let (asks, requests) = unbounded_channel();
     let state = State::default();
     state.lock().crates = toolkit.crates.keys().cloned().collect();
-    let prompt = Prompt { outbox: out.clone(), state: state.clone(), index, requests };
+    let analyzer = Analyzer::new(&toolkit, folder);
+    let prompt = Prompt { outbox: out.clone(), state: state.clone(), index, analyzer: analyzer.clone(), requests };
     std::thread::spawn(move || prompt.serve());
-    start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, folder);
+    start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, analyzer, folder);
 
     let (shell_out, shell_in) = shell.split();
     let (mut control_out, mut control_in) = control.split();
@@ -148,6 +150,7 @@ fn start_shell(
     state: State,
     requests: tokio::sync::mpsc::UnboundedReceiver<JupyterMessage>,
     toolkit: Toolkit,
+    analyzer: Analyzer,
     folder: &Path,
 ) {
     let parent: Parent = Arc::new(Mutex::new(None));
@@ -158,7 +161,7 @@ fn start_shell(
     // to be followed into death, and Linux takes that by thread.
     std::thread::spawn(move || {
         out.status("starting", None);
-        let engine = match Engine::new(toolkit, folder, sink, interrupts) {
+        let engine = match Engine::new(toolkit, analyzer, folder, sink, interrupts) {
             Ok(engine) => engine,
             Err(error) => {
                 eprintln!("attention-kernel: {error:#}");

@@ -46,6 +46,21 @@ impl Toolkit {
         session.join("index.json")
     }
 
+    /// What a rust-analyzer is told of the project.
+    pub fn project(session: &Path) -> PathBuf {
+        session.join("project.json")
+    }
+
+    /// The toolchain's folder.
+    pub fn sysroot(&self) -> &Path {
+        self.rustc.parent().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    /// Where `install` has put this.
+    pub fn session(&self) -> &Path {
+        self.dylib.parent().unwrap_or(Path::new(""))
+    }
+
     pub fn load(session: &Path) -> Result<Self> {
         let path = Self::file(session);
         let text = std::fs::read_to_string(&path)

@@ -1,9 +1,13 @@
-//! Completion, hover and signature help, without a compiler and while a cell runs.
+//! Completion, hover and signature help from the index, without a compiler and while a cell runs.
 
 mod support;
 use jupyter_protocol::{CompleteRequest, InspectRequest};
 use serde_json::Value;
 use support::Kernel;
+
+async fn start() -> Kernel {
+    Kernel::start_by(|spec| drop(spec.env.insert("ATTENTION_ANALYZER".into(), "off".into()))).await
+}
 
 async fn complete(kernel: &mut Kernel, code: &str) -> (Vec<String>, usize) {
     let request = CompleteRequest { code: code.into(), cursor_pos: code.chars().count() };
@@ -33,7 +37,7 @@ let config = TrainConfig::new(\"name\", preset(\"baseline\", \"nano\")?);";
 /// Needs the toolchain's `rust-src`, which `rust-toolchain.toml` asks for.
 #[tokio::test]
 async fn the_standard_library_is_completed_too() {
-    let mut kernel = Kernel::start().await;
+    let mut kernel = start().await;
     kernel.run("let names = vec![\"a\"];\nlet text = String::new();\nlet map = std::collections::HashMap::<u8, u8>::new();").await.ok();
     while complete(&mut kernel, "Tensor::on").await.0.is_empty() {}
     for (code, expected) in [
@@ -55,7 +59,7 @@ async fn the_standard_library_is_completed_too() {
 
 #[tokio::test]
 async fn names_fields_and_methods_are_completed() {
-    let mut kernel = Kernel::start().await;
+    let mut kernel = start().await;
     kernel.run(SETUP).await.ok();
     // The index is read in the background.
     while complete(&mut kernel, "Tensor::on").await.0.is_empty() {}
@@ -87,7 +91,7 @@ async fn names_fields_and_methods_are_completed() {
 
 #[tokio::test]
 async fn a_word_is_explained_and_a_call_shows_its_signature() {
-    let mut kernel = Kernel::start().await;
+    let mut kernel = start().await;
     kernel.run(SETUP).await.ok();
     while complete(&mut kernel, "Tensor::on").await.0.is_empty() {}
     let hover = inspect(&mut kernel, "x.matmul(w)", 4).await;
@@ -103,7 +107,7 @@ async fn a_word_is_explained_and_a_call_shows_its_signature() {
 
 #[tokio::test]
 async fn completion_does_not_wait_for_a_running_cell_which_stays_busy() {
-    let mut kernel = Kernel::start().await;
+    let mut kernel = start().await;
     kernel.run("let mut value = 1;").await.ok();
     let id = kernel
         .send(

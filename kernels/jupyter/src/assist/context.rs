@@ -49,7 +49,10 @@ impl Context {
         let start = code.len() - length;
         let word = code[start..].iter().collect();
         let text = line.trim_start();
-        if text.starts_with('%') || text.starts_with(':') && !text.starts_with("::") {
+        let directive = text.starts_with('%') || text.starts_with(':') && !text.starts_with("::");
+        // Behind these stands code.
+        let timed = ["%time ", "%timeit ", ":time ", ":timeit "].iter().any(|word| text.starts_with(word));
+        if directive && !timed {
             let start = if text.contains(' ') { start } else { code.len() - text.chars().count() };
             return Context { asked: Asked::Directive(text.into()), start, word: code[start..].iter().collect() };
         }
@@ -237,6 +240,7 @@ mod tests {
         assert_eq!(context("1 + é"), Context { asked: Asked::Name, start: 4, word: "é".into() });
         assert_eq!(context("%va"), Context { asked: Asked::Directive("%va".into()), start: 0, word: "%va".into() });
         assert_eq!(context(":dep ser").start, 5);
+        assert_eq!(context("%time a.b").asked, Asked::Member(vec![Step::Name("a".into())]));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Index {
     pub entries: Vec<Entry>,
     /// Traits by the type that implements them.
     pub implements: BTreeMap<String, BTreeSet<String>>,
+    /// Those among them that a macro of a crate writes.
+    pub derived: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Index {
@@ -102,6 +104,12 @@ impl Index {
             let of_trait = || own.is_some_and(|own| traits.is_some_and(|traits| traits.contains(own)));
             own.is_some() && (own == Some(owner) || own == lent || of_trait())
         })
+    }
+
+    /// Everything of those traits.
+    pub fn of_traits<'a>(&'a self, traits: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a Entry> {
+        let own = move |entry: &&Entry| entry.owner.as_ref().is_some_and(|own| traits.is_some_and(|t| t.contains(own)));
+        self.entries.iter().filter(own)
     }
 
     /// What stands by itself in a module.

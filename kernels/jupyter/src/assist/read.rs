@@ -11,6 +11,9 @@ pub(super) struct Reader<'a> {
     pub(super) stable_only: bool,
 }
 
+/// What the compiler itself derives.
+const STANDARD: [&str; 9] = ["Clone", "Copy", "Debug", "Default", "Eq", "Hash", "Ord", "PartialEq", "PartialOrd"];
+
 impl Reader<'_> {
     pub(super) fn items(&mut self, module: &str, items: &[Item]) {
         items.iter().for_each(|item| self.item(module, item));
@@ -116,7 +119,9 @@ impl Reader<'_> {
         for attr in attrs.iter().filter(|attr| attr.path().is_ident("derive")) {
             let _ = attr.parse_nested_meta(|meta| {
                 let name = meta.path.segments.last().map(|segment| segment.ident.to_string());
+                let foreign = name.clone().filter(|name| !STANDARD.contains(&name.as_str()));
                 self.index.implements.entry(owner.into()).or_default().extend(name);
+                self.index.derived.entry(owner.into()).or_default().extend(foreign);
                 Ok(())
             });
         }
@@ -283,6 +288,7 @@ pub mod tests { pub fn not_there() {} }
         let gate = index.free().find(|entry| entry.name == "Gate").unwrap();
         assert_eq!((gate.doc.as_str(), gate.path.as_str()), ("A gate.", "krate::gate"));
         assert!(index.implements["Gate"].contains("Module"));
+        assert_eq!(index.derived["Gate"].iter().collect::<Vec<_>>(), ["Module"]);
         assert!(!index.entries.iter().any(|entry| entry.name == "not_there" || entry.name == "private"));
         let new = index.members("GateConfig").find(|entry| entry.name == "new").unwrap();
         assert_eq!(new.signature, "fn new(d_model: usize) -> GateConfig");

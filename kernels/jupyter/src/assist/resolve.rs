@@ -23,7 +23,18 @@ impl<'a> Known<'a> {
     }
 
     pub fn members<'o>(&self, owner: &'o str) -> impl Iterator<Item = &'a Entry> + use<'a, 'o> {
-        self.own.members(owner).chain(self.index.members(owner))
+        let of_libraries = self.index.of_traits(self.own.implements.get(owner));
+        self.own.members(owner).chain(self.index.members(owner)).chain(of_libraries)
+    }
+
+    /// Whether it is written by a macro of a crate.
+    pub fn derived(&self, owner: &str, entry: &Entry) -> bool {
+        let by = |name: &str| {
+            let mut indices = [self.own, self.index].into_iter();
+            indices.any(|index| index.derived.get(owner).is_some_and(|derived| derived.contains(name)))
+        };
+        let of = entry.owner.as_deref().unwrap_or_default();
+        by(of) || of == owner && by("Config") && (entry.name == "new" || entry.name.starts_with("with_"))
     }
 
     pub fn free(&self) -> impl Iterator<Item = &'a Entry> {

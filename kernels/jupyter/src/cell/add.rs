@@ -28,6 +28,7 @@ impl Engine {
         })?;
         watch.show("linked".into());
         self.linked = modified(&self.toolkit);
+        self.analyzer.dismiss();
         self.restart().map_err(internal)?;
         self.scope.deps.insert(addition.name.clone());
         Ok(())

@@ -121,7 +121,7 @@ impl Compilers {
             if let Some(waiting) = self.take(kind, externs) {
                 self.waiting.push(waiting);
             } else {
-                let begun = self.begin(toolkit, kind, externs)?;
+                let begun = self.begin(toolkit, kind, externs, None)?;
                 self.waiting.push(begun);
             }
         }
@@ -158,17 +158,10 @@ impl Compilers {
 
     /// Compiles `text`. `externs`: item crates by name, and crates of the dylib.
     pub fn start(&mut self, toolkit: &Toolkit, kind: Kind, text: &str, externs: &BTreeSet<String>) -> Result<Job> {
-        let mut rustc = match kind {
-            // A later cell's diagnostic may show a line of an item, so that its source stays.
-            Kind::Items => {
-                let name = self.name(kind);
-                self.write(&source(&name), text)?;
-                self.spawn(toolkit, kind, name, externs, Stdio::null())?
-            }
-            _ => match self.take(kind, externs) {
-                Some(waiting) => waiting,
-                None => self.begin(toolkit, kind, externs)?,
-            },
+        let mut rustc = match self.take(kind, externs) {
+            Some(waiting) => waiting,
+            // A later cell's diagnostic may show a line of an item, so that its source is a file and stays.
+            None => self.begin(toolkit, kind, externs, (kind == Kind::Items).then_some(text))?,
         };
         self.interrupts.compiler_started(rustc.child.id() as i32);
         if let Some(mut pipe) = rustc.child.stdin.take() {
@@ -178,18 +171,29 @@ impl Compilers {
         Ok(Job { rustc, interrupts: self.interrupts.clone() })
     }
 
-    /// A rustc that waits for its text.
-    fn begin(&mut self, toolkit: &Toolkit, kind: Kind, externs: &BTreeSet<String>) -> Result<Rustc> {
+    /// A rustc at work on its text or, without one, waiting for it.
+    fn begin(
+        &mut self,
+        toolkit: &Toolkit,
+        kind: Kind,
+        externs: &BTreeSet<String>,
+        text: Option<&str>,
+    ) -> Result<Rustc> {
         let name = self.name(kind);
-        let file = source(&name);
-        self.write(&around(&name), &format!("extern crate attention;\ninclude!({file:?});\n"))?;
+        let files = match text {
+            Some(text) => self.write(&source(&name), text).map(|()| Vec::new())?,
+            None => self.include(&name)?,
+        };
+        self.spawn(toolkit, kind, name, externs, files)
+    }
+
+    /// Writes the source that is compiled with the standard input in it.
+    fn include(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let (file, around, metadata) = (source(name), around(name), format!("{name}.rmeta"));
+        self.write(&around, &format!("extern crate attention;\ninclude!({file:?});\n"))?;
         std::os::unix::fs::symlink("/dev/stdin", self.folder.join(&file))
             .with_context(|| format!("cannot make {file} in {}", self.folder.display()))?;
-        let metadata = format!("{name}.rmeta");
-        let files = [&file, &around(&name), &metadata].map(|file| self.folder.join(file)).into();
-        let mut rustc = self.spawn(toolkit, kind, name, externs, Stdio::piped())?;
-        rustc.files = files;
-        Ok(rustc)
+        Ok([file, around, metadata].map(|file| self.folder.join(file)).into())
     }
 
     fn write(&self, file: &str, text: &str) -> Result<()> {
@@ -203,7 +207,7 @@ impl Compilers {
         kind: Kind,
         name: String,
         externs: &BTreeSet<String>,
-        stdin: Stdio,
+        files: Vec<PathBuf>,
     ) -> Result<Rustc> {
         let mut rustc = Command::new(&toolkit.rustc);
         rustc
@@ -246,9 +250,10 @@ impl Compilers {
                 rustc.arg(format!("--emit=metadata={name}.rmeta")).arg(around(&name))
             }
         };
+        let stdin = if kind == Kind::Items { Stdio::null() } else { Stdio::piped() };
         rustc.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let child = rustc.spawn().with_context(|| format!("cannot start {}", toolkit.rustc.display()))?;
-        Ok(Rustc { child, name, kind, externs: externs.clone(), files: Vec::new() })
+        Ok(Rustc { child, name, kind, externs: externs.clone(), files })
     }
 
     /// Makes a library of the compiled objects. What it does not define is found by the loader: in the

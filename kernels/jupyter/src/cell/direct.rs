@@ -24,9 +24,9 @@ impl Engine {
                 self.scope = Scope::default();
                 self.libraries.clear();
                 // It may have been made again, with other crates inside.
-                let session = self.toolkit.dylib.parent().unwrap_or(Path::new(""));
-                self.toolkit = Toolkit::load(session).map_err(internal)?;
+                self.toolkit = Toolkit::load(self.toolkit.session()).map_err(internal)?;
                 self.linked = modified(&self.toolkit);
+                self.analyzer.dismiss();
                 self.restart().map_err(internal)?;
             }
             Directive::Variables => {
@@ -49,11 +49,13 @@ impl Engine {
             self.limit.set(bytes);
         }
         let amount = |bytes: Option<u64>| bytes.map_or("unknown".into(), readable);
+        let analyzer = self.analyzer.process().map(|process| format!("rust-analyzer {}, ", amount(own(process))));
         format!(
-            "session {}, kernel {}, compilers {}, limit {}",
+            "session {}, kernel {}, compilers {}, {}limit {}",
             amount(resident(self.session.pid())),
             amount(resident(std::process::id())),
             amount(self.compilers.waiting().map(own).sum()),
+            analyzer.unwrap_or_default(),
             self.limit.get().map_or("none".into(), readable)
         )
     }

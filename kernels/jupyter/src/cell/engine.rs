@@ -7,6 +7,7 @@ use super::parse::{self, Cell};
 use super::report::{CellError, compile_error, outdated};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
 use super::stale::explain;
+use crate::assist::analyzer::Analyzer;
 use crate::child::{Answer, Ran, Session, Sink, Stream};
 use crate::directives::{self, Directive};
 use crate::interrupts::Interrupts;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub struct Engine {
     pub(super) toolkit: Toolkit,
+    /// Answers elsewhere; what it holds is counted here, and it ends with a project that is no longer so.
+    pub(super) analyzer: Analyzer,
     pub(super) compilers: Compilers,
     pub scope: Scope,
     pub interrupts: Arc<Interrupts>,
@@ -44,7 +47,13 @@ pub struct Engine {
 pub struct Shown(pub Option<String>);
 
 impl Engine {
-    pub fn new(toolkit: Toolkit, folder: PathBuf, sink: Sink, interrupts: Arc<Interrupts>) -> Result<Self> {
+    pub fn new(
+        toolkit: Toolkit,
+        analyzer: Analyzer,
+        folder: PathBuf,
+        sink: Sink,
+        interrupts: Arc<Interrupts>,
+    ) -> Result<Self> {
         let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
         let session = Session::start(&toolkit, &sink, &limit, None)?;
         let linked = modified(&toolkit);
@@ -53,6 +62,7 @@ impl Engine {
         let compilers = Compilers::new(folder, interrupts.clone());
         let mut engine = Engine {
             toolkit,
+            analyzer,
             compilers,
             scope,
             interrupts,

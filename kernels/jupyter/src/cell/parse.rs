@@ -73,7 +73,7 @@ impl Cell {
 
 /// Takes the lines that begin with `:` or `%` out of the way (as blank lines), wherever they stand
 /// before the first line of Rust. Behind `%time` and `%timeit` may stand code, which stays.
-fn directives(code: &str) -> (Vec<(usize, String)>, String) {
+pub fn without_directives(code: &str) -> (Vec<(usize, String)>, String) {
     let mut found = Vec::new();
     let mut source = String::with_capacity(code.len());
     let mut leading = true;
@@ -104,7 +104,7 @@ pub type Unparsed = Box<(Cell, syn::Error)>;
 
 pub fn parse(code: &str) -> Result<Cell, Unparsed> {
     let code = code.replace("\r\n", "\n");
-    let (directives, source) = directives(&code);
+    let (directives, source) = without_directives(&code);
     let mut cell = Cell { directives, source, ..Cell::default() };
     match Block::parse_within.parse_str(&cell.source) {
         Ok(stmts) => cell.sort(&stmts),
@@ -117,7 +117,7 @@ pub fn parse(code: &str) -> Result<Cell, Unparsed> {
 
 /// Is the text a beginning that more lines could complete?
 pub fn is_unfinished(code: &str) -> bool {
-    let (_, source) = directives(code);
+    let (_, source) = without_directives(code);
     if let Err(unparsed) = parse(code) {
         let message = unparsed.1.to_string();
         return message.contains("unexpected end of input")

@@ -3,6 +3,7 @@
 mod add;
 mod build;
 mod plan;
+mod project;
 
 pub use add::{Addition, Proposal, propose};
 pub use build::{Progress, Watch, readable};
@@ -82,6 +83,7 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
         }
         write(&Toolkit::index(&session), &serde_json::to_string(&index)?)?;
     }
+    write(&Toolkit::project(&session), &serde_json::to_string(&plan.project)?)?;
     toolkit.crates = named(&artifacts.crates, &inside(&toolkit)?);
     toolkit.crates.extend(preloaded.into_iter().map(|(name, library)| (name, inside_as(library, true))));
     write(&Toolkit::file(&session), &serde_json::to_string_pretty(&toolkit)?)?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use semver::Version;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -17,6 +18,8 @@ pub struct Plan {
     /// What the package `notebooks` depends on: the name that a cell writes, cargo's name of the package, and
     /// its features.
     pub preloaded: BTreeMap<String, (String, Vec<String>)>,
+    /// What [`super::project::project`] makes of it.
+    pub project: Value,
 }
 
 #[derive(Debug, Clone)]
@@ -38,19 +41,21 @@ struct Graph {
 }
 
 #[derive(Deserialize)]
-struct Node {
-    pkg_id: String,
-    target: Target,
+pub struct Node {
+    pub pkg_id: String,
+    pub target: Target,
     profile: Profile,
-    features: Vec<String>,
+    pub features: Vec<String>,
     mode: String,
-    dependencies: Vec<Edge>,
+    pub dependencies: Vec<Edge>,
 }
 
 #[derive(Deserialize)]
-struct Target {
-    name: String,
-    src_path: PathBuf,
+pub struct Target {
+    pub name: String,
+    kind: Vec<String>,
+    pub src_path: PathBuf,
+    pub edition: String,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +64,27 @@ struct Profile {
 }
 
 #[derive(Deserialize)]
-struct Edge {
-    index: usize,
-    extern_crate_name: String,
+pub struct Edge {
+    pub index: usize,
+    pub extern_crate_name: String,
+}
+
+impl Node {
+    pub fn is_of(&self, package: &str) -> bool {
+        named(&self.pkg_id).split('@').next() == Some(package)
+    }
+
+    /// Compiled for others to use, macros apart.
+    pub fn is_library(&self) -> bool {
+        let kinds = &self.target.kind;
+        self.mode == "build" && ["lib", "rlib", "dylib"].iter().any(|kind| kinds.iter().any(|own| own == kind))
+    }
+}
+
+impl Target {
+    pub fn crate_name(&self) -> String {
+        self.name.replace('-', "_")
+    }
 }
 
 #[cfg(test)]
@@ -90,17 +113,17 @@ impl Plan {
     fn read(Graph { units: nodes }: Graph) -> Self {
         let mut identities = vec![None; nodes.len()];
         let mut sizes = HashMap::new();
-        let mut plan = Self::default();
+        let mut plan = Self { project: super::project::project(&nodes), ..Self::default() };
         for (at, node) in nodes.iter().enumerate() {
             let source = node.target.src_path.parent().unwrap_or(Path::new("")).to_path_buf();
             let bytes = *sizes.entry(source).or_insert_with_key(|folder| rust_bytes(folder));
             plan.units.push(Unit {
                 package: node.pkg_id.clone(),
-                target: node.target.name.replace('-', "_"),
+                target: node.target.crate_name(),
                 seconds: seconds(bytes, &node.profile.opt_level),
                 identity: identity(at, &nodes, &mut identities),
             });
-            if named(&node.pkg_id).starts_with("notebooks@") && node.mode == "build" {
+            if node.is_of("notebooks") && node.mode == "build" {
                 let edges = node.dependencies.iter();
                 plan.preloaded.extend(edges.map(|edge| {
                     let node = &nodes[edge.index];
