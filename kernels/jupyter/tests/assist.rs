@@ -30,6 +30,8 @@ impl Own {
     /// Twice as wide.
     fn doubled(&self) -> Own { Own { width: 2.0 * self.width } }
 }
+#[derive(Module, Debug)]
+struct Layer { scale: Tensor<1> }
 let own = Own { width: 1.0 };
 let x = Tensor::<2>::ones([2, 2], &Device::flex());
 let config = TrainConfig::new(\"name\", preset(\"baseline\", \"nano\")?);";
@@ -75,6 +77,9 @@ async fn names_fields_and_methods_are_completed() {
         ("burn::nn::LinearConfig::new(1, 2).with_b", "with_bias"),
         ("own.wid", "width"),
         ("own.doubled().wi", "width"),
+        ("let wide = Own { width: 2.0 };\nwide.doub", "doubled"),
+        ("let layer = Layer { scale };\nlayer.num_par", "num_params"),
+        ("%time own.wid", "width"),
         ("ow", "own"),
         ("%tim", "%timeit"),
         (":dep serde_js", "serde_json"),

@@ -208,7 +208,12 @@ impl Place {
             "capabilities": {
                 "general": { "positionEncodings": ["utf-8"] },
                 "textDocument": {
-                    "completion": { "completionItem": { "labelDetailsSupport": true } },
+                    // Docs of hundreds of offers are only wanted one by one, that is, never.
+                    "completion": {
+                        "completionItem": {
+                            "labelDetailsSupport": true, "resolveSupport": { "properties": ["documentation"] },
+                        },
+                    },
                     "hover": { "contentFormat": ["markdown"] },
                     "signatureHelp": { "signatureInformation": { "documentationFormat": ["markdown"] } },
                 },
@@ -224,6 +229,8 @@ impl Place {
                 "files": { "watcher": "client" },
                 "numThreads": 1,
                 "completion": {
+                    "autoAwait": { "enable": false },
+                    "autoIter": { "enable": false },
                     "autoimport": { "enable": false },
                     "autoself": { "enable": false },
                     "postfix": { "enable": false },

@@ -29,6 +29,7 @@ fn read(item: &Value) -> Option<Match> {
     }
     let detail = item["detail"].as_str().unwrap_or_default().replace(", Global>", ">");
     let signature = match detail.split_once('(') {
+        _ if has_gaps(&detail) => String::new(),
         Some((_, rest)) if kind == "function" => format!("({rest}"),
         _ if kind == "property" || kind == "instance" => detail,
         _ => String::new(),
@@ -92,12 +93,13 @@ mod tests {
         let mut common = item("into", 2, "fn(self) -> T");
         common["sortText"] = "80000004".into();
         let items = json!({ "items": [
-            raw, old, common, item("vec!", 3, "macro_rules! vec"), item("match", 14, ""), item("__cell", 3, "fn()"),
+            raw, old, common, item("gap", 5, "Vec<{unknown}>"), item("vec!", 3, "macro_rules! vec"), item("match", 14, ""), item("__cell", 3, "fn()"),
         ] });
         let read: Vec<_> = matches(&items).into_iter().map(|m| (m.text, m.kind, m.signature, m.common)).collect();
         let expected = [
             ("r#type", "property", "Vec<u8>", false),
             ("into", "function", "(self) -> T", true),
+            ("gap", "property", "", false),
             ("vec", "function", "", false),
         ];
         let expected = expected.map(|(text, kind, signature, common)| (text.into(), kind, signature.into(), common));

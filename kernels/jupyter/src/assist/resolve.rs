@@ -113,8 +113,10 @@ impl<'a> Known<'a> {
                 found = syn::parse_str(ty).ok().map(|parsed| (ty.to_string(), parsed)).or(found);
             } else if let Some(value) = after.strip_prefix('=') {
                 let Some((value, _)) = value.split_once(';') else { continue };
-                let value: Vec<char> = value.trim().trim_start_matches('&').chars().collect();
-                let ty = expression(&value).and_then(|steps| self.ty(&steps, depth));
+                let value = value.trim().trim_start_matches('&');
+                let literal = value.strip_suffix('}').and_then(|value| syn::parse_str(value.split('{').next()?).ok());
+                let value: Vec<char> = value.chars().collect();
+                let ty = literal.or_else(|| expression(&value).and_then(|steps| self.ty(&steps, depth)));
                 found = ty.map(|ty| (head(&ty).unwrap_or_default(), ty)).or(found);
             }
         }
