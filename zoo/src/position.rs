@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use kernels::rope::Pairs;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// How a token's place enters attention.
@@ -197,23 +198,23 @@ impl Rope {
             RopeLayout::HalfSplit => Pairs::HalfSplit,
             RopeLayout::Interleaved => Pairs::Interleaved,
         };
-        let [cos, sin] = self.tables(rotated, start + time, &x).map(|table| table.narrow(0, start, time));
+        let [cos, sin] = self.tables(rotated, start..start + time, &x);
         kernels::rope(x, cos, sin, pairs)
     }
 
-    /// Cosine and sine of the angles of at least `length` positions, `[positions, rotated / 2]`; made
-    /// once and kept, on the device and in the precision of `like`.
-    fn tables(&self, rotated: usize, length: usize, like: &Tensor<4>) -> [Tensor<2>; 2] {
+    /// Cosine and sine of the angles of `positions`, `[positions, rotated / 2]`; made once and kept, on the device and in
+    /// the precision of `like`.
+    fn tables(&self, rotated: usize, positions: Range<usize>, like: &Tensor<4>) -> [Tensor<2>; 2] {
         let mut kept = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (*self, rotated, like.device().without_autodiff(), like.dtype());
         let place = kept.iter().position(|tables| tables.key == key);
-        if let Some(tables) = place.map(|place| &kept[place])
-            && tables.of[0].dims()[0] >= length
+        if let Some(tables) = place.map(|place| &mut kept[place])
+            && tables.of[0].dims()[0] >= positions.end
         {
-            return tables.of.clone();
+            return tables.part(positions);
         }
         // Twice as long each time: a text that grows token by token asks for few of them.
-        let (length, half) = (length.next_power_of_two(), rotated / 2);
+        let (length, half) = (positions.end.next_power_of_two(), rotated / 2);
         let (frequencies, amplitude) = self.frequencies(rotated);
         let of = [f64::cos, f64::sin].map(|f: fn(f64) -> f64| {
             let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
@@ -225,14 +226,28 @@ impl Rope {
         } else if kept.len() == KEPT {
             kept.remove(0);
         }
-        kept.push(Tables { key, of: of.clone() });
-        of
+        let mut tables = Tables { key, last: (0..length, of.clone()), of };
+        let part = tables.part(positions);
+        kept.push(tables);
+        part
     }
 }
 
 struct Tables {
     key: (Rope, usize, Device, DType),
     of: [Tensor<2>; 2],
+    /// What was asked for last: queries and keys of all layers ask for the same.
+    last: (Range<usize>, [Tensor<2>; 2]),
+}
+
+impl Tables {
+    fn part(&mut self, positions: Range<usize>) -> [Tensor<2>; 2] {
+        if self.last.0 != positions {
+            let part = self.of.clone().map(|table| table.narrow(0, positions.start, positions.len()));
+            self.last = (positions, part);
+        }
+        self.last.1.clone()
+    }
 }
 
 /// More kinds of rotation than that are not in use at a time.

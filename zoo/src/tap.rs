@@ -120,6 +120,10 @@ pub trait Tap {
     fn part(&self, _name: &str) -> Part {
         Part::default()
     }
+    /// Whether nothing is wanted whatever its name, so that names need not be formed.
+    fn is_silent(&self) -> bool {
+        false
+    }
 }
 
 /// Heads and rows (queries) of a pattern; all of them where there is no range.
@@ -162,17 +166,21 @@ impl Tap for Silent {
     fn visit(&mut self, _name: &str, value: Value) -> Value {
         value
     }
+    fn is_silent(&self) -> bool {
+        true
+    }
 }
 
 /// Passes everything on under `prefix.name`.
 pub struct Scope<'a> {
     tap: &'a mut dyn Tap,
     prefix: String,
+    silent: bool,
 }
 
 impl<'a> Scope<'a> {
     pub fn new(tap: &'a mut dyn Tap, prefix: impl Into<String>) -> Self {
-        Self { tap, prefix: prefix.into() }
+        Self { silent: tap.is_silent(), tap, prefix: prefix.into() }
     }
     fn path(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
@@ -181,17 +189,20 @@ impl<'a> Scope<'a> {
 
 impl Tap for Scope<'_> {
     fn wants(&self, name: &str) -> bool {
-        self.tap.wants(&self.path(name))
+        !self.silent && self.tap.wants(&self.path(name))
     }
     fn visit(&mut self, name: &str, value: Value) -> Value {
         let path = self.path(name);
         self.tap.visit(&path, value)
     }
     fn changes(&self, name: &str) -> bool {
-        self.tap.changes(&self.path(name))
+        !self.silent && self.tap.changes(&self.path(name))
     }
     fn part(&self, name: &str) -> Part {
         self.tap.part(&self.path(name))
+    }
+    fn is_silent(&self) -> bool {
+        self.silent
     }
 }
 

@@ -1,13 +1,13 @@
 //! A tensor that grows along one axis, a token at a time.
 
-use crate::tap::Value;
 use burn::tensor::Tensor;
+use kernels::Room;
 
 /// The tokens `start .. end` of a tensor with room for more: a token is written to its place, and all
 /// are copied only when the room is used up, which doubles it.
 #[derive(Clone, Debug)]
 pub struct Growing {
-    room: Value,
+    room: Room,
     axis: usize,
     start: usize,
     end: usize,
@@ -16,7 +16,7 @@ pub struct Growing {
 impl Growing {
     pub fn new<const D: usize>(tensor: Tensor<D>, axis: usize) -> Self {
         let end = tensor.dims()[axis];
-        Self { room: Value::new(tensor), axis, start: 0, end }
+        Self { room: Room::new(tensor), axis, start: 0, end }
     }
 
     pub fn length(&self) -> usize {
@@ -30,14 +30,14 @@ impl Growing {
     }
 
     pub fn bytes(&self) -> usize {
-        self.room.bytes() / self.room.shape()[self.axis].max(1) * self.length()
+        self.shape().iter().product::<usize>() * self.room.dtype().size()
     }
 
     /// The last `count` tokens.
     ///
     /// While a view of them is alive, the next [`push`](Self::push) copies all there are.
     pub fn last<const D: usize>(&self, count: usize) -> Tensor<D> {
-        self.room.clone().tensor::<D>().narrow(self.axis, self.end - count, count)
+        self.room.part(self.axis, self.end - count, count)
     }
 
     /// Forgets all but the last `most` tokens.
@@ -51,22 +51,15 @@ impl Growing {
         let Self { room, axis, start, end } = self;
         let mut shape = tokens.dims();
         let time = shape[axis];
-        let room = room.tensor::<D>();
-        if end + time <= room.dims()[axis] {
-            return Self { room: Value::new(write(room, tokens, axis, end)), axis, start, end: end + time };
+        if end + time <= room.shape()[axis] {
+            return Self { room: room.write(tokens, axis, end), axis, start, end: end + time };
         }
-        let kept = room.narrow(axis, start, end - start);
+        let kept = room.part::<D>(axis, start, end - start);
         let length = end - start + time;
         shape[axis] = (2 * length).max(64);
-        let room = write(Tensor::zeros(shape, (&tokens.device(), tokens.dtype())), kept, axis, 0);
-        Self { room: Value::new(write(room, tokens, axis, length - time)), axis, start: 0, end: length }
+        let room = Room::new(Tensor::<D>::zeros(shape, (&tokens.device(), tokens.dtype()))).write(kept, axis, 0);
+        Self { room: room.write(tokens, axis, length - time), axis, start: 0, end: length }
     }
-}
-
-fn write<const D: usize>(room: Tensor<D>, tokens: Tensor<D>, axis: usize, at: usize) -> Tensor<D> {
-    let shape = tokens.dims();
-    let ranges: [_; D] = std::array::from_fn(|i| if i == axis { at..at + shape[i] } else { 0..shape[i] });
-    room.slice_assign(ranges, tokens)
 }
 
 #[cfg(test)]
