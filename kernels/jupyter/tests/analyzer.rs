@@ -47,8 +47,9 @@ async fn offers(kernel: &mut Kernel, code: &str) -> Vec<(String, String)> {
     typed.iter().map(|offer| (text(&offer["text"]), text(&offer["signature"]))).collect()
 }
 
+/// The words offered. Of `fmt`, which `Debug` writes, the index knows only where the toolchain has `rust-src`.
 async fn complete(kernel: &mut Kernel, code: &str) -> Vec<String> {
-    offers(kernel, code).await.into_iter().map(|(text, _)| text).collect()
+    offers(kernel, code).await.into_iter().map(|(text, _)| text).filter(|text| text != "fmt").collect()
 }
 
 /// The explanation of what stands at the first `|`, which is not part of the code.
