@@ -1,7 +1,8 @@
 //! The kernel's private folder, and the remains of kernels that were killed.
 
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const PREFIX: &str = "attention-kernel-";
@@ -31,7 +32,24 @@ fn sweep(base: &Path) {
         let gone =
             unsafe { libc::kill(pid, 0) } != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
         if gone {
-            let _ = std::fs::remove_dir_all(entry.path());
+            remove(entry.path());
         }
     }
+}
+
+/// A compiler of the kernel that is gone may be writing into its folder for a moment longer.
+fn remove(folder: PathBuf) {
+    let removed = |folder: &Path| std::fs::remove_dir_all(folder).is_ok() || !folder.exists();
+    if removed(&folder) {
+        return;
+    }
+    std::thread::spawn(move || {
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(100));
+            if removed(&folder) {
+                return;
+            }
+        }
+        eprintln!("attention-kernel: {}, of a kernel that is gone, cannot be removed", folder.display());
+    });
 }
