@@ -39,13 +39,9 @@ impl Room {
         );
         let part = Self::new(part);
         if self.is_plain() && part.is_plain() && self.dtype() == part.dtype() {
-            let [mut room, part] = [self, part].map(|x| plain::<Flex>(x.0));
-            if room.layout().is_contiguous() && room.layout().start_offset() == 0 {
-                with_real!(room.dtype(), E => copy::<E>(&mut room, part.to_contiguous(), axis, at));
-                return Self(off_tape::<Flex>(room));
-            }
-            let [room, part] = [room, part].map(|x| Tensor::<D>::from_dispatch(off_tape::<Flex>(x)));
-            return Self::new(assign(room, part, axis, at));
+            let [mut room, part] = [self, part].map(|x| plain::<Flex>(x.0).to_contiguous());
+            with_real!(room.dtype(), E => copy::<E>(&mut room, part, axis, at));
+            return Self(off_tape::<Flex>(room));
         }
         Self::new(assign(Tensor::<D>::from_dispatch(self.0), Tensor::from_dispatch(part.0), axis, at))
     }
@@ -90,11 +86,11 @@ fn copy<E: Real>(room: &mut FlexTensor, part: FlexTensor, axis: usize, at: usize
     if length == 0 {
         return;
     }
-    let start = part.layout().start_offset();
+    let [first, start] = [room.layout().start_offset(), part.layout().start_offset()];
     let outer: usize = from[..axis].iter().product();
     let numbers = &part.storage::<E>()[start..start + outer * length];
-    let rows = room.storage_mut::<E>().chunks_exact_mut(stride);
-    for (row, numbers) in rows.zip(numbers.chunks_exact(length)) {
+    let rows = &mut room.storage_mut::<E>()[first..first + outer * stride];
+    for (row, numbers) in rows.chunks_exact_mut(stride).zip(numbers.chunks_exact(length)) {
         row[at * inner..][..length].copy_from_slice(numbers);
     }
 }
