@@ -94,15 +94,17 @@ impl Cache {
             };
         }
         let held = match self.slots.remove(slot) {
-            Some(Slot::Growing(growing)) => Some(growing),
-            Some(Slot::Whole(value)) => Some(Growing::new(value.tensor::<D>(), dim)),
+            Some(Slot::Growing(growing)) => growing,
+            Some(Slot::Whole(value)) => Growing::new(value.tensor::<D>(), dim),
             Some(Slot::Coded(_)) => unreachable!("`push` has encoded it"),
-            None => None,
+            None => {
+                let kept = most.map_or(time, |most| most.min(time));
+                let last = tensor.clone().narrow(dim, time - kept, kept);
+                self.slots.insert(slot, Slot::Growing(Growing::new(last, dim)));
+                return tensor;
+            }
         };
-        let mut growing = match held {
-            Some(growing) => growing.push(tensor),
-            None => Growing::new(tensor, dim),
-        };
+        let mut growing = held.push(tensor);
         let last = growing.last(seen.map_or(growing.length(), |seen| seen.min(growing.length())));
         growing.keep(most);
         self.slots.insert(slot, Slot::Growing(growing));

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use kernels::Room;
 
-/// The tokens `start .. end` of a tensor with room for more: a token is written to its place, and all
-/// are copied only when the room is used up, which doubles it.
+/// The tokens `start .. end` of a tensor with room for as many more: a token is written to its place, and all
+/// are copied only when the room is used up.
 #[derive(Clone, Debug)]
 pub struct Growing {
     room: Room,
@@ -14,9 +14,9 @@ pub struct Growing {
 }
 
 impl Growing {
-    pub fn new<const D: usize>(tensor: Tensor<D>, axis: usize) -> Self {
-        let end = tensor.dims()[axis];
-        Self { room: Room::new(tensor), axis, start: 0, end }
+    pub fn new<const D: usize>(tokens: Tensor<D>, axis: usize) -> Self {
+        let end = tokens.dims()[axis];
+        Self { room: room_for(end, &tokens, axis).write(tokens, axis, 0), axis, start: 0, end }
     }
 
     pub fn length(&self) -> usize {
@@ -49,17 +49,22 @@ impl Growing {
 
     pub fn push<const D: usize>(self, tokens: Tensor<D>) -> Self {
         let Self { room, axis, start, end } = self;
-        let mut shape = tokens.dims();
-        let time = shape[axis];
+        let time = tokens.dims()[axis];
         if end + time <= room.shape()[axis] {
             return Self { room: room.write(tokens, axis, end), axis, start, end: end + time };
         }
         let kept = room.part::<D>(axis, start, end - start);
         let length = end - start + time;
-        shape[axis] = (2 * length).max(64);
-        let room = Room::new(Tensor::<D>::zeros(shape, (&tokens.device(), tokens.dtype()))).write(kept, axis, 0);
+        let room = room_for(length, &tokens, axis).write(kept, axis, 0);
         Self { room: room.write(tokens, axis, length - time), axis, start: 0, end: length }
     }
+}
+
+/// For `length` tokens like these, and as many more.
+fn room_for<const D: usize>(length: usize, tokens: &Tensor<D>, axis: usize) -> Room {
+    let mut shape = tokens.dims();
+    shape[axis] = (2 * length).max(64);
+    Room::new(Tensor::<D>::zeros(shape, (&tokens.device(), tokens.dtype())))
 }
 
 #[cfg(test)]
