@@ -326,7 +326,7 @@ fn a_wrong_width_and_a_mixer_without_heads_are_refused_with_what_was_expected() 
         let run = std::panic::AssertUnwindSafe(|| drop(mixer.forward(x, &mut Silent)));
         let panic = std::panic::catch_unwind(run).expect_err(name);
         let message = panic.downcast_ref::<String>().map_or("", String::as_str);
-        assert!(message.contains("expected [batch, time, 24], got [2, 5, 23]"), "{name}: {message}");
+        assert!(message.contains("expected [.., 24], got [2, 5, 23]"), "{name}: {message}");
 
         let mut json = serde_json::to_value(&config).unwrap();
         let holder = if json.get("heads").is_some() { &mut json } else { &mut json["attention"] };

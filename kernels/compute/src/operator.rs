@@ -69,17 +69,17 @@ const NO_KERNELS: Because = Because::NoKernel("this operator");
 ///
 /// # Panics
 /// When the inputs differ in dtype: on a GPU one would be read as the other.
-pub fn choose(operator: &'static str, inputs: &[&DispatchTensor]) -> Implementation {
+pub fn choose<'a>(operator: &'static str, inputs: impl Iterator<Item = &'a DispatchTensor> + Clone) -> Implementation {
     choose_with_cuda(operator, inputs, |_| Err(NO_KERNELS))
 }
 
 /// The same for an operator with CUDA kernels and without a backward: where an input is tracked, the reference runs.
-pub fn choose_untracked(
+pub fn choose_untracked<'a>(
     operator: &'static str,
-    inputs: &[&DispatchTensor],
+    inputs: impl Iterator<Item = &'a DispatchTensor> + Clone,
     kernels: impl FnOnce(&cuda::Asked) -> Result<(), Because>,
 ) -> Implementation {
-    if inputs.iter().any(|x| Dispatch::is_tracked(x)) {
+    if inputs.clone().any(Dispatch::is_tracked) {
         by_reference(|| choose(operator, inputs))
     } else {
         choose_with_cuda(operator, inputs, kernels)
@@ -87,21 +87,39 @@ pub fn choose_untracked(
 }
 
 /// The same for an operator with CUDA kernels, which says whether they can be had for a call.
-pub fn choose_with_cuda(
+pub fn choose_with_cuda<'a>(
     operator: &'static str,
-    inputs: &[&DispatchTensor],
+    inputs: impl Iterator<Item = &'a DispatchTensor> + Clone,
     kernels: impl FnOnce(&cuda::Asked) -> Result<(), Because>,
 ) -> Implementation {
-    let dtypes: Vec<DType> = inputs.iter().map(|x| x.dtype()).collect();
-    assert!(dtypes.windows(2).all(|pair| pair[0] == pair[1]), "{operator}: inputs of several dtypes: {dtypes:?}");
-    let everywhere = |is: fn(&DispatchTensorKind) -> bool| inputs.iter().all(|x| is(without_tape(&x.kind)));
+    let (implementation, because) = match inputs.clone().next() {
+        Some(first) => {
+            let dtypes = inputs.clone().map(|x| x.dtype());
+            if dtypes.clone().any(|dtype| dtype != first.dtype()) {
+                panic!("{operator}: inputs of several dtypes: {:?}", dtypes.collect::<Vec<_>>());
+            }
+            one_of(operator, first, inputs, kernels)
+        }
+        None => (Implementation::Reference, None),
+    };
+    record(Ran { operator, implementation, because });
+    implementation
+}
+
+/// The implementation, and why it is the reference. All inputs have the dtype of the `first`.
+fn one_of<'a>(
+    operator: &'static str,
+    first: &DispatchTensor,
+    mut inputs: impl Iterator<Item = &'a DispatchTensor> + Clone,
+    kernels: impl FnOnce(&cuda::Asked) -> Result<(), Because>,
+) -> (Implementation, Option<Because>) {
+    let everywhere = |is: fn(&DispatchTensorKind) -> bool| inputs.clone().all(|x| is(without_tape(&x.kind)));
     let on_flex = everywhere(|kind| matches!(kind, DispatchTensorKind::Flex(_)));
     let on_cube = everywhere(|kind| matches!(kind, DispatchTensorKind::Cube(_)));
-    let (implementation, because) = if reference_only() || inputs.is_empty() {
+    if reference_only() {
         (Implementation::Reference, None)
     } else if on_cube || (on_flex && cuda::is_emulated()) {
-        let tracked = inputs.iter().any(|x| Dispatch::is_tracked(x));
-        match cuda::permitted(operator, &inputs[0].kind, dtypes[0], tracked, kernels) {
+        match cuda::permitted(operator, &first.kind, first.dtype(), inputs.any(Dispatch::is_tracked), kernels) {
             Ok(()) => (Implementation::Cuda, None),
             Err(because) => {
                 if on_cube && because != NO_KERNELS {
@@ -110,13 +128,11 @@ pub fn choose_with_cuda(
                 (Implementation::Reference, Some(because))
             }
         }
-    } else if on_flex && matches!(dtypes[0], DType::F32 | DType::F64) {
+    } else if on_flex && matches!(first.dtype(), DType::F32 | DType::F64) {
         (Implementation::Cpu, None)
     } else {
         (Implementation::Reference, None)
-    };
-    record(Ran { operator, implementation, because });
-    implementation
+    }
 }
 
 /// Where a tensor lies, on the tape or not.
@@ -174,11 +190,13 @@ pub fn run_on_cpu<O: Operator<Flex, N>, const N: usize>(
 /// Runs `operator` and puts it on the tape where an input is tracked.
 pub fn run<B: Dispatched, O: Operator<B, N>, const N: usize>(
     operator: O,
-    inputs: [Option<DispatchTensor>; N],
+    mut inputs: [Option<DispatchTensor>; N],
 ) -> DispatchTensor {
     let context = inputs.iter().flatten().fold(DispatchAutodiffContext::Disabled, |all, x| all.merge(x.autodiff));
     if context == DispatchAutodiffContext::Disabled {
-        return off_tape::<B>(operator.forward(inputs.map(|x| x.map(plain::<B>))).0);
+        // Not `map`, which moves a tensor of some 200 bytes three times: noticeable where a token is decoded.
+        let inputs = std::array::from_fn(|i| inputs[i].take().map(plain::<B>));
+        return off_tape::<B>(operator.forward(inputs).0);
     }
     on_tape::<B>(tracked(operator, inputs.map(|x| x.map(|x| lifted::<B>(x.kind)))), context)
 }

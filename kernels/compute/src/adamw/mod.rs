@@ -53,8 +53,7 @@ pub fn adamw<const D: usize>(
     }
     let [first, second] = moments.map_or([None, None], |moments| moments.map(Some));
     let inputs = [input(weight), input(gradient), first.and_then(input), second.and_then(input)];
-    let given = inputs.iter().flatten().collect::<Vec<_>>();
-    match choose_with_cuda("adamw", &given, |asked| asked.of_f32()) {
+    match choose_with_cuda("adamw", inputs.iter().flatten(), |asked| asked.of_f32()) {
         Implementation::Cpu => {
             opened::<Flex, D>(inputs, |weight, gradient, moments| cpu::adamw(weight, gradient, moments, update))
         }
@@ -89,8 +88,7 @@ fn opened<B: Dispatched, const D: usize>(
 /// When there are none, or their dtypes differ.
 pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     let inputs: Vec<_> = tensors.into_iter().map(input).collect();
-    let given = inputs.iter().flatten().collect::<Vec<_>>();
-    match choose_with_cuda("squares", &given, |asked| asked.of_f32()) {
+    match choose_with_cuda("squares", inputs.iter().flatten(), |asked| asked.of_f32()) {
         Implementation::Cpu => {
             let tensors = inputs.into_iter().flatten().map(plain::<Flex>).collect();
             Tensor::from_dispatch(off_tape::<Flex>(cpu::squares(tensors)))

@@ -52,8 +52,7 @@ pub fn in_chunks(
     let inputs = [input(hidden), input(weight)];
     let gradients = inputs.iter().flatten().any(|x| x.autodiff != Default::default());
     let operator = || cpu::CrossEntropy { targets: targets.into(), weights: weights.into(), gradients, chunk };
-    let given = inputs.iter().flatten().collect::<Vec<_>>();
-    match choose_with_cuda("cross_entropy", &given, |asked| asked.in_f32()) {
+    match choose_with_cuda("cross_entropy", inputs.iter().flatten(), |asked| asked.in_f32()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator(), inputs)),
         Implementation::Cuda => with_gpu!(inputs, B => {
             Tensor::from_dispatch(run::<B, _, 2>(cuda::GpuCrossEntropy(operator()), inputs))

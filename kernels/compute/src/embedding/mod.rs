@@ -19,7 +19,7 @@ use burn::tensor::{Int, Tensor};
 pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     let [vocab, _] = table.dims();
     let inputs = [input(table)];
-    match choose_with_cuda("embedding", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
+    match choose_with_cuda("embedding", inputs.iter().flatten(), |asked| asked.in_f32()) {
         Implementation::Cpu => {
             let shape = ids.dims();
             let data = ids.into_data();

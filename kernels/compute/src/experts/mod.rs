@@ -60,7 +60,7 @@ pub fn route(shares: Tensor<2>, per_token: usize) -> Tensor<2, Int> {
     let device = shares.device();
     let shares = if device.is_autodiff() { shares.inner() } else { shares };
     let inputs = [input(shares)];
-    match choose_with_cuda("route", &inputs.iter().flatten().collect::<Vec<_>>(), Asked::in_f32) {
+    match choose_with_cuda("route", inputs.iter().flatten(), Asked::in_f32) {
         Implementation::Cuda => with_gpu!(inputs, B => {
             let [shares] = inputs.map(|x| plain::<B>(x.expect("shares are always there")));
             Tensor::from_dispatch(whole_off_tape::<B>(cuda::route::<B>(shares, per_token)))
@@ -98,9 +98,9 @@ pub fn experts(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, all: Ve
     let matrices = all.into_iter().map(|Expert { gate, up, down }| [gate, up, down].map(Tensor::into_dispatch));
     let matrices: Vec<[DispatchTensor; 3]> = matrices.collect();
     let [x, weights] = [x, weights].map(Tensor::into_dispatch);
-    let given: Vec<_> = [&x, &weights].into_iter().chain(matrices.iter().flatten()).collect();
+    let given = [&x, &weights].into_iter().chain(matrices.iter().flatten());
     let call = cuda::Call { tokens, per_token, experts: count, d, width };
-    match choose_with_cuda("experts", &given, |asked| permits(asked, &call)) {
+    match choose_with_cuda("experts", given, |asked| permits(asked, &call)) {
         Implementation::Cpu => {
             let routing = Routing::of(chosen, count);
             let [x, weights] = [&x, &weights];

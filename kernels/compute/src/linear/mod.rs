@@ -20,7 +20,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         assert_eq!(bias.dims(), [out], "a bias per row of the weight {:?}", weight.dims());
     }
     let inputs = [input(x), input(weight), bias.and_then(input)];
-    match choose("linear", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    match choose("linear", inputs.iter().flatten()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::Linear, inputs)),
         _ => {
             let [x, weight, bias] = inputs;
@@ -49,7 +49,7 @@ pub fn linears<const D: usize, const N: usize>(x: Tensor<D>, weights: [Tensor<2>
     let mut inputs = [const { None }; 1 + cpu::MOST];
     inputs[0] = input(x);
     inputs[1..].iter_mut().zip(weights).for_each(|(to, weight)| *to = input(weight));
-    match choose("linear", &inputs.iter().flatten().collect::<Vec<_>>()) {
+    match choose("linear", inputs.iter().flatten()) {
         Implementation::Cpu => {
             let outputs: [Second<Flex>; N] = std::array::from_fn(|_| Second::default());
             let nothing = run_on_cpu(cpu::Several { outputs: outputs.to_vec() }, inputs);

@@ -133,7 +133,7 @@ pub fn linear_attention(
         on_cuda = Some(cuda::form(asked, shapes)?);
         Ok(())
     };
-    match choose_with_cuda("linear_attention", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+    match choose_with_cuda("linear_attention", inputs.iter().flatten(), kernels) {
         Implementation::Cpu => {
             let tracked = inputs.iter().flatten().any(|x| x.autodiff != DispatchAutodiffContext::Disabled);
             let end = Second::default();

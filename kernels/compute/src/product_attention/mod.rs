@@ -86,7 +86,7 @@ pub fn product_attention(
     };
     let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
     let kernels = |asked: &_| cuda::permits(asked, &known, shapes);
-    match choose_untracked("product_attention", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+    match choose_untracked("product_attention", inputs.iter().flatten(), kernels) {
         Implementation::Cpu => {
             let codes = |x: &ProductCodes| Arc::new(whole_numbers(x.codes.clone()));
             let operator = cpu::LookUp { keys: codes(keys), values: codes(values), options: known };

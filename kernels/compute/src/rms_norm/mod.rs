@@ -157,7 +157,7 @@ fn chosen<const D: usize>(
     }
     let inputs = [input(x), weight.and_then(input), z.and_then(input)];
     let kernels = |asked: &_| cuda::permits(asked, norm, channels);
-    (choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels), inputs)
+    (choose_with_cuda(name, inputs.iter().flatten(), kernels), inputs)
 }
 
 fn run<const D: usize>(

@@ -41,7 +41,7 @@ pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>, pairs: Pairs) -> Tenso
         sin.dims()
     );
     let inputs = [input(x), input(cos.detach()), input(sin.detach())];
-    match choose_with_cuda("rope", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
+    match choose_with_cuda("rope", inputs.iter().flatten(), |asked| asked.in_f32()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::Rotate { pairs }, inputs)),
         Implementation::Cuda => {
             with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 3>(cuda::GpuRotate { pairs }, inputs)))

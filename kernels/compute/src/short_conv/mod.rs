@@ -42,7 +42,7 @@ pub fn short_conv(
     let past = past.filter(|_| taps > 1);
     let inputs = [input(x), input(weight), bias.and_then(input), past.and_then(input)];
     let kernels = |asked: &_| cuda::permits(asked, taps);
-    let y = match choose_with_cuda("short_conv", &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+    let y = match choose_with_cuda("short_conv", inputs.iter().flatten(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::ShortConv, inputs)),
         Implementation::Cuda => {
             with_gpu!(inputs, B => Tensor::from_dispatch(run::<B, _, 4>(cuda::ShortConv, inputs)))

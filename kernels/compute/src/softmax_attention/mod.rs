@@ -120,7 +120,7 @@ pub(crate) fn attend(
     let operator = cpu::Attend { scale, window, softcap, slopes, sigmoid };
     let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
     let kernels = |asked: &_| cuda::permits(asked, &operator, shapes);
-    match choose_with_cuda(name, &inputs.iter().flatten().collect::<Vec<_>>(), kernels) {
+    match choose_with_cuda(name, inputs.iter().flatten(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator, inputs)),
         Implementation::Cuda => with_gpu!(inputs, B => {
             let run = |inputs| Tensor::from_dispatch(run::<B, _, 7>(cuda::Attend(operator.clone()), inputs));

@@ -20,7 +20,7 @@ use burn::tensor::{Tensor, activation::silu};
 pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "both factors have one shape");
     let inputs = [input(gate), input(up)];
-    match choose_with_cuda("swiglu", &inputs.iter().flatten().collect::<Vec<_>>(), |asked| asked.in_f32()) {
+    match choose_with_cuda("swiglu", inputs.iter().flatten(), |asked| asked.in_f32()) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::SwiGlu, inputs)),
         Implementation::Cuda => {
             with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 2>(cuda::GpuSwiGlu, inputs)))
