@@ -135,7 +135,7 @@ async fn it_ends_with_the_kernel_and_with_a_restart() {
 
 /// Prints how long answers take, and what the analyzer holds then (`--nocapture`).
 #[tokio::test]
-#[ignore = "needs `rustup component add rust-analyzer`: cargo test -p jupyter-kernel --test analyzer -- --ignored"]
+#[ignore = "needs `rustup component add rust-analyzer`: cargo test --workspace --test analyzer -- --ignored"]
 async fn a_real_one_knows_the_types_of_expressions() {
     let mut kernel = Kernel::start_by(|spec| drop(spec.env.remove("ATTENTION_ANALYZER"))).await;
     kernel.run(&format!("use attention::prelude::*;\n{OWN}")).await.ok();

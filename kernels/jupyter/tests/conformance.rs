@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Needs a Python with `jupyter_kernel_test`, by default the one called `python3`.
 #[test]
-#[ignore = "needs Python with jupyter_kernel_test; see conformance.py"]
+#[ignore = "needs Python with jupyter_kernel_test: cargo test --workspace --test conformance -- --ignored"]
 fn the_conformance_suite_of_jupyter_passes() {
     let installed = support::installed();
     let data = installed.kernelspec.ancestors().nth(2).expect("share/jupyter/kernels/attention");

@@ -97,7 +97,7 @@ impl Drop for Restore {
 
 /// Changes `notebooks/Cargo.toml` and puts it back, so it runs alone: `cargo test --test crates -- --ignored`.
 #[tokio::test]
-#[ignore = "changes the workspace's manifests while it runs"]
+#[ignore = "changes the workspace's manifests while it runs: cargo test --workspace --test crates -- --ignored"]
 async fn a_crate_asked_for_in_the_first_cell_is_compiled_and_used() {
     let (folder, line) = package("attention-tiny", "pub fn three() -> u8 { 3 }");
     let before = manifests();

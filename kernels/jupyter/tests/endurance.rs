@@ -97,7 +97,7 @@ async fn many_small_cells_leave_few_files_and_little_memory() {
 
 /// An hour of a cell a second: 180 MB at most.
 #[tokio::test]
-#[ignore = "a quarter of an hour"]
+#[ignore = "twenty minutes: cargo test --workspace --test endurance -- --ignored"]
 async fn an_hour_of_small_cells_leaves_few_files_and_little_memory() {
     little(held_after(3600).await, 3600);
 }
