@@ -4,7 +4,7 @@
     attention-kernel install --workspace . --prefix PREFIX
     JUPYTER_PATH=PREFIX/share/jupyter python kernels/jupyter/tests/conformance.py
 
-`cargo test -p jupyter-kernel --test conformance -- --ignored` does the last two, with the Python that
+`cargo test --workspace --test conformance -- --ignored` does the last two, with the Python that
 ATTENTION_JUPYTER_PYTHON names.
 """
 

@@ -95,7 +95,7 @@ impl Drop for Restore {
     }
 }
 
-/// Changes `notebooks/Cargo.toml` and puts it back, so it runs alone: `cargo test --test crates -- --ignored`.
+/// Changes `notebooks/Cargo.toml` and puts it back, so it runs alone.
 #[tokio::test]
 #[ignore = "changes the workspace's manifests while it runs: cargo test --workspace --test crates -- --ignored"]
 async fn a_crate_asked_for_in_the_first_cell_is_compiled_and_used() {

@@ -219,7 +219,7 @@ fn the_difference_of_two_maps_over_the_same_values() {
 }
 
 #[test]
-#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored"]
+#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored --skip table"]
 fn every_size_of_the_tiles_computes_the_same() {
     let calls = [PLAIN, Call { time: 133, source: 150, window: Some(70), heads: 1, ..PLAIN }];
     (1..3).for_each(|choice| check_on(choosing(choice), &calls));
@@ -227,7 +227,7 @@ fn every_size_of_the_tiles_computes_the_same() {
 }
 
 #[test]
-#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored"]
+#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored --skip table"]
 fn the_widest_heads_sum_their_gradients_in_two_kernels() {
     let wide = |width, value_width| Call { width, value_width, scale: 0.1, heads: 1, ..EVERYTHING };
     check(&[wide(256, 256)]);

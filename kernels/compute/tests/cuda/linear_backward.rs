@@ -129,7 +129,7 @@ fn gradients_of_the_gated_delta_rule_on_tensor_cores() {
 }
 
 #[test]
-#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored"]
+#[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored --skip table"]
 fn gradients_of_the_delta_rule_on_tensor_cores() {
     let problem =
         Problem { width: 64, value_width: 68, decay: Decay::None, write: Write::Beta, start: false, end: false };
