@@ -7,7 +7,6 @@ use crate::AttentionOptions;
 use crate::selftest::{Case, Inputs};
 use crate::softmax_attention::{apply, attend, gated};
 use burn::tensor::{Tensor, activation::sigmoid};
-pub(crate) use reference::maps;
 pub use reference::patterns;
 
 /// Shapes: `q [batch, 2 · heads, time, d]`, `k [batch, 2 · kv_heads or kv_heads, source, d]`,

@@ -15,7 +15,7 @@ pub fn patterns(
 }
 
 /// The queries and keys of the two.
-pub fn maps(q: Tensor<4>, k: Tensor<4>, kv_heads: usize) -> [(Tensor<4>, Tensor<4>); 2] {
+fn maps(q: Tensor<4>, k: Tensor<4>, kv_heads: usize) -> [(Tensor<4>, Tensor<4>); 2] {
     let (q1, q2) = halves(q);
     let (k1, k2) = if k.dims()[1] == kv_heads { (k.clone(), k) } else { halves(k) };
     [(q1, k1), (q2, k2)]

@@ -122,16 +122,9 @@ pub(crate) fn attend(
     let kernels = |asked: &_| cuda::permits(asked, &operator, shapes);
     match choose_with_cuda(name, inputs.iter().flatten(), kernels) {
         Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(operator, inputs)),
-        Implementation::Cuda => with_gpu!(inputs, B => {
-            let run = |inputs| Tensor::from_dispatch(run::<B, _, 7>(cuda::Attend(operator.clone()), inputs));
-            let [q, k, v, bias, sink, lambda, gate] = inputs;
-            let Some(lambda) = lambda else { return run([q, k, v, bias, sink, None, gate]) };
-            // Two maps over the same values.
-            let [q, k, v] = [q, k, v].map(|x| Tensor::<4>::from_dispatch(x.expect(THERE)));
-            let [positive, negative] = crate::differential_attention::maps(q, k, kv_heads)
-                .map(|(q, k)| run([input(q), input(k), input(v.clone()), None, None, None, None]));
-            gated(positive - negative * Tensor::from_dispatch(lambda), gate.map(Tensor::from_dispatch))
-        }),
+        Implementation::Cuda => {
+            with_gpu!(inputs, B => Tensor::from_dispatch(run::<B, _, 7>(cuda::Attend(operator), inputs)))
+        }
         Implementation::Reference => {
             let cpu::Attend { scale, window, softcap, slopes, .. } = operator;
             let [q, k, v, bias, sink, lambda, gate] = inputs.map(|x| x.map(Tensor::from_dispatch));

@@ -183,38 +183,79 @@ fn widths_that_fill_no_tile_values_wider_than_keys_and_a_gate_for_every_head() {
     check(&[Call { width: 20, value_width: 68, gate: Gate::Row, ..PLAIN }]);
 }
 
+/// Differential attention: `heads` and `kv_heads` count a head of two maps once.
+#[derive(Clone, Copy, Debug)]
+struct Difference {
+    /// Whether both maps have keys of their own (V1), or the same (V2).
+    own_keys: bool,
+    /// One λ for every token and head, or one for all tokens.
+    lambda_of_tokens: bool,
+    call: Call,
+}
+
+impl Difference {
+    fn results(&self, dtype: DType) -> Named {
+        let Call {
+            batch, heads, kv_heads, time, source, width, value_width, scale, window, softcap, slopes, gate, ..
+        } = self.call;
+        let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
+        let key_heads = if self.own_keys { 2 * kv_heads } else { kv_heads };
+        let q = make(1, [batch, 2 * heads, time, width]);
+        let k = make(2, [batch, key_heads, source, width]);
+        let v = make(3, [batch, kv_heads, source, value_width]);
+        let lambda = make(4, if self.lambda_of_tokens { [batch, heads, time, 1] } else { [1, heads, 1, 1] });
+        let gate = match gate {
+            Gate::None => None,
+            Gate::Row => Some(make(5, [batch, heads, time, 1])),
+            Gate::Channel => Some(make(5, [batch, heads, time, value_width])),
+        };
+        let slopes = slopes.then(|| (0..heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect());
+        let options = AttentionOptions { window, softcap, slopes, gate: gate.clone(), ..scale.into() };
+        let out = differential_attention(q.clone(), k.clone(), v.clone(), lambda.clone(), options);
+        let out_grad = constant(&numbers(6, out.dims().iter().product()), out.dims(), dtype);
+        let gradients = (out.clone() * out_grad).sum().backward();
+        let mut found = Named::from([("the output", values(out))]);
+        let leaves = [("q", &q), ("k", &k), ("v", &v), ("λ", &lambda)].into_iter();
+        for (name, x) in leaves.chain(gate.as_ref().map(|gate| ("the gate", gate))) {
+            found.insert(name, values(x.grad(&gradients).unwrap()));
+        }
+        found
+    }
+}
+
+fn check_differences(differences: &[Difference]) {
+    let emulator = emulator();
+    for difference in differences {
+        let expected = by_reference(|| difference.results(DType::F64));
+        let (found, ran) = trace(|| emulated(emulator.clone(), || difference.results(DType::BF16)));
+        assert_eq!((ran[0].operator, ran[0].implementation), ("differential_attention", Implementation::Cuda));
+        assert_eq!(ran.len(), 1, "nothing beside the two maps' own kernels: {ran:?}");
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, expected) in &expected {
+            assert_close(&format!("{name} of {difference:?}"), &found[name], expected, 0.02);
+        }
+    }
+}
+
 #[test]
 fn the_difference_of_two_maps_over_the_same_values() {
-    let emulator = emulator();
-    let (batch, heads, kv_heads, time, source, width, value_width) = (2, 4, 2, 70, 75, 16, 32);
-    // Keys of their own for both maps (V1) or the same (V2).
-    for key_heads in [2 * kv_heads, kv_heads] {
-        let results = |dtype| {
-            let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
-            let q = make(1, [batch, 2 * heads, time, width]);
-            let k = make(2, [batch, key_heads, source, width]);
-            let v = make(3, [batch, kv_heads, source, value_width]);
-            let lambda = make(4, [1, heads, 1, 1]);
-            let gate = make(5, [batch, heads, time, 1]);
-            let options = AttentionOptions {
-                slopes: Some(vec![0.5, 0.25, 0.125, 0.0625]),
-                gate: Some(gate.clone()),
-                ..0.4.into()
-            };
-            let out = differential_attention(q.clone(), k.clone(), v.clone(), lambda.clone(), options);
-            let shape = [batch, heads, time, value_width];
-            let out_grad = constant(&numbers(6, shape.iter().product()), shape, dtype);
-            let gradients = (out.clone() * out_grad).sum().backward();
-            let of = |x: &Tensor<4>| values(x.grad(&gradients).unwrap());
-            [values(out), of(&q), of(&k), of(&v), of(&lambda), of(&gate)]
-        };
-        let expected = by_reference(|| results(DType::F64));
-        let (found, ran) = trace(|| emulated(emulator.clone(), || results(DType::BF16)));
-        assert_eq!((ran[0].operator, ran[0].implementation), ("differential_attention", Implementation::Cuda));
-        let names = ["the output", "q", "k", "v", "λ", "the gate"];
-        for (name, (found, expected)) in names.into_iter().zip(found.iter().zip(&expected)) {
-            assert_close(&format!("{name} with {key_heads} key heads"), found, expected, 0.02);
-        }
+    let call = Call { batch: 2, heads: 4, kv_heads: 2, time: 70, source: 75, value_width: 32, slopes: true, ..PLAIN };
+    let everything = Call { gate: Gate::Channel, window: Some(40), softcap: Some(1.5), ..call };
+    let (v1, v2) = (
+        Difference { own_keys: true, lambda_of_tokens: false, call: Call { gate: Gate::Row, ..call } },
+        Difference { own_keys: false, lambda_of_tokens: true, call: everything },
+    );
+    check_differences(&[
+        v1,
+        Difference { call: Call { time: 1, source: 150, ..v1.call }, ..v1 },
+        Difference { call: Call { time: 200, source: 200, batch: 1, ..v1.call }, ..v1 },
+        v2,
+        Difference { call: Call { time: 3, source: 200, batch: 1, ..v2.call }, ..v2 },
+    ]);
+    for own_keys in [true, false] {
+        // Without an option, and widths that fill no tile.
+        let call = Call { width: 20, value_width: 68, time: 63, source: 63, ..PLAIN };
+        check_differences(&[Difference { own_keys, lambda_of_tokens: own_keys, call }]);
     }
 }
 
@@ -235,4 +276,6 @@ fn the_widest_heads_sum_their_gradients_in_two_kernels() {
     check(&[Call { time: 130, source: 140, ..wide(60, 100) }]);
     check(&[wide(64, 64)]);
     check(&[wide(128, 128)]);
+    let call = Call { width: 128, value_width: 256, scale: 0.1, heads: 1, ..PLAIN };
+    check_differences(&[Difference { own_keys: true, lambda_of_tokens: true, call }]);
 }

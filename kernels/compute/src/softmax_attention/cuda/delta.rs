@@ -5,11 +5,12 @@ use super::tiles::gate_of;
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
-/// `D_t = Σ_c dO_tc O_tc` and, where planned, the part of every row in the gradient of its head's
+/// `D_t = Σ_c dO_tc O_tc`, of every map, and, where planned, the part of every row in the gradient of its head's
 /// sink, `−e^{sink − log_sum} D_t`, and the gradients of the gate and of the output before it, which `dO` is then.
 ///
 /// `out, out_grad, inner_grad [rows, value_width]`, `sinks [heads]`, `gate, gate_grad [rows]` or `[rows, value_width]`, rows being
-/// `[batch, heads, time]` → `delta, sink_grad [rows]`. `out` is the output before the gate. Cubes: one plane to a row, `PLANES` rows
+/// `[batch, heads, time]` → `delta, sink_grad [rows]`. `out` is the output before the gate. With two maps `delta [batch, heads, 2, time]`
+/// is that of `out + lambda · other` and that of `other`, and minus the latter is `lambda_grad [rows]`. Cubes: one plane to a row, `PLANES` rows
 /// to a cube.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -19,10 +20,13 @@ pub fn attention_delta<E: Float>(
     gate: &[E],
     log_sum: &[f32],
     sinks: &[f32],
+    other: &[Pair<E>],
+    lambda: &[f32],
     delta: &mut [f32],
     sink_grad: &mut [f32],
     gate_grad: &mut [E],
     inner_grad: &mut [Pair<E>],
+    lambda_grad: &mut [f32],
     rows: u32,
     heads: u32,
     time: u32,
@@ -35,11 +39,12 @@ pub fn attention_delta<E: Float>(
     }
     let pairs = comptime!(plan.value_width as u32 / 2);
     let mut sum = 0.0f32;
+    let mut other_sum = 0.0f32;
     let mut gate_sum = 0.0f32;
     let mut c = UNIT_POS_X;
     while c < pairs {
         let at = (row * pairs + c) as usize;
-        let grad = Pair::<f32>::cast_from(out_grad[at]);
+        let mut grad = Pair::<f32>::cast_from(out_grad[at]);
         let mut product = Pair::<f32>::cast_from(out[at]) * grad;
         if comptime!(plan.gate != Gate::None) {
             if comptime!(plan.gate == Gate::Row) {
@@ -50,12 +55,20 @@ pub fn attention_delta<E: Float>(
             }
             let factor = gate_of::<E>(gate, row, 2 * c, plan);
             product *= factor;
-            inner_grad[at] = Pair::cast_from(grad * factor);
+            grad *= factor;
+            inner_grad[at] = Pair::cast_from(grad);
+        }
+        if comptime!(plan.two_maps()) {
+            let product = Pair::<f32>::cast_from(other[at]) * grad;
+            other_sum += product.extract(0usize) + product.extract(1usize);
         }
         sum += product.extract(0usize) + product.extract(1usize);
         c += 32;
     }
     let sum = plane_sum(sum);
+    if comptime!(plan.two_maps()) {
+        other_sum = plane_sum(other_sum);
+    }
     if comptime!(plan.gate == Gate::Row) {
         let gate_sum = plane_sum(gate_sum);
         if UNIT_POS_X == 0 {
@@ -63,7 +76,15 @@ pub fn attention_delta<E: Float>(
         }
     }
     if UNIT_POS_X == 0 {
-        delta[row as usize] = sum;
+        if comptime!(plan.two_maps()) {
+            let share = lambda[row as usize];
+            let at = (row + row / time * time) as usize;
+            delta[at] = sum + share * other_sum;
+            delta[at + time as usize] = other_sum;
+            lambda_grad[row as usize] = -other_sum;
+        } else {
+            delta[row as usize] = sum;
+        }
         if comptime!(plan.sinks) {
             let sink = sinks[(row / time % heads) as usize];
             sink_grad[row as usize] = -sum * (sink - log_sum[row as usize]).exp();

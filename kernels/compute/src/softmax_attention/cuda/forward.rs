@@ -1,7 +1,9 @@
 //! The forward pass: one cube has 64 queries of a head and goes over the keys that they see, with
 //! the running maximum and sum of every row (Dao 2023, arXiv 2307.08691).
+//!
+//! Of two maps each has planes of its own, over the same values in shared memory: a value is read once for both.
 
-use super::plan::{Gate, Plan, ROWS, key_steps, visible};
+use super::plan::{Gate, PLANES, Plan, ROWS, key_steps, visible};
 use super::tiles::*;
 use super::{FLOOR, HIDDEN, LN_2, LOG2_E, score};
 use crate::cuda::tile::*;
@@ -13,7 +15,11 @@ use cubecl::prelude::*;
 /// `value [batch, kv_heads, source, value_width]`, `slopes, sinks [heads]`, `gate [batch, heads, time]` or as the output (not read
 /// unless planned), all contiguous → `out [batch, heads, time, value_width]` in pairs, `log_sum [batch, heads, time]`, and where
 /// there is a gate `gated`, the output times it.
-/// `scale` and `cap` are in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)` of `(32, PLANES)`.
+///
+/// With two maps a head has two rows of queries, of `log_sum` and, where they are its own, of keys, `[batch, heads, 2, ..]`; what
+/// the second gives alone is `other`, shaped as `out`, and `out` is what the first gives minus `lambda [batch, heads, time]` times that.
+///
+/// `scale` and `cap` are in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)` of `(32, PLANES · maps)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_forward<E: Float>(
@@ -23,9 +29,11 @@ pub fn attention_forward<E: Float>(
     slopes: &[f32],
     sinks: &[f32],
     gate: &[E],
+    lambda: &[f32],
     out: &mut [Pair<E>],
     log_sum: &mut [f32],
     gated: &mut [Pair<E>],
+    other: &mut [Pair<E>],
     time: u32,
     source: u32,
     kv_heads: u32,
@@ -40,11 +48,14 @@ pub fn attention_forward<E: Float>(
     let value_depth = comptime!(Plan::depth(value_width));
     let rows = comptime!(ROWS as usize);
     let step = comptime!(plan.step);
+    let maps = comptime!(plan.maps);
+    let key_maps = comptime!(plan.key_maps);
     let key_tile = comptime!(step * Plan::stride(width));
+    let stage_tiles = comptime!(plan.key_maps * key_tile);
     let value_tile = comptime!(step * Plan::stride(value_width));
 
-    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * Plan::stride(width)), 16usize);
-    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * key_tile), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(plan.maps * rows * Plan::stride(width)), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * stage_tiles), 16usize);
     let mut values = Shared::<[E]>::new_aligned_slice(comptime!(2 * value_tile), 16usize);
 
     let heads = CUBE_COUNT_Y;
@@ -55,7 +66,13 @@ pub fn attention_forward<E: Float>(
     let row_base = (CUBE_POS_Z * heads + head) * time;
     let kv_base = kv * source;
 
-    let (lane, plane) = (UNIT_POS_X, UNIT_POS_Y);
+    let lane = UNIT_POS_X;
+    let mut plane = UNIT_POS_Y;
+    let mut map = 0u32.runtime();
+    if comptime!(plan.two_maps()) {
+        map = UNIT_POS_Y / PLANES;
+        plane = UNIT_POS_Y % PLANES;
+    }
     let row = first_row + plane * 16 + lane / 4;
     let own = source - time + row;
     let column = lane % 4 * 2;
@@ -79,8 +96,9 @@ pub fn attention_forward<E: Float>(
     }
 
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_tile::<E>(query, &mut queries, row_base, first_row, time, rows, width);
-    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, first * step as u32, source, step, plan);
+    copy_maps::<E>(query, &mut queries, row_base, first_row, time, rows, width, maps);
+    let from = first * step as u32;
+    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, from, source, key_maps, step, plan);
     commit_copies();
 
     for j in first..end {
@@ -88,16 +106,20 @@ pub fn attention_forward<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             let from = (j + 1) * step as u32;
-            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, step, plan);
+            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, key_maps, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
         sync_cube();
-        let keys_now = &keys[stage * key_tile..(stage + 1) * key_tile];
+        let mut from = stage * stage_tiles;
+        if comptime!(plan.own_keys()) {
+            from += map as usize * key_tile;
+        }
+        let keys_now = &keys[from..from + key_tile];
         let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
 
         let mut scores = zeros(step);
-        add_products::<E>(&mut scores, &queries, plane * 16, keys_now, step, width);
+        add_products::<E>(&mut scores, &queries, UNIT_POS_Y * 16, keys_now, step, width);
         #[unroll]
         for r in 0..2usize {
             let own = own + r as u32 * 8;
@@ -148,22 +170,69 @@ pub fn attention_forward<E: Float>(
     #[unroll]
     for r in 0..2usize {
         let sum = row_sum(total[r]);
+        #[unroll]
+        for n in 0..value_depth / 8 {
+            let part = sums.index(n)[r] / Pair::new(sum);
+            sums.index_mut(n)[r] = part;
+        }
+        let t = row + r as u32 * 8;
+        if t < time && lane % 4 == 0 {
+            let mut at = row_base + t;
+            if comptime!(plan.two_maps()) {
+                at = row_base * 2 + map * time + t;
+            }
+            log_sum[at as usize] = best[r] * LN_2 + sum.ln();
+        }
+    }
+    if comptime!(plan.two_maps()) {
+        if map == 1 {
+            store_rows::<E>(&sums, other, row_base, row, time, 1.0, value_width, value_depth);
+        }
+        // The first map's planes read what the second's have just written.
+        sync_cube();
+        if map == 0 {
+            store_output::<E>(&sums, gate, lambda, out, gated, other, row_base, row, time, plan);
+        }
+    } else {
+        store_output::<E>(&sums, gate, lambda, out, gated, other, row_base, row, time, plan);
+    }
+}
+
+/// Stores a plane's rows of the output, the other map's part taken off, and the same times the gate.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn store_output<E: Float>(
+    sums: &Sequence<Fragment<f32>>,
+    gate: &[E],
+    lambda: &[f32],
+    out: &mut [Pair<E>],
+    gated: &mut [Pair<E>],
+    other: &mut [Pair<E>],
+    row_base: u32,
+    row: u32,
+    time: u32,
+    #[comptime] plan: Plan,
+) {
+    let value_width = comptime!(plan.value_width);
+    #[unroll]
+    for r in 0..2usize {
         let t = row + r as u32 * 8;
         if t < time {
             #[unroll]
-            for n in 0..value_depth / 8 {
-                let c = n as u32 * 8 + column;
+            for n in 0..comptime!(Plan::depth(value_width) / 8) {
+                let c = n as u32 * 8 + UNIT_POS_X % 4 * 2;
                 if c < value_width as u32 {
                     let at = (((row_base + t) * value_width as u32 + c) / 2) as usize;
-                    let pair = sums.index(n)[r] / Pair::new(sum);
+                    let mut pair = sums.index(n)[r];
+                    if comptime!(plan.two_maps()) {
+                        let share = lambda[(row_base + t) as usize];
+                        pair -= Pair::cast_from(other[at]) * Pair::new(share);
+                    }
                     out[at] = Pair::cast_from(pair);
                     if comptime!(plan.gate != Gate::None) {
                         gated[at] = Pair::cast_from(pair * gate_of::<E>(gate, row_base + t, c, plan));
                     }
                 }
-            }
-            if lane % 4 == 0 {
-                log_sum[(row_base + t) as usize] = best[r] * LN_2 + sum.ln();
             }
         }
     }

@@ -27,7 +27,7 @@ impl Of {
 /// The gradients of keys and values: rows of a tile are keys, its columns queries.
 ///
 /// Shapes as in [`attention_query_grad`](super::query_grad::attention_query_grad); `key_grad, value_grad` as `key, value`, in pairs; a gradient that is not asked for is not
-/// written. Cubes: `(⌈source / ROWS⌉, kv_heads, batch)` of `(32, PLANES)`.
+/// written. Both maps share the gradient of the weights and one sum of the values' gradient. Cubes: `(⌈source / ROWS⌉, kv_heads, batch)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_key_value_grad<E: Float>(
@@ -38,6 +38,7 @@ pub fn attention_key_value_grad<E: Float>(
     out_grad: &[E],
     log_sum: &[f32],
     delta: &[f32],
+    lambda: &[f32],
     key_grad: &mut [Pair<E>],
     value_grad: &mut [Pair<E>],
     time: u32,
@@ -59,13 +60,17 @@ pub fn attention_key_value_grad<E: Float>(
     let value_stride = comptime!(Plan::stride(value_width));
     let rows = comptime!(ROWS as usize);
     let step = comptime!(plan.step);
+    let maps = comptime!(plan.maps);
+    let key_maps = comptime!(plan.key_maps);
+    let key_tile = comptime!(rows * stride);
     let query_tile = comptime!(step * stride);
+    let stage_tiles = comptime!(plan.maps * query_tile);
     let grad_tile = comptime!(step * value_stride);
 
-    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(plan.key_maps * key_tile), 16usize);
     let mut values =
         Shared::<[E]>::new_aligned_slice(comptime!(if of.key() { rows * value_stride } else { 8 }), 16usize);
-    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(2 * query_tile), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(2 * stage_tiles), 16usize);
     let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(2 * grad_tile), 16usize);
 
     let kv_heads = CUBE_COUNT_Y;
@@ -80,20 +85,21 @@ pub fn attention_key_value_grad<E: Float>(
     let column = UNIT_POS_X % 4 * 2;
 
     let mut key_sums = zeros(comptime!(if of.key() { depth } else { 0 }));
+    let mut other_key_sums = zeros(comptime!(if of.key() && plan.own_keys() { depth } else { 0 }));
     let mut value_sums = zeros(comptime!(if of.value() { value_depth } else { 0 }));
     let (first, end) = query_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
     let steps = select(end > first, end - first, 0);
     // The heads of the group, one after the other.
     let rounds = steps * group;
 
-    copy_tile::<E>(key, &mut keys, kv_base, first_row, source, rows, width);
+    copy_maps::<E>(key, &mut keys, kv_base, first_row, source, rows, width, key_maps);
     if comptime!(of.key()) {
         copy_tile::<E>(value, &mut values, kv_base, first_row, source, rows, value_width);
     }
     if rounds > 0 {
         let base = (CUBE_POS_Z * heads + first_head) * time;
         let t = first * step as u32;
-        copy_stage::<E>(query, out_grad, &mut queries, &mut grads, 0usize, base, t, time, step, plan);
+        copy_stage::<E>(query, out_grad, &mut queries, &mut grads, 0usize, base, t, time, maps, step, plan);
     }
     commit_copies();
 
@@ -103,68 +109,169 @@ pub fn attention_key_value_grad<E: Float>(
         if round + 1 < rounds {
             let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
             let t = (first + (round + 1) % steps) * step as u32;
-            copy_stage::<E>(query, out_grad, &mut queries, &mut grads, next, base, t, time, step, plan);
+            copy_stage::<E>(query, out_grad, &mut queries, &mut grads, next, base, t, time, maps, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
         sync_cube();
-        let queries_now = &queries[stage * query_tile..(stage + 1) * query_tile];
+        let queries_now = &queries[stage * stage_tiles..(stage + 1) * stage_tiles];
         let grads_now = &grads[stage * grad_tile..(stage + 1) * grad_tile];
         let head = first_head + round / steps;
         let row_base = (CUBE_POS_Z * heads + head) * time;
-        let first_query = (first + round % steps) * step as u32;
+        let t = (first + round % steps) * step as u32 + column;
         let mut slope = 0.0f32.runtime();
         if comptime!(plan.slopes) {
             slope = slopes[head as usize] * LOG2_E;
         }
 
-        let mut scores = zeros(step);
-        add_products::<E>(&mut scores, &keys, plane_row, queries_now, step, width);
         let mut weight_grads = zeros(comptime!(if of.key() { step } else { 0 }));
         if comptime!(of.key()) {
             add_products::<E>(&mut weight_grads, &values, plane_row, grads_now, step, value_width);
         }
-
-        #[unroll]
-        for n in 0..step / 8 {
-            #[unroll]
-            for c in 0..2usize {
-                let t = first_query + n as u32 * 8 + column + c as u32;
-                let own = source - time + t;
-                let at = (row_base + min(t, time - 1)) as usize;
-                let sum_of_row = log_sum[at] * LOG2_E;
-                #[unroll]
-                for r in 0..2usize {
-                    let k = row + r as u32 * 8;
-                    let seen = t < time && visible(k, own, window, comptime!(plan.window));
-                    let mut pair = scores.index(n)[r];
-                    let (weight, derivative) =
-                        weight_and_slope(pair.extract(c), k, own, sum_of_row, seen, slope, scale, cap, plan);
-                    pair.insert(c, weight);
-                    scores.index_mut(n)[r] = pair;
-                    if comptime!(of.key()) {
-                        let mut pair = weight_grads.index(n)[r];
-                        pair.insert(c, weight * derivative * (pair.extract(c) - delta[at]));
-                        weight_grads.index_mut(n)[r] = pair;
-                    }
+        let mut weights = zeros(comptime!(if of.value() { step } else { 0 }));
+        let mut scores = zeros(step);
+        let keys_of = &keys[0..key_tile];
+        let queries_of = &queries_now[0..query_tile];
+        weigh::<E>(
+            &mut weights,
+            &mut scores,
+            &weight_grads,
+            keys_of,
+            queries_of,
+            log_sum,
+            delta,
+            lambda,
+            row_base,
+            row,
+            t,
+            time,
+            source,
+            window,
+            slope,
+            scale,
+            cap,
+            0usize,
+            plan,
+            of,
+        );
+        if comptime!(of.key()) {
+            add_weighted::<E>(&mut key_sums, &scores, queries_of, step, width);
+        }
+        if comptime!(plan.two_maps()) {
+            let mut scores = zeros(step);
+            let from = comptime!((plan.key_maps - 1) * key_tile);
+            let keys_of = &keys[from..from + key_tile];
+            let queries_of = &queries_now[query_tile..2 * query_tile];
+            weigh::<E>(
+                &mut weights,
+                &mut scores,
+                &weight_grads,
+                keys_of,
+                queries_of,
+                log_sum,
+                delta,
+                lambda,
+                row_base,
+                row,
+                t,
+                time,
+                source,
+                window,
+                slope,
+                scale,
+                cap,
+                1usize,
+                plan,
+                of,
+            );
+            if comptime!(of.key()) {
+                if comptime!(plan.own_keys()) {
+                    add_weighted::<E>(&mut other_key_sums, &scores, queries_of, step, width);
+                } else {
+                    add_weighted::<E>(&mut key_sums, &scores, queries_of, step, width);
                 }
             }
         }
-
         if comptime!(of.value()) {
-            add_weighted::<E>(&mut value_sums, &scores, grads_now, step, value_width);
-        }
-        if comptime!(of.key()) {
-            add_weighted::<E>(&mut key_sums, &weight_grads, queries_now, step, width);
+            add_weighted::<E>(&mut value_sums, &weights, grads_now, step, value_width);
         }
         // The next round's copies overwrite this stage.
         sync_cube();
     }
 
     if comptime!(of.key()) {
-        store_rows::<E>(&key_sums, key_grad, kv_base, row, source, gradient_scale, width, depth);
+        let base = of_map(kv_base, source, 0u32, comptime!(key_maps as u32));
+        store_rows::<E>(&key_sums, key_grad, base, row, source, gradient_scale, width, depth);
+        if comptime!(plan.own_keys()) {
+            let base = of_map(kv_base, source, 1u32, 2u32);
+            store_rows::<E>(&other_key_sums, key_grad, base, row, source, gradient_scale, width, depth);
+        }
     }
     if comptime!(of.value()) {
         store_rows::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
+    }
+}
+
+/// Adds the weights of one map over the queries of a step, times its share in the pattern, to `weights` where values'
+/// gradients are summed, and puts `dSᵀ` into `scores` where keys' are; `scores` begin as zeros. `weight_grads` is `V dOᵀ`, `row` and
+/// `query` stand for this lane's first row and column.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn weigh<E: Float>(
+    weights: &mut Sequence<Fragment<f32>>,
+    scores: &mut Sequence<Fragment<f32>>,
+    weight_grads: &Sequence<Fragment<f32>>,
+    keys: &[E],
+    queries: &[E],
+    log_sum: &[f32],
+    delta: &[f32],
+    lambda: &[f32],
+    row_base: u32,
+    row: u32,
+    query: u32,
+    time: u32,
+    source: u32,
+    window: u32,
+    slope: f32,
+    scale: f32,
+    cap: f32,
+    #[comptime] map: usize,
+    #[comptime] plan: Plan,
+    #[comptime] of: Of,
+) {
+    let step = comptime!(plan.step);
+    let base = of_map(row_base, time, comptime!(map as u32), comptime!(plan.maps as u32));
+    add_products::<E>(scores, keys, UNIT_POS_Y * 16, queries, step, plan.width);
+    #[unroll]
+    for n in 0..step / 8 {
+        #[unroll]
+        for c in 0..2usize {
+            let t = query + n as u32 * 8 + c as u32;
+            let own = source - time + t;
+            let last = min(t, time - 1);
+            let at = (base + last) as usize;
+            let sum_of_row = log_sum[at] * LOG2_E;
+            let share = share_of_map(lambda, row_base + last, map);
+            #[unroll]
+            for r in 0..2usize {
+                let k = row + r as u32 * 8;
+                let seen = t < time && visible(k, own, window, comptime!(plan.window));
+                let mut score = scores.index(n)[r];
+                let (weight, derivative) =
+                    weight_and_slope(score.extract(c), k, own, sum_of_row, seen, slope, scale, cap, plan);
+                let weight = weight * share;
+                if comptime!(of.value()) {
+                    let mut pair = weights.index(n)[r];
+                    let before = pair.extract(c);
+                    pair.insert(c, before + weight);
+                    weights.index_mut(n)[r] = pair;
+                }
+                if comptime!(of.key()) {
+                    let by_weight = weight_grads.index(n)[r].extract(c);
+                    score.insert(c, weight * derivative * (by_weight - delta[at]));
+                    scores.index_mut(n)[r] = score;
+                }
+            }
+        }
     }
 }

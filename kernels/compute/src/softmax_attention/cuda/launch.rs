@@ -23,6 +23,9 @@ pub struct Call {
     pub slopes: bool,
     pub sinks: bool,
     pub gate: Gate,
+    /// As in [`Plan`]; `heads` and `kv_heads` count a head of two maps once.
+    pub maps: usize,
+    pub key_maps: usize,
 }
 
 impl Call {
@@ -42,6 +45,8 @@ impl Call {
             slopes: false,
             sinks: false,
             gate: Gate::None,
+            maps: 1,
+            key_maps: 1,
         }
     }
 
@@ -56,6 +61,8 @@ impl Call {
             slopes: self.slopes,
             sinks: self.sinks,
             gate: self.gate,
+            maps: self.maps,
+            key_maps: self.key_maps,
         }
     }
 
@@ -75,15 +82,22 @@ impl Call {
         [(rows as u32).div_ceil(ROWS), heads as u32, self.batch as u32]
     }
 
-    /// Numbers of queries, keys, values, outputs, and rows.
-    fn counts(&self) -> [usize; 5] {
+    /// Numbers of queries, keys, values, outputs, and rows of outputs and of all maps.
+    fn counts(&self) -> [usize; 6] {
         let (rows, keys) = (self.batch * self.heads * self.time, self.batch * self.kv_heads * self.source);
-        [rows * self.width, keys * self.width, keys * self.value_width, rows * self.value_width, rows]
+        let of_maps = rows * self.maps;
+        let (queries, outs) = (of_maps * self.width, rows * self.value_width);
+        [queries, keys * self.key_maps * self.width, keys * self.value_width, outs, rows, of_maps]
+    }
+
+    /// `count` where there are two maps.
+    fn second(&self, count: usize) -> usize {
+        if self.maps == 2 { count } else { 0 }
     }
 
     /// Slopes, sinks and numbers of the gate.
     fn options(&self) -> [usize; 3] {
-        let [.., outs, rows] = self.counts();
+        let [.., outs, rows, _] = self.counts();
         let gate = match self.gate {
             Gate::None => 0,
             Gate::Row => rows,
@@ -108,19 +122,20 @@ impl Call {
     }
 
     fn forward_by(&self, step: usize) -> Kernel {
-        let [queries, keys, values, outs, rows] = self.counts();
+        let [queries, keys, values, outs, rows, of_maps] = self.counts();
         let [slopes, sinks, gate] = self.options();
+        let (lambda, other) = (self.second(rows), self.second(outs));
         let gated = if self.gate == Gate::None { 0 } else { outs };
         let [scale, cap, _] = self.floats();
         let plan = Plan { step, ..self.plan() };
         kernel!(
             self.name("forward", &by(step, plan.forward_steps())),
             self.blocks(self.time, self.heads),
-            units(),
+            units(self.maps),
             forward::attention_forward as AttentionForward,
             [
-                query: queries, key: keys, value: values, slopes: slopes, sinks: sinks, gate: gate,
-                out: outs => 2, log_sum: rows, gated: gated => 2
+                query: queries, key: keys, value: values, slopes: slopes, sinks: sinks, gate: gate, lambda: lambda,
+                out: outs => 2, log_sum: of_maps, gated: gated => 2, other: other => 2
             ],
             {
                 time: u32 = self.time as u32,
@@ -136,19 +151,21 @@ impl Call {
     }
 
     pub fn delta(&self) -> Kernel {
-        let [.., outs, rows] = self.counts();
+        let [.., outs, rows, of_maps] = self.counts();
         let [_, sinks, gate] = self.options();
+        let (lambda, other) = (self.second(rows), self.second(outs));
         let inner = if self.gate == Gate::None { 0 } else { outs };
         let sink_rows = if self.sinks { rows } else { 0 };
         let plan = self.plan();
         kernel!(
             self.name("delta", ""),
             [(rows as u32).div_ceil(PLANES), 1, 1],
-            units(),
+            units(1),
             delta::attention_delta as AttentionDelta,
             [
-                out: outs => 2, out_grad: outs => 2, gate: gate, log_sum: rows, sinks: sinks, delta: rows,
-                sink_grad: sink_rows, gate_grad: gate, inner_grad: inner => 2
+                out: outs => 2, out_grad: outs => 2, gate: gate, log_sum: of_maps, sinks: sinks, other: other => 2,
+                lambda: lambda, delta: of_maps, sink_grad: sink_rows, gate_grad: gate, inner_grad: inner => 2,
+                lambda_grad: lambda
             ],
             { rows: u32 = rows as u32, heads: u32 = self.heads as u32, time: u32 = self.time as u32 },
             plan,
@@ -162,18 +179,19 @@ impl Call {
     }
 
     fn query_grad_by(&self, step: usize) -> Kernel {
-        let [queries, keys, values, outs, rows] = self.counts();
+        let [queries, keys, values, outs, rows, of_maps] = self.counts();
         let [slopes, ..] = self.options();
+        let lambda = self.second(rows);
         let [scale, cap, gradient_scale] = self.floats();
         let plan = Plan { step, ..self.ungated().plan() };
         kernel!(
             self.ungated().name("query_grad", &by(step, plan.backward_steps())),
             self.blocks(self.time, self.heads),
-            units(),
+            units(1),
             query_grad::attention_query_grad as AttentionQueryGrad,
             [
-                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
-                grad: queries => 2
+                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                delta: of_maps, lambda: lambda, grad: queries => 2
             ],
             {
                 time: u32 = self.time as u32,
@@ -198,8 +216,9 @@ impl Call {
     }
 
     fn key_value_grad_by(&self, step: usize, of: Of) -> Kernel {
-        let [queries, keys, values, outs, rows] = self.counts();
+        let [queries, keys, values, outs, rows, of_maps] = self.counts();
         let [slopes, ..] = self.options();
+        let lambda = self.second(rows);
         let [scale, cap, gradient_scale] = self.floats();
         let plan = Plan { step, ..self.ungated().plan() };
         let which = match of {
@@ -210,11 +229,11 @@ impl Call {
         kernel!(
             self.ungated().name("key_value_grad", &format!("{which}{}", by(step, plan.backward_steps()))),
             self.blocks(self.source, self.kv_heads),
-            units(),
+            units(1),
             key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
             [
-                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: rows, delta: rows,
-                key_grad: keys => 2, value_grad: values => 2
+                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                delta: of_maps, lambda: lambda, key_grad: keys => 2, value_grad: values => 2
             ],
             {
                 time: u32 = self.time as u32,
@@ -246,6 +265,8 @@ impl Call {
             (plan.sinks, " sinks"),
             (plan.gate == Gate::Row, " row gate"),
             (plan.gate == Gate::Channel, " gate"),
+            (plan.two_maps(), " two maps"),
+            (plan.own_keys(), " of own keys"),
         ] {
             if has {
                 name += what;
@@ -260,12 +281,12 @@ fn by(step: usize, steps: &[usize]) -> String {
     if step == steps[0] { String::new() } else { format!(" by {step}") }
 }
 
-fn units() -> CubeDim {
-    CubeDim::new_2d(32, PLANES)
+/// `groups` of the planes of a cube.
+fn units(groups: usize) -> CubeDim {
+    CubeDim::new_2d(32, PLANES * groups as u32)
 }
 
-/// What the table holds: usual widths, the wider values of DIFF, a gate, and everything at once where it is hardest, at the
-/// widest.
+/// What the table holds: usual widths, DIFF V1 and V2, a gate, and everything at once where it is hardest, at the widest.
 pub fn sources() -> Vec<Source> {
     let everything = Call {
         window: Some(1),
@@ -275,7 +296,16 @@ pub fn sources() -> Vec<Source> {
         gate: Gate::Channel,
         ..Call::plain(256, 256)
     };
-    let calls = [Call::plain(64, 64), Call::plain(128, 128), Call::plain(64, 128), everything];
+    let (v1, v2) = (Call { maps: 2, key_maps: 2, ..Call::plain(64, 128) }, Call { maps: 2, ..Call::plain(128, 128) });
+    let calls = [
+        Call::plain(64, 64),
+        Call::plain(128, 128),
+        Call::plain(64, 128),
+        everything,
+        v1,
+        Call { width: 128, value_width: 256, ..v1 },
+        v2,
+    ];
     let gates = [Gate::Row, Gate::Channel].map(|gate| Call { gate, ..Call::plain(128, 128) });
     let mut kernels: Vec<Kernel> = calls
         .iter()
@@ -293,12 +323,14 @@ mod tests {
 
     #[test]
     fn a_plan_says_how_much_shared_memory_its_kernels_want() {
-        for width in [(64, 64), (64, 128), (256, 256), (20, 68)] {
-            let call = Call::plain(width.0, width.1);
+        let maps = |maps, key_maps, width, value_width| Call { maps, key_maps, ..Call::plain(width, value_width) };
+        let calls =
+            [(64, 64), (64, 128), (256, 256), (20, 68)].map(|(width, value_width)| Call::plain(width, value_width));
+        for call in calls.into_iter().chain([maps(2, 2, 64, 128), maps(2, 2, 128, 256), maps(2, 1, 64, 64)]) {
             let passes = [vec![call.forward(), call.query_grad()], call.key_value_grads()].concat();
             let kernels = passes.iter().map(|candidates| &candidates[0]);
             let most = kernels.map(|kernel| kernel.source().shared).max();
-            assert_eq!(most, Some(call.plan().shared()), "{width:?}");
+            assert_eq!(most, Some(call.plan().shared()), "{call:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 
-/// One map: the inputs are `q, k, v, bias, sink, lambda, gate`, of which there is no bias and no λ.
+/// The inputs are `q, k, v, bias, sink, lambda, gate`, of which there is no bias; with a λ there are two maps.
 #[derive(Clone, Debug)]
 pub struct Attend(pub cpu::Attend);
 
@@ -25,6 +25,18 @@ pub struct Saved<B: Backend> {
     /// Before the gate.
     out: FloatTensor<B>,
     log_sum: FloatTensor<B>,
+    maps: Option<Maps<B>>,
+}
+
+/// What the gradient needs of two maps.
+#[derive(Clone, Debug)]
+struct Maps<B: Backend> {
+    /// `[batch, heads, time, 1]`, in f32.
+    lambda: FloatTensor<B>,
+    /// As it was given.
+    lambda_shape: Shape,
+    /// What the second map gives alone.
+    other: FloatTensor<B>,
 }
 
 /// Whether there are kernels for inputs of these shapes.
@@ -32,32 +44,27 @@ pub struct Saved<B: Backend> {
 /// # Errors
 /// What there is none for.
 pub fn permits(asked: &Asked, options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
-    let plan = call(options, of_one_map(shapes))?.plan();
+    let plan = call(options, shapes)?.plan();
     if !plan.fits() {
-        return Err(Because::NoKernel("these widths of heads; there is one for multiples of 4 up to 256"));
+        let widths = if plan.two_maps() {
+            "these widths of heads; there is one for multiples of 4, keys up to 128 and values up to 256"
+        } else {
+            "these widths of heads; there is one for multiples of 4 up to 256"
+        };
+        return Err(Because::NoKernel(widths));
     }
     asked.on_tensor_cores(plan.shared())
-}
-
-/// With a λ there are two maps, which are attended to one after the other, and what is gated is their difference.
-fn of_one_map(shapes: [Option<Shape>; 7]) -> [Option<Shape>; 7] {
-    let [q, k, v, bias, sink, Some(_), _] = shapes else { return shapes };
-    let heads = |shape: &Option<Shape>| shape.as_ref().expect(THERE)[1];
-    let half = |shape: Option<Shape>| {
-        let [batch, heads, time, width] = shape.expect(THERE).dims();
-        Some([batch, heads / 2, time, width].into())
-    };
-    let k = if heads(&k) == heads(&v) { k } else { half(k) };
-    [half(q), k, v, bias, sink, None, None]
 }
 
 const THERE: &str = "queries, keys and values are always there";
 
 fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Because> {
     let no = |what| Err(Because::NoKernel(what));
-    let [q, k, v, bias, sink, _, gate] = shapes.map(|shape| shape.map(|shape| shape.dims::<4>()));
-    let ([batch, heads, time, width], [_, kv_heads, source, _]) = (q.expect(THERE), k.expect(THERE));
-    let [.., value_width] = v.expect(THERE);
+    let [q, k, v, bias, sink, lambda, gate] = shapes.map(|shape| shape.map(|shape| shape.dims::<4>()));
+    let ([batch, q_heads, time, width], [_, k_heads, source, _]) = (q.expect(THERE), k.expect(THERE));
+    let [_, kv_heads, _, value_width] = v.expect(THERE);
+    let maps = if lambda.is_some() { 2 } else { 1 };
+    let heads = q_heads / maps;
     if bias.is_some() {
         return no("a bias");
     }
@@ -90,7 +97,18 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
         slopes: options.slopes.is_some(),
         sinks: sink.is_some(),
         gate,
+        maps,
+        key_maps: k_heads / kv_heads,
     })
+}
+
+/// The sum of what every row has in f32, onto the shape of an input that was broadcast to `[batch, heads, time, 1]`.
+fn onto<B: Gpu>(shape: &Shape, rows: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    let [batch, heads, time] = rows.shape().dims();
+    let by_row = B::float_reshape(rows, [batch, heads, time, 1].into());
+    let shared: Vec<usize> = (0..3).filter(|&axis| shape.dims::<4>()[axis] == 1).collect();
+    let sum = if shared.is_empty() { by_row } else { B::float_sum_dims(by_row, &shared) };
+    B::float_cast(sum, dtype.into())
 }
 
 impl Attend {
@@ -109,76 +127,94 @@ impl<B: Gpu> Operator<B, 7> for Attend {
 
     fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, Saved<B>) {
         let call = self.call::<B>(inputs.each_ref().map(Option::as_ref));
-        let [q, k, v, _, sink, _, gate] = inputs;
+        let [q, k, v, _, sink, lambda, gate] = inputs;
         let [q, k, v] = [q, k, v].map(|x| x.expect(THERE));
-        let sinks = sink.map(|sink| B::float_cast(sink, FloatDType::F32));
+        let in_f32 = |x| B::float_cast(x, FloatDType::F32);
+        let sinks = sink.map(in_f32);
         let dtype = q.dtype();
-        let Call { batch, heads, time, value_width, .. } = call;
+        let Call { batch, heads, time, value_width, maps, .. } = call;
         let outs = [batch, heads, time, value_width];
+        let lambda_shape = lambda.as_ref().map(TensorMetadata::shape);
+        let lambda = lambda.map(|lambda| B::float_expand(in_f32(lambda), [batch, heads, time, 1].into()));
 
-        let mut program = Program::new("softmax_attention");
+        let mut program = Program::new(if lambda.is_some() { "differential_attention" } else { "softmax_attention" });
         let [query, key, value] = [&q, &k, &v].map(|x| program.input(x));
         let sink = sinks.as_ref().map(|x| program.input(x));
         let factor = gate.as_ref().map(|x| program.input(x));
+        let share = lambda.as_ref().map(|x| program.input(x));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
-        let (out, log_sum) = (program.output(outs, dtype), program.output([batch, heads, time], DType::F32));
+        let (out, log_sum) = (program.output(outs, dtype), program.output([batch, maps * heads, time], DType::F32));
         let gated = if gate.is_some() { program.output(outs, dtype) } else { nothing };
-        let (sink, factor) = (sink.unwrap_or(nothing), factor.unwrap_or(nothing));
-        program.then_fastest(call.forward(), &[query, key, value, slopes, sink, factor, out, log_sum, gated]);
+        let other = if lambda.is_some() { program.output(outs, dtype) } else { nothing };
+        let [sink, factor, share] = [sink, factor, share].map(|x| x.unwrap_or(nothing));
+        let arguments = [query, key, value, slopes, sink, factor, share, out, log_sum, gated, other];
+        program.then_fastest(call.forward(), &arguments);
 
         let inputs = [q.clone(), k.clone(), v.clone()].into_iter().chain(sinks.clone()).chain(gate.clone());
+        let inputs = inputs.chain(lambda.clone());
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
         let mut next = || outputs.next().expect("an output for every one that was asked for");
         let (out, log_sum) = (next(), next());
         let given = if gate.is_some() { next() } else { out.clone() };
-        (given, Saved { q, k, v, sinks, gate, out, log_sum })
+        let maps = lambda.zip(lambda_shape).map(|(lambda, lambda_shape)| Maps { lambda, lambda_shape, other: next() });
+        (given, Saved { q, k, v, sinks, gate, out, log_sum, maps })
     }
 
     fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, wanted: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
-        let Saved { q, k, v, sinks, gate, out, log_sum } = saved;
-        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), None, sinks.as_ref(), None, gate.as_ref()]);
+        let Saved { q, k, v, sinks, gate, out, log_sum, maps } = saved;
+        let lambda = maps.as_ref().map(|maps| &maps.lambda);
+        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), None, sinks.as_ref(), lambda, gate.as_ref()]);
         let dtype = q.dtype();
         assert_eq!(gradient.dtype(), dtype, "the gradient of attention's output");
         let Call { batch, heads, time, .. } = call;
         let rows = [batch, heads, time];
 
-        let mut program = Program::new("softmax_attention gradient");
+        let mut program = Program::new("attention's gradient");
         let [query, key, value, output, sums, grad] = [&q, &k, &v, &out, &log_sum, &gradient].map(|x| program.input(x));
         let sink = sinks.as_ref().map(|x| program.input(x));
         let factor = gate.as_ref().map(|x| program.input(x));
+        let both = maps.as_ref().map(|maps| [&maps.lambda, &maps.other].map(|x| program.input(x)));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
-        let delta = program.buffer(rows, DType::F32);
+        let delta = program.buffer(log_sum.shape(), DType::F32);
         // The gradient of the output before the gate.
         let inner = if gate.is_some() { program.buffer(gradient.shape(), dtype) } else { nothing };
         let sink_grad = sink.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
         let gate_grad = gate.as_ref().map(|gate| program.output(gate.shape(), dtype)).unwrap_or(nothing);
-        let (sink, factor) = (sink.unwrap_or(nothing), factor.unwrap_or(nothing));
-        program.then(call.delta(), &[output, grad, factor, sums, sink, delta, sink_grad, gate_grad, inner]);
+        let share_grad = both.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
+        let [sink, factor] = [sink, factor].map(|x| x.unwrap_or(nothing));
+        let [share, other] = both.unwrap_or([nothing; 2]);
+        let arguments =
+            [output, grad, factor, sums, sink, other, share, delta, sink_grad, gate_grad, inner, share_grad];
+        program.then(call.delta(), &arguments);
         let grad = if gate.is_some() { inner } else { grad };
+        let arguments = [query, key, value, slopes, grad, sums, delta, share];
         if wanted[0] {
             let query_grad = program.output(q.shape(), dtype);
-            program.then_fastest(call.query_grad(), &[query, key, value, slopes, grad, sums, delta, query_grad]);
+            program.then_fastest(call.query_grad(), &[&arguments[..], &[query_grad]].concat());
         }
         if wanted[1] || wanted[2] {
-            let (key_grad, value_grad) = (program.output(k.shape(), dtype), program.output(v.shape(), dtype));
+            let grads = [program.output(k.shape(), dtype), program.output(v.shape(), dtype)];
             for kernels in call.key_value_grads() {
-                program.then_fastest(kernels, &[query, key, value, slopes, grad, sums, delta, key_grad, value_grad]);
+                program.then_fastest(kernels, &[&arguments[..], &grads].concat());
             }
         }
 
-        let (sinks_there, gate_there) = (sinks.is_some(), gate.is_some());
+        let sink_shape = sinks.as_ref().map(|_| Shape::from([1, heads, 1, 1]));
+        let lambda_shape = maps.as_ref().map(|maps| maps.lambda_shape.clone());
+        let gate_there = gate.is_some();
         let inputs = [q, k, v, out, log_sum, gradient].into_iter().chain(sinks).chain(gate);
+        let inputs = inputs.chain(maps.into_iter().flat_map(|maps| [maps.lambda, maps.other]));
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
         let mut next = |there: bool| there.then(|| outputs.next().expect("an output for every one that was asked for"));
-        let sink_grad = next(sinks_there).map(|rows| {
-            let by_row = B::float_reshape(rows, [batch, heads, time, 1].into());
-            B::float_cast(B::float_sum_dims(by_row, &[0, 2]), dtype.into())
-        });
+        let sink_grad = next(sink_shape.is_some()).zip(sink_shape);
         let gate_grad = next(gate_there);
+        let lambda_grad = next(lambda_shape.is_some()).zip(lambda_shape);
+        let [sink_grad, lambda_grad] =
+            [sink_grad, lambda_grad].map(|x| x.map(|(rows, shape)| onto::<B>(&shape, rows, dtype)));
         let query_grad = next(wanted[0]);
         let [key_grad, value_grad] = [(); 2].map(|()| next(wanted[1] || wanted[2]));
-        [query_grad, key_grad, value_grad, None, sink_grad, None, gate_grad]
+        [query_grad, key_grad, value_grad, None, sink_grad, lambda_grad, gate_grad]
     }
 }

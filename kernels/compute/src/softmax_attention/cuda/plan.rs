@@ -32,15 +32,29 @@ pub struct Plan {
     /// Every row has the head's logit in its sum.
     pub sinks: bool,
     pub gate: Gate,
+    /// Patterns of a head over the same values: two in differential attention, whose output is the difference.
+    pub maps: usize,
+    /// Keys of a head: as many as maps, or one that they share.
+    pub key_maps: usize,
     /// Keys, in the gradient of keys and values queries, that a cube holds in shared memory at once.
     pub step: usize,
 }
 
 impl Plan {
-    /// Whether there are tiles for these widths: copies move 8 bytes or 16, sums lie in registers.
+    /// Whether there are tiles for these widths: copies move 8 bytes or 16, sums lie in registers, where those of two
+    /// maps lie side by side.
     pub fn fits(&self) -> bool {
-        let fits = |width: usize| width.is_multiple_of(4) && (4..=256).contains(&width);
-        fits(self.width) && fits(self.value_width)
+        let fits = |width: usize, most: usize| width.is_multiple_of(4) && (4..=most).contains(&width);
+        fits(self.width, 256 / self.maps) && fits(self.value_width, 256)
+    }
+
+    pub const fn two_maps(&self) -> bool {
+        self.maps == 2
+    }
+
+    /// Whether each of two maps has keys of its own.
+    pub const fn own_keys(&self) -> bool {
+        self.key_maps == 2
     }
 
     /// The width in shared memory: whole tiles of 16.
@@ -75,21 +89,28 @@ impl Plan {
 
     /// The same in the gradients.
     pub const fn backward_steps(&self) -> &'static [usize] {
-        if self.wide(64) { &[32] } else { &[64, 32] }
+        match self.wide(64) {
+            true if self.own_keys() => &[16],
+            true => &[32],
+            false => &[64, 32],
+        }
     }
 
     /// Bytes of shared memory that the largest of the kernels wants that run where they are not tuned.
     pub fn shared(&self) -> usize {
-        let (keys, values, rows) = (Self::stride(self.width), Self::stride(self.value_width), ROWS as usize);
-        // Two stages of keys and values beside the rows of the cube, 2 bytes a number.
-        let forward = rows * keys + 2 * self.forward_steps()[0] * (keys + values);
-        let backward = (rows + 2 * self.backward_steps()[0]) * (keys + values);
-        2 * forward.max(backward)
+        let (width, values, rows) = (Self::stride(self.width), Self::stride(self.value_width), ROWS as usize);
+        let (queries, keys) = (self.maps * width, self.key_maps * width);
+        // Two stages of what a cube goes over beside its rows, 2 bytes a number.
+        let forward = rows * queries + 2 * self.forward_steps()[0] * (keys + values);
+        let step = 2 * self.backward_steps()[0];
+        let query_grad = rows * (queries + values) + step * (keys + values);
+        let key_value_grad = rows * (keys + values) + step * (queries + values);
+        2 * forward.max(query_grad).max(key_value_grad)
     }
 
     /// Whether the gradients of keys and of values are sums too long for the registers of one kernel.
     pub const fn split_gradients(&self) -> bool {
-        Self::depth(self.width) + Self::depth(self.value_width) > 256
+        self.key_maps * Self::depth(self.width) + Self::depth(self.value_width) > 256
     }
 }
 
@@ -175,7 +196,7 @@ mod tests {
     #[test]
     fn the_steps_of_a_cube_hold_every_visible_key_and_begin_and_end_with_one() {
         for problem @ (time, source, window) in problems() {
-            for step in [32, 64] {
+            for step in [16, 32, 64] {
                 for row in (0..time).step_by(ROWS as usize) {
                     let (first, end) = key_steps(row, time, source, window.unwrap_or(0), window.is_some(), step);
                     let used = |s: u32| (row..time.min(row + ROWS)).any(|t| sees(t, s, problem));
@@ -196,7 +217,7 @@ mod tests {
     #[test]
     fn the_steps_of_a_block_of_keys_hold_every_query_that_sees_one() {
         for problem @ (time, source, window) in problems() {
-            for step in [32, 64] {
+            for step in [16, 32, 64] {
                 for row in (0..source).step_by(ROWS as usize) {
                     let (first, end) = query_steps(row, time, source, window.unwrap_or(0), window.is_some(), step);
                     let used = |t: u32| (row..source.min(row + ROWS)).any(|s| sees(t, s, problem));

@@ -8,8 +8,9 @@ use cubecl::prelude::*;
 
 /// The gradient of the queries: the forward pass's walk over the keys.
 ///
-/// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad` as its output, `log_sum, delta
-/// [batch, heads, time]`, `grad` as `query`, in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`.
+/// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad` as its output, `delta` as `log_sum`,
+/// `grad` as `query`, in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)`
+/// of `(32, PLANES)`: a plane has its rows of both maps, which share the gradient of the weights.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_query_grad<E: Float>(
@@ -20,6 +21,7 @@ pub fn attention_query_grad<E: Float>(
     out_grad: &[E],
     log_sum: &[f32],
     delta: &[f32],
+    lambda: &[f32],
     grad: &mut [Pair<E>],
     time: u32,
     source: u32,
@@ -38,12 +40,16 @@ pub fn attention_query_grad<E: Float>(
     let value_stride = comptime!(Plan::stride(value_width));
     let rows = comptime!(ROWS as usize);
     let step = comptime!(plan.step);
+    let maps = comptime!(plan.maps);
+    let key_maps = comptime!(plan.key_maps);
+    let query_tile = comptime!(rows * stride);
     let key_tile = comptime!(step * stride);
+    let stage_tiles = comptime!(plan.key_maps * key_tile);
     let value_tile = comptime!(step * value_stride);
 
-    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(plan.maps * query_tile), 16usize);
     let mut grads = Shared::<[E]>::new_aligned_slice(comptime!(rows * value_stride), 16usize);
-    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * key_tile), 16usize);
+    let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(2 * stage_tiles), 16usize);
     let mut values = Shared::<[E]>::new_aligned_slice(comptime!(2 * value_tile), 16usize);
 
     let heads = CUBE_COUNT_Y;
@@ -55,26 +61,33 @@ pub fn attention_query_grad<E: Float>(
 
     let plane_row = UNIT_POS_Y * 16;
     let row = first_row + plane_row + UNIT_POS_X / 4;
+    let own = source - time + row;
     let column = UNIT_POS_X % 4 * 2;
     let mut slope = 0.0f32.runtime();
     if comptime!(plan.slopes) {
         slope = slopes[head as usize] * LOG2_E;
     }
-    // Rows past the end are computed from the last one's numbers and never stored.
-    let mut sums_of_rows = Array::<f32>::new(2usize);
-    let mut deltas = Array::<f32>::new(2usize);
+    // Of the rows of this lane, map by map. Rows past the end are computed from the last one's numbers and never stored.
+    let mut sums_of_rows = Array::<f32>::new(comptime!(2 * plan.maps));
+    let mut deltas = Array::<f32>::new(comptime!(2 * plan.maps));
     #[unroll]
-    for r in 0..2usize {
-        let at = (row_base + min(row + r as u32 * 8, time - 1)) as usize;
-        sums_of_rows[r] = log_sum[at] * LOG2_E;
-        deltas[r] = delta[at];
+    for map in 0..maps {
+        let base = of_map(row_base, time, comptime!(map as u32), comptime!(maps as u32));
+        #[unroll]
+        for r in 0..2usize {
+            let t = min(row + r as u32 * 8, time - 1);
+            sums_of_rows[2 * map + r] = log_sum[(base + t) as usize] * LOG2_E;
+            deltas[2 * map + r] = delta[(base + t) as usize];
+        }
     }
 
     let mut sums = zeros(depth);
+    let mut other_sums = zeros(comptime!(if plan.two_maps() { depth } else { 0 }));
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_tile::<E>(query, &mut queries, row_base, first_row, time, rows, width);
+    copy_maps::<E>(query, &mut queries, row_base, first_row, time, rows, width, maps);
     copy_tile::<E>(out_grad, &mut grads, row_base, first_row, time, rows, value_width);
-    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, first * step as u32, source, step, plan);
+    let from = first * step as u32;
+    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, from, source, key_maps, step, plan);
     commit_copies();
 
     for j in first..end {
@@ -82,42 +95,114 @@ pub fn attention_query_grad<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             let from = (j + 1) * step as u32;
-            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, step, plan);
+            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, key_maps, step, plan);
         }
         commit_copies();
         wait_for_all_but_last();
         sync_cube();
-        let keys_now = &keys[stage * key_tile..(stage + 1) * key_tile];
+        let keys_now = &keys[stage * stage_tiles..(stage + 1) * stage_tiles];
         let values_now = &values[stage * value_tile..(stage + 1) * value_tile];
 
-        let mut scores = zeros(step);
-        add_products::<E>(&mut scores, &queries, plane_row, keys_now, step, width);
         let mut weight_grads = zeros(step);
         add_products::<E>(&mut weight_grads, &grads, plane_row, values_now, step, value_width);
-
-        #[unroll]
-        for n in 0..step / 8 {
-            #[unroll]
-            for r in 0..2usize {
-                let own = source - time + row + r as u32 * 8;
-                let products = scores.index(n)[r];
-                let by_weight = weight_grads.index(n)[r];
-                let mut score_grads = Pair::<f32>::new(0.0);
-                #[unroll]
-                for c in 0..2usize {
-                    let k = j * step as u32 + n as u32 * 8 + column + c as u32;
-                    let seen = visible(k, own, window, comptime!(plan.window));
-                    let (weight, derivative) =
-                        weight_and_slope(products.extract(c), k, own, sums_of_rows[r], seen, slope, scale, cap, plan);
-                    score_grads.insert(c, weight * derivative * (by_weight.extract(c) - deltas[r]));
-                }
-                scores.index_mut(n)[r] = score_grads;
-            }
+        let k = j * step as u32 + column;
+        add_query_grads::<E>(
+            &mut sums,
+            &weight_grads,
+            &queries[0..query_tile],
+            &keys_now[0..key_tile],
+            &sums_of_rows,
+            &deltas,
+            own,
+            k,
+            window,
+            slope,
+            scale,
+            cap,
+            0usize,
+            plan,
+        );
+        if comptime!(plan.two_maps()) {
+            let from = comptime!((plan.key_maps - 1) * key_tile);
+            add_query_grads::<E>(
+                &mut other_sums,
+                &weight_grads,
+                &queries[query_tile..2 * query_tile],
+                &keys_now[from..from + key_tile],
+                &sums_of_rows,
+                &deltas,
+                own,
+                k,
+                window,
+                slope,
+                scale,
+                cap,
+                1usize,
+                plan,
+            );
         }
-
-        add_weighted::<E>(&mut sums, &scores, keys_now, step, width);
         // The next round's copies overwrite this stage.
         sync_cube();
     }
-    store_rows::<E>(&sums, grad, row_base, row, time, gradient_scale, width, depth);
+    let base = of_map(row_base, time, 0u32, comptime!(maps as u32));
+    store_rows::<E>(&sums, grad, base, row, time, gradient_scale, width, depth);
+    if comptime!(plan.two_maps()) {
+        #[unroll]
+        for r in 0..2usize {
+            let share = share_of_map(lambda, row_base + min(row + r as u32 * 8, time - 1), 1usize);
+            #[unroll]
+            for n in 0..depth / 8 {
+                let scaled = other_sums.index(n)[r] * Pair::new(share);
+                other_sums.index_mut(n)[r] = scaled;
+            }
+        }
+        let base = of_map(row_base, time, 1u32, 2u32);
+        store_rows::<E>(&other_sums, grad, base, row, time, gradient_scale, width, depth);
+    }
+}
+
+/// `sums += dS K` of one map, but for its share in the pattern, over the keys of a step; `weight_grads` is `dO Vᵀ`, `own` and `key` stand for this lane's first row
+/// and column.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add_query_grads<E: Float>(
+    sums: &mut Sequence<Fragment<f32>>,
+    weight_grads: &Sequence<Fragment<f32>>,
+    queries: &[E],
+    keys: &[E],
+    sums_of_rows: &Array<f32>,
+    deltas: &Array<f32>,
+    own: u32,
+    key: u32,
+    window: u32,
+    slope: f32,
+    scale: f32,
+    cap: f32,
+    #[comptime] map: usize,
+    #[comptime] plan: Plan,
+) {
+    let step = comptime!(plan.step);
+    let mut scores = zeros(step);
+    add_products::<E>(&mut scores, queries, UNIT_POS_Y * 16, keys, step, plan.width);
+    #[unroll]
+    for r in 0..2usize {
+        let own = own + r as u32 * 8;
+        let row = comptime!(2 * map + r);
+        #[unroll]
+        for n in 0..step / 8 {
+            let products = scores.index(n)[r];
+            let by_weight = weight_grads.index(n)[r];
+            let mut score_grads = Pair::<f32>::new(0.0);
+            #[unroll]
+            for c in 0..2usize {
+                let k = key + n as u32 * 8 + c as u32;
+                let seen = visible(k, own, window, comptime!(plan.window));
+                let (weight, derivative) =
+                    weight_and_slope(products.extract(c), k, own, sums_of_rows[row], seen, slope, scale, cap, plan);
+                score_grads.insert(c, weight * derivative * (by_weight.extract(c) - deltas[row]));
+            }
+            scores.index_mut(n)[r] = score_grads;
+        }
+    }
+    add_weighted::<E>(sums, &scores, keys, step, plan.width);
 }

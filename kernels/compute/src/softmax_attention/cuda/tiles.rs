@@ -30,7 +30,33 @@ pub fn copy_tile<E: Float>(
     );
 }
 
-/// The same for rows as wide as keys and rows as wide as values, into one of the two stages of their tiles.
+/// The first row of map `map`, where every head has `rows` rows of each of its `maps`; `base` is that of a head of one.
+#[cube]
+pub fn of_map(base: u32, rows: u32, #[comptime] map: u32, #[comptime] maps: u32) -> u32 {
+    base * maps + map * rows
+}
+
+/// [`copy_tile`] for each of `maps`, one tile after the other.
+#[cube]
+pub fn copy_maps<E: Float>(
+    source: &[E],
+    tiles: &mut [E],
+    base: u32,
+    first: u32,
+    limit: u32,
+    #[comptime] rows: usize,
+    #[comptime] width: usize,
+    #[comptime] maps: usize,
+) {
+    let size = comptime!(rows * Plan::stride(width));
+    #[unroll]
+    for map in 0..maps {
+        let base = of_map(base, limit, comptime!(map as u32), comptime!(maps as u32));
+        copy_tile::<E>(source, &mut tiles[map * size..(map + 1) * size], base, first, limit, rows, width);
+    }
+}
+
+/// The same for rows as wide as keys, of `maps`, and rows as wide as values, into one of the two stages of their tiles.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub fn copy_stage<E: Float>(
@@ -42,12 +68,14 @@ pub fn copy_stage<E: Float>(
     base: u32,
     first: u32,
     limit: u32,
+    #[comptime] maps: usize,
     #[comptime] step: usize,
     #[comptime] plan: Plan,
 ) {
-    let size = comptime!(step * Plan::stride(plan.width));
+    let size = comptime!(maps * step * Plan::stride(plan.width));
     let value_size = comptime!(step * Plan::stride(plan.value_width));
-    copy_tile::<E>(keys, &mut key_tiles[stage * size..(stage + 1) * size], base, first, limit, step, plan.width);
+    let key_tiles = &mut key_tiles[stage * size..(stage + 1) * size];
+    copy_maps::<E>(keys, key_tiles, base, first, limit, step, plan.width, maps);
     copy_tile::<E>(
         values,
         &mut value_tiles[stage * value_size..(stage + 1) * value_size],
@@ -99,6 +127,16 @@ pub fn add_weighted<E: Float>(
             comptime!(Plan::stride(width)),
         );
     }
+}
+
+/// The share of a map's weights in the pattern of row `row`.
+#[cube]
+pub fn share_of_map(lambda: &[f32], row: u32, #[comptime] map: usize) -> f32 {
+    let mut share = 1.0f32.runtime();
+    if comptime!(map == 1) {
+        share = -lambda[row as usize];
+    }
+    share
 }
 
 /// What multiplies numbers `c, c + 1` of a row of the output.
