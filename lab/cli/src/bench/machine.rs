@@ -59,8 +59,7 @@ impl Memory {
     /// Forgets the highest mark so far.
     pub fn begin(device: &Device) -> Self {
         device.memory_cleanup();
-        // 5: `VmHWM` starts again from what is resident now.
-        let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+        let forgotten = (0..10).any(|_| forget_peak());
         let base = pool(device).or_else(|| status("VmRSS:"));
         Self { device: device.clone(), base, forgotten }
     }
@@ -74,6 +73,19 @@ impl Memory {
 /// What the pool of a GPU reserved: it gives nothing back by itself, so this is also the peak.
 fn pool(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
+}
+
+/// Asks for the highest mark to be forgotten, and whether it was: Linux was once seen to keep it though the
+/// request was taken.
+fn forget_peak() -> bool {
+    // 5: `VmHWM` starts again from what is resident now.
+    let written = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    let peak = status("VmHWM:").zip(status("VmRSS:"));
+    let forgotten = written && peak.is_some_and(|(peak, resident)| peak < resident + (1 << 20));
+    if written && !forgotten {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    forgotten
 }
 
 fn status(field: &str) -> Option<u64> {
