@@ -3,6 +3,7 @@
 //! burn panics when its CUDA device is touched on a machine without a driver, without NVRTC or
 //! without the CUDA headers, so all three are asked for here first, through `dlopen` alone.
 
+use crate::heap;
 use burn::tensor::Device;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -42,14 +43,14 @@ pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
     let value = option.map(String::from).or_else(|| std::env::var(VARIABLE).ok());
     let device = choose(value.as_deref(), cuda_devices)?;
     if device == Device::flex() {
-        keep_freed_memory();
+        heap::keep();
         join_pool();
     }
     Ok(device)
 }
 
 /// Makes the process's first thread one of those that share out work, where it is the one that computes. What
-/// [`keep_freed_memory`] sets holds for its heap alone; a step on another thread gives the heap's parts back as
+/// [`heap`] sets holds for its heap alone; a step on another thread gives the heap's parts back as
 /// soon as they are empty (a step of 123 ms then takes up to 150).
 fn join_pool() {
     #[cfg(target_os = "linux")]
@@ -61,26 +62,6 @@ fn join_pool() {
             // Too late where the threads have been started: then all is as it was.
             let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
         }
-    }
-}
-
-/// On the CPU every tensor is memory of its own. glibc maps large ones afresh and unmaps them when they
-/// are freed, so each step touches all its pages for the first time, and the system clears them: a
-/// sixth of a training step (417 ms with it, 353 ms without, 3.3 M parameters, two cores). Freed memory
-/// is kept for the next tensor instead.
-fn keep_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| {
-            let set = |option, bytes| {
-                // SAFETY: two numbers; the allocator changes them under its own lock.
-                unsafe { libc::mallopt(option, bytes) == 1 }
-            };
-            set(libc::M_TRIM_THRESHOLD, c_int::MAX);
-            // Older versions take no more than 32 MiB.
-            let _ = set(libc::M_MMAP_THRESHOLD, 1 << 30) || set(libc::M_MMAP_THRESHOLD, 32 << 20);
-        });
     }
 }
 

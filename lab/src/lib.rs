@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod device;
 mod error;
+pub mod heap;
 pub mod memory;
 pub mod plot;
 pub mod probe;

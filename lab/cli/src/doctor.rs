@@ -4,6 +4,7 @@ use crate::environment::{self, Environment};
 use crate::root::root;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,11 +22,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{report:#}");
         return Ok(());
     }
-    for name in ["device", "cuda", "kernels", "backends", "threads", "simd", "rust", "notebook", "folders"] {
+    for name in ["device", "memory", "cuda", "kernels", "backends", "threads", "simd", "rust", "notebook", "folders"] {
         match &report[name] {
+            Value::Object(parts) if name == "kernels" => {
+                println!("{name}");
+                for (state, operators) in by_state(parts) {
+                    println!("  {state}:\n    {}", operators.join(", "));
+                }
+            }
             Value::Object(parts) => {
                 println!("{name}");
-                parts.iter().for_each(|(part, value)| println!("  {part:<17} {}", words(value)));
+                parts.iter().for_each(|(part, value)| println!("  {part:<12} {}", words(value)));
             }
             value => println!("{name:<14} {}", words(value)),
         }
@@ -45,6 +52,7 @@ fn report(root: &Path) -> Value {
     let python = environment::python_found().unwrap_or_else(|error| error.to_string());
     json!({
         "device": device_line().map_or_else(|error| error.to_string(), |line| line.replace("device: ", "")),
+        "memory": lab::device().map_or_else(|error| error.to_string(), |device| lab::heap::describe(&device)),
         "cuda": lab::device::cuda_devices().map_or_else(|reason| format!("not used: {reason}"), |names| names.join(", ")),
         "kernels": kernels(),
         "backends": ["flex (CPU)", "cuda (kernels compiled by NVRTC at run time)"],
@@ -94,6 +102,15 @@ fn kernels() -> Value {
         .map(|operator| (operator.to_string(), json!(state(operator))))
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// What is said of operators, with those of which it is said.
+fn by_state(kernels: &serde_json::Map<String, Value>) -> BTreeMap<String, Vec<&str>> {
+    let mut found = BTreeMap::<_, Vec<_>>::new();
+    for (operator, state) in kernels {
+        found.entry(words(state)).or_default().push(operator.as_str());
+    }
+    found
 }
 
 fn words(value: &Value) -> String {

@@ -82,8 +82,7 @@ impl KeyValues {
         match self {
             Self::Whole { k, v } => kernels::softmax_attention(q, k, v, options),
             Self::Product { k: (keys, k), v: (values, v) } => {
-                let gate = options.gate.take();
-                gated(kernels::product_attention(q, &keys, &values, (k, v), options), gate)
+                kernels::product_attention(q, &keys, &values, (k, v), options)
             }
         }
     }

@@ -22,6 +22,7 @@ mod tests;
 use crate::cuda::with_gpu;
 use crate::operator::{choose_untracked, input, run, run_on_cpu, whole, whole_numbers};
 use crate::selftest::{Case, Inputs};
+use crate::softmax_attention::gated;
 use crate::trace::Implementation;
 use crate::{AttentionOptions, Normaliser};
 use burn::tensor::{Int, Tensor};
@@ -50,7 +51,7 @@ pub fn product_attention(
     recent: (Tensor<4>, Tensor<4>),
     options: impl Into<AttentionOptions>,
 ) -> Tensor<4> {
-    let options = options.into();
+    let mut options = options.into();
     let (recent_k, recent_v) = recent;
     let ([_, heads, time, d], [_, kv_heads, recent, _]) = (q.dims(), recent_k.dims());
     let ([.., coded, subspaces], [_, _, width]) = (keys.codes.dims(), keys.centroids.dims());
@@ -62,6 +63,7 @@ pub fn product_attention(
         keys.codes.dims(),
         values.codes.dims()
     );
+    let gate = options.gate.take();
     let dispatch = |x: &Option<Tensor<4>>| x.clone().and_then(input);
     let sink = match &options.normaliser {
         Normaliser::Softmax { sink } => sink,
@@ -86,7 +88,7 @@ pub fn product_attention(
     };
     let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
     let kernels = |asked: &_| cuda::permits(asked, &known, shapes);
-    match choose_untracked("product_attention", inputs.iter().flatten(), kernels) {
+    let out = match choose_untracked("product_attention", inputs.iter().flatten(), kernels) {
         Implementation::Cpu => {
             let codes = |x: &ProductCodes| Arc::new(whole_numbers(x.codes.clone()));
             let operator = cpu::LookUp { keys: codes(keys), values: codes(values), options: known };
@@ -98,7 +100,8 @@ pub fn product_attention(
             Tensor::from_dispatch(run::<B, _, 7>(operator, inputs))
         }),
         Implementation::Reference => reference::attend(q, keys, values, (recent_k, recent_v), options),
-    }
+    };
+    gated(out, gate)
 }
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -54,6 +54,7 @@ fn looking_up_equals_attention_over_the_reconstructed_keys_and_values() {
             "bias that is the same for all keys",
             AttentionOptions { bias: Some(numbers(5, [1, 4, 1, 1])), ..plain.clone() },
         ),
+        ("gate", AttentionOptions { gate: Some(numbers(5, [1, 4, 1, 8])), ..plain.clone() }),
         ("sigmoid", AttentionOptions { normaliser: Normaliser::Sigmoid, ..plain.clone() }),
         ("sharp", AttentionOptions { scale: 300.0, ..plain }),
     ];
