@@ -211,6 +211,8 @@ fn spawn(spec: &Spec, at: &Path, env: &[(&str, &Path)], connection: &Path) -> Re
         .env("JPY_PARENT_PID", std::process::id().to_string())
         .current_dir(at)
         .stdin(Stdio::null())
+        // What a kernel says beside the protocol is no part of what the command prints, which may be JSON.
+        .stdout(std::io::stderr())
         // Ctrl-C in a terminal is for the front end, which decides what it means.
         .process_group(0)
         .kill_on_drop(true)

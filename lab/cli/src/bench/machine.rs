@@ -59,7 +59,8 @@ impl Memory {
     /// Forgets the highest mark so far.
     pub fn begin(device: &Device) -> Self {
         device.memory_cleanup();
-        let forgotten = (0..10).any(|_| forget_peak());
+        // 5: `VmHWM` starts again from what is resident now.
+        let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
         let base = pool(device).or_else(|| status("VmRSS:"));
         Self { device: device.clone(), base, forgotten }
     }
@@ -73,19 +74,6 @@ impl Memory {
 /// What the pool of a GPU reserved: it gives nothing back by itself, so this is also the peak.
 fn pool(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
-}
-
-/// Asks for the highest mark to be forgotten, and whether it was: Linux was once seen to keep it though the
-/// request was taken.
-fn forget_peak() -> bool {
-    // 5: `VmHWM` starts again from what is resident now.
-    let written = std::fs::write("/proc/self/clear_refs", "5").is_ok();
-    let peak = status("VmHWM:").zip(status("VmRSS:"));
-    let forgotten = written && peak.is_some_and(|(peak, resident)| peak < resident + (1 << 20));
-    if written && !forgotten {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    forgotten
 }
 
 fn status(field: &str) -> Option<u64> {
@@ -116,7 +104,8 @@ mod tests {
         assert!(before - base < BYTES as u64 / 2, "{base} {before}");
         touch();
         let (_, Some(after)) = memory.end() else { panic!("Linux tells") };
-        assert!(after - base >= BYTES as u64, "{base} {after}");
+        // Linux adds up what each processor counts only when it is some dozens of pages.
+        assert!(after - base + (1 << 20) >= BYTES as u64, "{base} {after}");
         println!("counted");
     }
 
