@@ -41,6 +41,20 @@ impl Call {
         (0..self.heads).map(|h| h as f64 - 0.5).collect()
     }
 
+    fn slopes(&self) -> Option<Vec<f64>> {
+        self.slopes.then(|| (0..self.heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect())
+    }
+
+    fn gate(&self, dtype: DType) -> Option<Tensor<4>> {
+        let last = match self.gate {
+            Gate::None => return None,
+            Gate::Row => 1,
+            Gate::Channel => self.value_width,
+        };
+        let shape = [self.batch, self.heads, self.time, last];
+        Some(leaf(&numbers(5, shape.iter().product()), shape, dtype))
+    }
+
     fn out_grad(&self) -> Vec<f64> {
         numbers(4, self.batch * self.heads * self.time * self.value_width)
     }
@@ -53,15 +67,11 @@ impl Call {
         let k = make(2, [batch, kv_heads, source, width]);
         let v = make(3, [batch, kv_heads, source, value_width]);
         let sink = leaf(&self.sinks(), [1, heads, 1, 1], dtype);
-        let gate = match self.gate {
-            Gate::None => None,
-            Gate::Row => Some(make(5, [batch, heads, time, 1])),
-            Gate::Channel => Some(make(5, [batch, heads, time, value_width])),
-        };
+        let gate = self.gate(dtype);
         let options = AttentionOptions {
             window,
             softcap,
-            slopes: self.slopes.then(|| (0..heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect()),
+            slopes: self.slopes(),
             normaliser: Normaliser::Softmax { sink: self.sinks.then(|| sink.clone()) },
             gate: gate.clone(),
             ..AttentionOptions::from(scale)
@@ -92,7 +102,7 @@ impl Call {
         let options = AttentionOptions {
             window,
             softcap,
-            slopes: self.slopes.then(|| (0..heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect()),
+            slopes: self.slopes(),
             normaliser: Normaliser::Softmax { sink: Some(constant(&self.sinks(), [1, heads, 1, 1], DType::F64)) },
             ..AttentionOptions::from(scale)
         };
@@ -195,21 +205,15 @@ struct Difference {
 
 impl Difference {
     fn results(&self, dtype: DType) -> Named {
-        let Call {
-            batch, heads, kv_heads, time, source, width, value_width, scale, window, softcap, slopes, gate, ..
-        } = self.call;
+        let Call { batch, heads, kv_heads, time, source, width, value_width, scale, window, softcap, .. } = self.call;
         let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
         let key_heads = if self.own_keys { 2 * kv_heads } else { kv_heads };
         let q = make(1, [batch, 2 * heads, time, width]);
         let k = make(2, [batch, key_heads, source, width]);
         let v = make(3, [batch, kv_heads, source, value_width]);
         let lambda = make(4, if self.lambda_of_tokens { [batch, heads, time, 1] } else { [1, heads, 1, 1] });
-        let gate = match gate {
-            Gate::None => None,
-            Gate::Row => Some(make(5, [batch, heads, time, 1])),
-            Gate::Channel => Some(make(5, [batch, heads, time, value_width])),
-        };
-        let slopes = slopes.then(|| (0..heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect());
+        let gate = self.call.gate(dtype);
+        let slopes = self.call.slopes();
         let options = AttentionOptions { window, softcap, slopes, gate: gate.clone(), ..scale.into() };
         let out = differential_attention(q.clone(), k.clone(), v.clone(), lambda.clone(), options);
         let out_grad = constant(&numbers(6, out.dims().iter().product()), out.dims(), dtype);
