@@ -84,8 +84,11 @@ pub fn attention_key_value_grad<E: Float>(
     let row = first_row + plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
-    let mut key_sums = zeros(comptime!(if of.key() { depth } else { 0 }));
-    let mut other_key_sums = zeros(comptime!(if of.key() && plan.own_keys() { depth } else { 0 }));
+    let mut key_sums = Sequence::<Sequence<Fragment<f32>>>::new();
+    #[unroll]
+    for _ in 0..key_maps {
+        key_sums.push(zeros(comptime!(if of.key() { depth } else { 0 })));
+    }
     let mut value_sums = zeros(comptime!(if of.value() { value_depth } else { 0 }));
     let (first, end) = query_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
     let steps = select(end > first, end - first, 0);
@@ -129,44 +132,16 @@ pub fn attention_key_value_grad<E: Float>(
             add_products::<E>(&mut weight_grads, &values, plane_row, grads_now, step, value_width);
         }
         let mut weights = zeros(comptime!(if of.value() { step } else { 0 }));
-        let mut scores = zeros(step);
-        let keys_of = &keys[0..key_tile];
-        let queries_of = &queries_now[0..query_tile];
-        weigh::<E>(
-            &mut weights,
-            &mut scores,
-            &weight_grads,
-            keys_of,
-            queries_of,
-            log_sum,
-            delta,
-            lambda,
-            row_base,
-            row,
-            t,
-            time,
-            source,
-            window,
-            slope,
-            scale,
-            cap,
-            0usize,
-            plan,
-            of,
-        );
-        if comptime!(of.key()) {
-            add_weighted::<E>(&mut key_sums, &scores, queries_of, step, width);
-        }
-        if comptime!(plan.two_maps()) {
+        #[unroll]
+        for map in 0..maps {
             let mut scores = zeros(step);
-            let from = comptime!((plan.key_maps - 1) * key_tile);
-            let keys_of = &keys[from..from + key_tile];
-            let queries_of = &queries_now[query_tile..2 * query_tile];
+            let of_keys = comptime!(map.min(key_maps - 1));
+            let queries_of = &queries_now[map * query_tile..(map + 1) * query_tile];
             weigh::<E>(
                 &mut weights,
                 &mut scores,
                 &weight_grads,
-                keys_of,
+                &keys[of_keys * key_tile..(of_keys + 1) * key_tile],
                 queries_of,
                 log_sum,
                 delta,
@@ -180,16 +155,12 @@ pub fn attention_key_value_grad<E: Float>(
                 slope,
                 scale,
                 cap,
-                1usize,
+                map,
                 plan,
                 of,
             );
             if comptime!(of.key()) {
-                if comptime!(plan.own_keys()) {
-                    add_weighted::<E>(&mut other_key_sums, &scores, queries_of, step, width);
-                } else {
-                    add_weighted::<E>(&mut key_sums, &scores, queries_of, step, width);
-                }
+                add_weighted::<E>(key_sums.index_mut(of_keys), &scores, queries_of, step, width);
             }
         }
         if comptime!(of.value()) {
@@ -200,11 +171,10 @@ pub fn attention_key_value_grad<E: Float>(
     }
 
     if comptime!(of.key()) {
-        let base = of_map(kv_base, source, 0u32, comptime!(key_maps as u32));
-        store_rows::<E>(&key_sums, key_grad, base, row, source, gradient_scale, width, depth);
-        if comptime!(plan.own_keys()) {
-            let base = of_map(kv_base, source, 1u32, 2u32);
-            store_rows::<E>(&other_key_sums, key_grad, base, row, source, gradient_scale, width, depth);
+        #[unroll]
+        for map in 0..key_maps {
+            let base = of_map(kv_base, source, comptime!(map as u32), comptime!(key_maps as u32));
+            store_rows::<E>(key_sums.index(map), key_grad, base, row, source, gradient_scale, width, depth);
         }
     }
     if comptime!(of.value()) {

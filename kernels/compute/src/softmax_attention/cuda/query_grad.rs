@@ -81,8 +81,11 @@ pub fn attention_query_grad<E: Float>(
         }
     }
 
-    let mut sums = zeros(depth);
-    let mut other_sums = zeros(comptime!(if plan.two_maps() { depth } else { 0 }));
+    let mut sums = Sequence::<Sequence<Fragment<f32>>>::new();
+    #[unroll]
+    for _ in 0..maps {
+        sums.push(zeros(depth));
+    }
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
     copy_maps::<E>(query, &mut queries, row_base, first_row, time, rows, width, maps);
     copy_tile::<E>(out_grad, &mut grads, row_base, first_row, time, rows, value_width);
@@ -106,29 +109,14 @@ pub fn attention_query_grad<E: Float>(
         let mut weight_grads = zeros(step);
         add_products::<E>(&mut weight_grads, &grads, plane_row, values_now, step, value_width);
         let k = j * step as u32 + column;
-        add_query_grads::<E>(
-            &mut sums,
-            &weight_grads,
-            &queries[0..query_tile],
-            &keys_now[0..key_tile],
-            &sums_of_rows,
-            &deltas,
-            own,
-            k,
-            window,
-            slope,
-            scale,
-            cap,
-            0usize,
-            plan,
-        );
-        if comptime!(plan.two_maps()) {
-            let from = comptime!((plan.key_maps - 1) * key_tile);
+        #[unroll]
+        for map in 0..maps {
+            let of_keys = comptime!(map.min(key_maps - 1));
             add_query_grads::<E>(
-                &mut other_sums,
+                sums.index_mut(map),
                 &weight_grads,
-                &queries[query_tile..2 * query_tile],
-                &keys_now[from..from + key_tile],
+                &queries[map * query_tile..(map + 1) * query_tile],
+                &keys_now[of_keys * key_tile..(of_keys + 1) * key_tile],
                 &sums_of_rows,
                 &deltas,
                 own,
@@ -137,32 +125,34 @@ pub fn attention_query_grad<E: Float>(
                 slope,
                 scale,
                 cap,
-                1usize,
+                map,
                 plan,
             );
         }
         // The next round's copies overwrite this stage.
         sync_cube();
     }
-    let base = of_map(row_base, time, 0u32, comptime!(maps as u32));
-    store_rows::<E>(&sums, grad, base, row, time, gradient_scale, width, depth);
-    if comptime!(plan.two_maps()) {
-        #[unroll]
-        for r in 0..2usize {
-            let share = share_of_map(lambda, row_base + min(row + r as u32 * 8, time - 1), 1usize);
+    #[unroll]
+    for map in 0..maps {
+        if comptime!(map == 1) {
+            let sums = sums.index_mut(map);
             #[unroll]
-            for n in 0..depth / 8 {
-                let scaled = other_sums.index(n)[r] * Pair::new(share);
-                other_sums.index_mut(n)[r] = scaled;
+            for r in 0..2usize {
+                let share = share_of_map(lambda, row_base + min(row + r as u32 * 8, time - 1), map);
+                #[unroll]
+                for n in 0..depth / 8 {
+                    let scaled = sums.index(n)[r] * Pair::new(share);
+                    sums.index_mut(n)[r] = scaled;
+                }
             }
         }
-        let base = of_map(row_base, time, 1u32, 2u32);
-        store_rows::<E>(&other_sums, grad, base, row, time, gradient_scale, width, depth);
+        let base = of_map(row_base, time, comptime!(map as u32), comptime!(maps as u32));
+        store_rows::<E>(sums.index(map), grad, base, row, time, gradient_scale, width, depth);
     }
 }
 
-/// `sums += dS K` of one map, but for its share in the pattern, over the keys of a step; `weight_grads` is `dO Vᵀ`, `own` and `key` stand for this lane's first row
-/// and column.
+/// `sums += dS K` of one map, but for its share in the pattern, over the keys of a step; `weight_grads` is `dO Vᵀ`, `own` and `key`
+/// stand for this lane's first row and column.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn add_query_grads<E: Float>(
