@@ -123,7 +123,7 @@ impl MixtureOfExperts {
 /// L = E · Σ_e f_e · P_e     f_e: tokens that chose e, per token     P_e: mean share of e
 /// ```
 /// over the tokens of all `routers` (what the taps `router` give, `[batch, time, experts]`)
-/// together. Even loads give `per_token`, and nothing less; the gradient goes through `P`. None
+/// together. Even loads give `per_token`, loads and shares that lean the same way more; the gradient goes through `P`. None
 /// where there is no router.
 pub fn load_balance(routers: &[Tensor<3>], per_token: usize) -> Option<Tensor<1>> {
     let experts = routers.first()?.dims()[2];

@@ -76,7 +76,7 @@ impl LoopConfig {
     pub fn init(&self, layers: usize, d_model: usize, init: &mut Init) -> Looped {
         Looped {
             halt_proj: self.halting.map(|_| Linear::new(d_model, 1, init)),
-            // As in the published code: half the tokens' mass is not left to the first loop by chance.
+            // As in the published code: a token begins by leaving early, 0.73 of its mass (σ(1)) after the first loop.
             halt_bias: self.halting.map(|_| init.constant([1], 1.0)),
             first: self.first,
             last: self.last(layers),

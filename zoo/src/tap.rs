@@ -12,9 +12,17 @@ use std::ops::Range;
 /// Every name that the built-in models offer, with the shape of what is there.
 pub const NAMES: &[(&str, &str)] = &[
     ("embedding", "[batch, time, d_model]: the residual stream before the first block"),
-    ("blocks.N.mixer.q", "[batch, heads, time, head_dim]: queries, after QK-norm and rotation"),
-    ("blocks.N.mixer.k", "[batch, kv_heads, time, head_dim]: keys of the tokens given in this call"),
-    ("blocks.N.mixer.v", "[batch, kv_heads, time, value_dim]: values of the tokens given in this call"),
+    (
+        "blocks.N.mixer.q",
+        "[batch, heads, time, head_dim]: queries, after QK-norm and rotation; two heads for one where patterns are \
+         subtracted, one for all in Mamba-2",
+    ),
+    (
+        "blocks.N.mixer.k",
+        "[batch, kv_heads, time, head_dim]: keys of the tokens given in this call (of all so far where a latent is cached); \
+         heads as the queries have them in DIFF V1 and linear mixers",
+    ),
+    ("blocks.N.mixer.v", "[batch, kv_heads, time, value_dim]: values of the same tokens"),
     ("blocks.N.mixer.pattern", "[batch, heads, time, source]: the weight of every value in the output"),
     ("blocks.N.mixer.pattern_positive", "[batch, heads, time, source]: first softmax of differential attention"),
     ("blocks.N.mixer.pattern_negative", "[batch, heads, time, source]: second softmax of differential attention"),

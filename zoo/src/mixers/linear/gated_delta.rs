@@ -14,8 +14,8 @@
 //!
 //! β may reach 2 ([`GatedDeltaConfig::allow_negative_eigenvalues`], see [`DeltaNet`](super::DeltaNet)).
 //!
-//! Initial decay as in flash-linear-attention, `A ~ U(1, 16)` and `dt` log-uniform in [0.001, 0.1]:
-//! half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
+//! Initial decay: `dt` log-uniform in [0.001, 0.1] as in flash-linear-attention, `A ~ U(1, 16)` as in its KDA and in
+//! Mamba-2 (its Gated DeltaNet draws from 0 on): half-lives from a step to hundreds. (Hugging Face's `dt_bias = 1` forgets within a few tokens.)
 
 use super::{
     attend, by_head, check_chunk, check_share, convolve, default_chunk, default_conv, initial_a_log, initial_conv,

@@ -14,8 +14,8 @@
 //! | [`Kda`] | `(I − β k kᵀ) Diag(α) S + β k vᵀ` | `α` per channel, `β` | conv, L2 norm; RMSNorm ⊙ σ gate | `dk·dv` |
 //! | [`GatedDelta2`] | `(I − k (b ⊙ k)ᵀ) Diag(α) S + k (w ⊙ v)ᵀ` | `α`, `b` per key channel, `w` per value channel | as KDA | `dk·dv` |
 //!
-//! "Conv" is a causal depthwise convolution over a few tokens, then silu. The learned decays are
-//! `α = exp(−e^{A_log} softplus(· + dt_bias))`, started as flash-linear-attention does.
+//! "Conv" is a causal depthwise convolution over a few tokens, then silu. The learned decays but GLA's are
+//! `α = exp(−e^{A_log} softplus(· + dt_bias))`, started as [`gated_delta`](GatedDelta) says.
 
 mod delta_net;
 mod gated_delta;
