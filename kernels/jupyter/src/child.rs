@@ -154,6 +154,11 @@ impl Session {
         wire::receive(&mut self.wire)
     }
 
+    /// How it ended, if nobody saw it end.
+    pub fn ended(&mut self) -> Result<Option<String>> {
+        self.process.try_wait()?.map(|_| self.buried()).transpose()
+    }
+
     /// Waits for a process that hung up, and for the last of its output.
     fn buried(&mut self) -> Result<String> {
         let status = self.process.wait()?;
@@ -173,6 +178,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // With the programs its cells have started.
+        // SAFETY: kill has no memory effects; the process has not been waited for, or its group has nobody left.
+        unsafe { libc::kill(-(self.process.id() as i32), libc::SIGKILL) };
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -83,8 +83,11 @@ fn dep(rest: &str, crates: &BTreeMap<String, Inside>) -> Result<Directive, CellE
     if addition.name == "attention" {
         return Ok(Directive::Nothing);
     }
-    let inside = crates.get(&addition.name);
-    Ok(match inside.is_some_and(|inside| addition.versions().is_some_and(|wanted| wanted.matches(&inside.version))) {
+    let will_do = |inside: &Inside| {
+        addition.versions().is_some_and(|wanted| wanted.matches(&inside.version))
+            && addition.features().iter().all(|name| inside.features.iter().any(|own| own == name))
+    };
+    Ok(match crates.get(&addition.name).is_some_and(will_do) {
         true => Directive::Dep(addition.name),
         false => Directive::Add(addition),
     })
@@ -140,7 +143,12 @@ mod tests {
 
     #[test]
     fn both_signs_mean_the_same_and_the_unknown_is_answered_with_the_known() {
-        let inside = Inside { version: "1.0.9".parse().unwrap(), path: PathBuf::new(), preloaded: false };
+        let inside = Inside {
+            version: "1.0.9".parse().unwrap(),
+            path: PathBuf::new(),
+            preloaded: false,
+            features: vec!["a".into()],
+        };
         let crates = BTreeMap::from([("serde_json".to_string(), inside)]);
         let parse = |line: &str| super::parse(line, &crates);
         assert_eq!(parse(":vars").unwrap(), Directive::Variables);

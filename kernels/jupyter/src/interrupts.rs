@@ -11,6 +11,7 @@ struct State {
     pressed: u32,
     /// Process groups of compilers.
     compilers: Vec<i32>,
+    /// The process group of the session: a program that the cell waits for is stopped with it.
     running: Option<i32>,
 }
 
@@ -31,8 +32,8 @@ impl Interrupts {
         for group in &state.compilers {
             signal(-group, libc::SIGKILL);
         }
-        if let Some(pid) = state.running {
-            signal(pid, if state.pressed == 1 { libc::SIGINT } else { libc::SIGKILL });
+        if let Some(group) = state.running {
+            signal(-group, if state.pressed == 1 { libc::SIGINT } else { libc::SIGKILL });
         }
         state.pressed
     }
@@ -55,14 +56,14 @@ impl Interrupts {
         self.0.lock().unwrap().compilers.retain(|other| *other != group);
     }
 
-    pub fn cell_started(&self, pid: i32) {
+    pub fn cell_started(&self, group: i32) {
         let mut state = self.0.lock().unwrap();
-        state.running = Some(pid);
+        state.running = Some(group);
         // Its first lines may be on the screen, and the button pressed, before this is called.
         match state.pressed {
             0 => {}
-            1 => signal(pid, libc::SIGINT),
-            _ => signal(pid, libc::SIGKILL),
+            1 => signal(-group, libc::SIGINT),
+            _ => signal(-group, libc::SIGKILL),
         }
     }
 

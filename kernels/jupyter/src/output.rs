@@ -111,6 +111,7 @@ impl Scanner {
             Some((String::from_utf8_lossy(&rest[..end]).into_owned(), mark.len() + end + 1))
         };
         if let Some((nonce, length)) = word(END_MARK) {
+            self.begun = Display::default();
             return Some((Some(Piece::End(nonce)), length));
         }
         if let Some((how, length)) = word(CLEAR_MARK) {
@@ -127,8 +128,14 @@ impl Scanner {
         let head = String::from_utf8_lossy(&rest[..line]).into_owned();
         let start = BEGIN.len() + line + 1;
         let from = self.searched.max(start);
-        let Some(end) = find(&self.held[from..], END).map(|at| from + at) else {
-            self.searched = self.held.len().saturating_sub(END.len()).max(start);
+        let end = find(&self.held[from..], END).map(|at| from + at);
+        // A block that its cell has not ended is text.
+        let over = find(&self.held[from..end.unwrap_or(self.held.len())], END_MARK).map(|at| from + at);
+        if let Some(at) = over {
+            return Some((Some(Piece::Text(String::from_utf8_lossy(&self.held[..at]).into_owned())), at));
+        }
+        let Some(end) = end else {
+            self.searched = self.held.len().saturating_sub(END.len().max(END_MARK.len())).max(start);
             return None;
         };
         let mut length = end + END.len();
@@ -209,6 +216,17 @@ mod tests {
         );
         for step in 1..20 {
             assert_eq!(in_steps(text, step), whole, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_its_cell_does_not_end_is_text() {
+        let text = b"EVCXR_BEGIN_CONTENT text/html\n<b>\0attention-cell-end 7\0EVCXR_BEGIN_CONTENT a/b\nc\nEVCXR_END_CONTENT\n";
+        let display = Display { types: vec![("a/b".into(), "c".into())], ..Display::default() };
+        let expected =
+            [Piece::Text("EVCXR_BEGIN_CONTENT text/html\n<b>".into()), Piece::End("7".into()), Piece::Display(display)];
+        for step in 1..60 {
+            assert_eq!(in_steps(text, step), expected, "in steps of {step}");
         }
     }
 

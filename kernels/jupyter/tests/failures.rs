@@ -236,3 +236,44 @@ async fn a_session_whose_library_was_linked_anew_says_so_instead_of_mixing_the_t
     kernel.run("%restart").await.ok();
     assert_eq!(kernel.run("1 + 1").await.result(), "2");
 }
+
+#[tokio::test]
+async fn a_display_that_is_not_ended_is_text_and_the_cell_ends() {
+    let mut kernel = Kernel::start().await;
+    let ran = kernel.run("println!(\"EVCXR_BEGIN_CONTENT text/html\\n<b>1</b>\");").await.ok();
+    assert!(ran.stdout().contains("<b>1</b>"), "{ran:#?}");
+    assert_eq!(kernel.run("1 + 1").await.result(), "2");
+}
+
+#[tokio::test]
+async fn the_stop_button_ends_the_program_that_a_cell_waits_for() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let kept = 1;").await.ok();
+    let code = "println!(\"go\");\nstd::process::Command::new(\"sleep\").arg(\"600\").status()?.success()";
+    let id = kernel.send(code).await;
+    wait_for_go(&mut kernel, &id).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    kernel.interrupt().await;
+    kernel.finish(&id).await;
+    assert_eq!(kernel.run("kept").await.result(), "1");
+}
+
+#[tokio::test]
+async fn a_session_that_died_between_cells_is_begun_anew_whatever_comes() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let lost = 1;\nstd::thread::spawn(|| { std::thread::sleep(std::time::Duration::from_millis(100)); std::process::abort() });").await.ok();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let ran = kernel.run("fn f() -> u8 { 3 }").await;
+    assert_eq!(ran.error().0, "SessionDied", "{ran:#?}");
+    kernel.run("fn f() -> u8 { 3 }").await.ok();
+    assert_eq!(kernel.run("f()").await.result(), "3");
+}
+
+#[tokio::test]
+async fn what_belongs_at_the_top_of_a_crate_is_named_or_taken_for_a_comment() {
+    let mut kernel = Kernel::start().await;
+    let ran = kernel.run("%vars\n#![allow(unused)]\nlet y = 1;").await;
+    assert!(ran.error().1.contains("`#![allow(unused)]` belongs at the top of a crate"), "{ran:#?}");
+    kernel.run("//! What a file is about.\n\nlet z = 4;").await.ok();
+    assert_eq!(kernel.run("z").await.result(), "4");
+}

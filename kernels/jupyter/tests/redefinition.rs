@@ -101,3 +101,61 @@ async fn a_redefinition_that_does_not_compile_changes_nothing() {
     refused(&mut kernel, "#[derive(Debug)]\nstruct P { b: u8 }\nlet x: u8 = \"no\";").await;
     assert_eq!(kernel.run("P { a: 2 }").await.result(), "P { a: 2 }");
 }
+
+#[tokio::test]
+async fn a_later_impl_brings_back_nothing_that_its_type_is_not_part_of() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "use std::sync::atomic::*;\n#[derive(Debug)]\nstruct A;\nfn b() -> u8 { 1 }\nfn of(_: &A) -> u8 { 7 }\n\
+         static N: AtomicU32 = AtomicU32::new(0);\nfn bump() -> u32 { N.fetch_add(1, Ordering::Relaxed) }",
+        "fn b() -> u8 { 2 }",
+        "bump();\nbump();",
+        "impl A { fn x(&self) -> u8 { b() + of(self) } }",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("(b(), bump(), A.x(), of(&A))").await.result(), "(2, 2, 9, 7)");
+}
+
+#[tokio::test]
+async fn imports_from_an_old_version_end_with_it() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "#[derive(Debug)]\nenum Op { Add, Sub }\nuse Op::{Add, Sub};\nmod m { pub fn f() -> u8 { 1 } pub fn g() -> u8 { 2 } }\n\
+         use m::{f, g};",
+        "#[derive(Debug)]\nenum Op { Plus, Sub }\nuse Op::Plus;\nmod m { pub fn g() -> u8 { 3 } }",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("format!(\"{:?} {:?} {}\", Plus, Sub, g())").await.result(), "\"Plus Sub 3\"");
+    assert!(refused(&mut kernel, "Add").await.contains("Add"));
+    run(&mut kernel, &["struct Op;", "1 + 1"]).await;
+}
+
+#[tokio::test]
+async fn items_of_any_visibility_and_tests_leave_later_cells_alone() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "pub(crate) fn f() -> u8 { 1 }\nstruct P { pub(self) x: u8 }\nimpl P { pub(super) fn of(x: u8) -> P { P { x } } }",
+        "fn add(a: i32) -> i32 { a }\n#[cfg(test)]\nmod tests { use super::*; #[test] fn t() { add(1); } }\n#[test]\nfn t() {}",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("(f(), P::of(2).x, add(3))").await.result(), "(1, 2, 3)");
+}
+
+#[tokio::test]
+async fn functions_of_other_languages_and_statics_of_threads_are_items() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "unsafe extern \"C\" { fn getpid() -> i32; }\nlet own = unsafe { getpid() };",
+        "thread_local! {\n    /// Of this thread.\n    static N: std::cell::Cell<u32> = const { std::cell::Cell::new(5) };\n}",
+        "fn next() -> u32 { N.set(N.get() + 1); N.get() }\nnext();",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("(own == unsafe { getpid() }, next(), N.get())").await.result(), "(true, 7, 7)");
+}
+
+#[tokio::test]
+async fn a_function_or_constant_takes_the_place_of_a_variable() {
+    let mut kernel = Kernel::start().await;
+    run(&mut kernel, &["let f = 1; let K = 2; let m = 3;", "fn f() -> u8 { 4 }\nconst K: u8 = 5;\nmod m {}"]).await;
+    assert_eq!(kernel.run("(f(), K, m)").await.result(), "(4, 5, 3)");
+}

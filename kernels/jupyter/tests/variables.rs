@@ -124,3 +124,30 @@ async fn statics_macros_uses_and_functions_have_one_identity_in_all_cells() {
     kernel.run("use std::collections::HashMap;").await.ok();
     assert_eq!(kernel.run("HashMap::<u8, u8>::new().len()").await.result(), "0");
 }
+
+#[tokio::test]
+async fn names_in_upper_case_and_in_any_script_are_kept() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let (Q, mut K) = (1, 2);\nlet 数据 = 3;").await.ok();
+    assert_eq!(kernel.run("K += 10;\n(Q, K, 数据)").await.result(), "(1, 12, 3)");
+}
+
+#[tokio::test]
+async fn cells_of_the_standard_library_and_long_types_are_kept() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let shared = std::rc::Rc::new(std::cell::RefCell::new(1));").await.ok();
+    let long = "let m = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashMap::<String, Vec<std::time::Duration>>::new()));\n\
+                let n = vec![(std::num::Wrapping(1u8), std::collections::BTreeMap::<std::path::PathBuf, std::collections::BTreeSet<std::ffi::OsString>>::new())];";
+    kernel.run(long).await.ok();
+    let ran =
+        kernel.run("*shared.borrow_mut() += 1;\n(shared.borrow().clone(), m.lock().unwrap().len(), n.len())").await;
+    assert_eq!(ran.result(), "(2, 0, 1)");
+}
+
+#[tokio::test]
+async fn a_cell_that_returns_early_leaves_what_it_would_have_shadowed() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let x = 1;").await.ok();
+    kernel.run("if x > 0 { return Ok(()); }\nlet x = 2;").await.ok();
+    assert_eq!(kernel.run("x").await.result(), "1");
+}

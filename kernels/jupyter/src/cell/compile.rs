@@ -216,7 +216,7 @@ impl Compilers {
             .env("LD_LIBRARY_PATH", &toolkit.library_path)
             .args(["--edition", "2024", "--error-format=json", "--json=diagnostic-rendered-ansi", "-Awarnings"])
             .args(["-Cprefer-dynamic", "-Cdebuginfo=0", "-Clto=off", "-Crelocation-model=pic"])
-            .args(["-Coverflow-checks=on", "-Ztrim-diagnostic-paths=no"])
+            .args(["-Coverflow-checks=on", "-Ztrim-diagnostic-paths=no", "-Zwrite-long-types-to-disk=no"])
             .arg("-L")
             .arg(format!("dependency={}", self.folder.display()))
             .arg("--extern")

@@ -3,7 +3,7 @@
 use super::compile::{Compiled, Compilers, Kind};
 use super::generate::{self, ENTRY, Run, Source};
 use super::keep::moved_by;
-use super::parse::{self, Cell};
+use super::parse::{self, Cell, Unparsed};
 use super::report::{CellError, compile_error, outdated};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
 use super::stale::explain;
@@ -111,10 +111,15 @@ impl Engine {
         let (mut cell, syntax) = match parse::parse(code) {
             Ok(cell) => (cell, None),
             Err(unparsed) => {
-                let (cell, error) = *unparsed;
-                (cell, Some(error))
+                let Unparsed { cell, message, line } = *unparsed;
+                (cell, Some((message, line)))
             }
         };
+        // A thread that a cell left behind may have ended it meanwhile.
+        let restarts = |(_, line): &(usize, String)| line.trim_start_matches(['%', ':']).starts_with("restart");
+        if let Some(how) = self.session.ended().map_err(internal)?.filter(|_| !cell.directives.iter().any(restarts)) {
+            return Err(self.died(how)?);
+        }
         let mut timing = false;
         let mut said = Vec::new();
         for (line, directive) in std::mem::take(&mut cell.directives) {
@@ -134,8 +139,8 @@ impl Engine {
             said.extend(done.map_err(|error| error.note(&format!("on line {line} of the cell")))?);
         }
         let said = (!said.is_empty()).then(|| said.join("\n"));
-        if let Some(error) = syntax {
-            return Err(self.syntax_error(&cell, error, number));
+        if let Some((message, line)) = syntax {
+            return Err(self.syntax_error(&cell, &message, line, number));
         }
         if self.linked != modified(&self.toolkit) {
             return Err(outdated(
@@ -169,15 +174,17 @@ impl Engine {
         let _ = self.compilers.prepare(&self.toolkit, &externs);
     }
 
-    fn syntax_error(&mut self, cell: &Cell, error: syn::Error, number: usize) -> CellError {
+    fn syntax_error(&mut self, cell: &Cell, message: &str, line: usize, number: usize) -> CellError {
+        let first = cell.source.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("//"));
+        if let Some(attribute) = first.filter(|first| first.starts_with("#![")) {
+            let say = format!("`{attribute}` belongs at the top of a crate, which a cell is not; leave it out");
+            return CellError::new("CompileError", say);
+        }
         let source = generate::verbatim(&cell.source);
         let compiled = self.compile(&source, Kind::Check, &BTreeSet::new());
         match compiled {
             Ok(compiled) if !compiled.success => compile_error(&compiled.errors, &source, number),
-            _ => {
-                let line = error.span().start().line;
-                CellError::new("CompileError", format!("{error} (line {line})"))
-            }
+            _ => CellError::new("CompileError", format!("{message} (line {line})")),
         }
     }
 
@@ -194,9 +201,8 @@ impl Engine {
     /// Compiles the cell's items, imports and macros, and enters them into `scope`.
     fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize) -> Result<(), CellError> {
         if !cell.items.is_empty() {
-            let merge = to_merge(scope, &cell.items);
-            let older: Vec<KeptItem> = merge.iter().flat_map(|name| scope.crates[name].clone()).collect();
-            let older = merged(older, &cell.items);
+            scope.forget_imports(&cell.items);
+            let older = merged(to_merge(scope, &cell.items), &cell.items);
             let source = generate::items(scope, cell, &older);
             let externs = self.externs(scope);
             let job = self.compilers.start(&self.toolkit, Kind::Items, &source.text, &externs).map_err(internal)?;
@@ -301,13 +307,7 @@ impl Engine {
     ) -> Result<Option<String>, CellError> {
         let ran = match answer {
             Answer::Ran(ran) => ran,
-            Answer::Died(how) => {
-                self.restart().map_err(internal)?;
-                let lost = "All variables are lost; items and imports are kept. \
-                            The session has been started again.";
-                let name = if self.interrupts.pressed() { "Killed" } else { "SessionDied" };
-                return Err(CellError::new(name, how).note(lost));
-            }
+            Answer::Died(how) => return Err(self.died(how)?),
         };
         if ran.kind == "ok" {
             for bound in &cell.bound {
@@ -326,6 +326,14 @@ impl Engine {
             "panic" => Err(self.panic(&ran, number)),
             _ => Err(CellError::new("InternalError", ran.message)),
         }
+    }
+
+    /// Begins a new session in the place of one that has died.
+    fn died(&mut self, how: String) -> Result<CellError, CellError> {
+        self.restart().map_err(internal)?;
+        let lost = "All variables are lost; items and imports are kept. The session has been started again.";
+        let name = if self.interrupts.pressed() { "Killed" } else { "SessionDied" };
+        Ok(CellError::new(name, how).note(lost))
     }
 
     fn panic(&self, ran: &Ran, number: usize) -> CellError {

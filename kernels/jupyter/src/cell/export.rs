@@ -1,6 +1,6 @@
 //! `%export`: what a notebook has defined, as a module for a crate that depends on `attention`.
 
-use super::scope::{Binding, KeptItem, Scope};
+use super::scope::{Binding, Scope};
 
 /// Imports, macros and the newest version of every item, in the order of their cells.
 pub fn module(scope: &Scope) -> String {
@@ -27,20 +27,9 @@ pub fn module(scope: &Scope) -> String {
     let mut crates: Vec<_> = scope.crates.iter().collect();
     crates.sort_by_key(|(name, _)| name.trim_start_matches("cell_").parse::<usize>().unwrap_or(0));
     for (krate, items) in crates {
-        for item in items.iter().filter(|item| is_current(scope, krate, item)) {
+        for item in items.iter().filter(|item| scope.is_current(krate, &item.part)) {
             text += &format!("\n{}\n", item.text);
         }
     }
     text
-}
-
-/// An item whose name still means it; an `impl` whose type (or trait) does.
-fn is_current(scope: &Scope, krate: &str, item: &KeptItem) -> bool {
-    match &item.part.name {
-        Some(name) => scope.crate_of(name) == Some(krate),
-        None => {
-            let own = |name: &&String| scope.crates[krate].iter().any(|i| i.part.name.as_ref() == Some(*name));
-            item.part.about.iter().filter(own).all(|name| scope.crate_of(name) == Some(krate))
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //! user's.
 
 use super::parse::Cell;
-use super::scope::{KeptItem, Scope};
+use super::scope::{KeptItem, Scope, rooted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -52,12 +52,17 @@ impl Source {
     }
 
     /// A piece of the user's text, at its own columns.
-    fn user(&mut self, source: &str, range: &Range<usize>, publish: &[usize]) {
+    fn user(&mut self, source: &str, range: &Range<usize>, publish: &[Range<usize>]) {
+        self.in_place_of(source, range, &published(source, range, publish));
+    }
+
+    /// What a piece of the user's text has become, at that one's columns.
+    fn in_place_of(&mut self, source: &str, range: &Range<usize>, text: &str) {
         let line_start = source[..range.start].rfind('\n').map_or(0, |at| at + 1);
         let first = source[..range.start].matches('\n').count() + 1;
         let indent: String =
             source[line_start..range.start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        let text = indent + &published(source, range, publish);
+        let text = indent + text;
         for (index, line) in text.lines().enumerate() {
             self.text.push_str(line);
             self.text.push('\n');
@@ -81,21 +86,22 @@ impl Source {
     }
 }
 
-/// The text of an item with `pub ` where it had no visibility.
-pub fn published(source: &str, range: &Range<usize>, publish: &[usize]) -> String {
+/// The text of an item with `pub` where it had no visibility, or a narrower one.
+pub fn published(source: &str, range: &Range<usize>, publish: &[Range<usize>]) -> String {
     let mut text = String::new();
     let mut at = range.start;
-    let mut offsets: Vec<usize> = publish.to_vec();
-    offsets.sort_unstable();
-    for offset in offsets {
-        text.push_str(&source[at..offset]);
-        text.push_str("pub ");
-        at = offset;
+    let mut places = publish.to_vec();
+    places.sort_unstable_by_key(|place| place.start);
+    for place in places {
+        text.push_str(&source[at..place.start]);
+        text.push_str(if place.is_empty() { "pub " } else { "pub" });
+        at = place.end;
     }
     text + &source[at..range.end]
 }
 
-fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
+/// Macros and imports, less the names that the crate's own items, `own`, have.
+fn head(scope: &Scope, cell: &Cell, own: &BTreeSet<String>) -> Source {
     let mut out = Source::default();
     out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
@@ -106,11 +112,11 @@ fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
     for (_, range) in &cell.macros {
         out.user(&cell.source, range, &[]);
     }
-    let mut except = except.clone();
+    let mut except = own.clone();
     except.extend(cell.uses.iter().flat_map(|(_, imports)| imports).filter_map(|i| i.name.clone()));
     out.generated(&scope.imports(&except));
     for (range, _) in &cell.uses {
-        out.user(&cell.source, range, &[]);
+        out.in_place_of(&cell.source, range, &rooted(&cell.source[range.clone()], own));
     }
     out
 }
@@ -118,8 +124,8 @@ fn head(scope: &Scope, cell: &Cell, except: &BTreeSet<String>) -> Source {
 /// The crate of a cell's items, together with the older ones that must share their crate.
 pub fn items(scope: &Scope, cell: &Cell, older: &[KeptItem]) -> Source {
     let mut except: BTreeSet<String> = BTreeSet::new();
-    except.extend(cell.items.iter().filter_map(|item| item.name.clone()));
-    except.extend(older.iter().filter_map(|item| item.part.name.clone()));
+    except.extend(cell.items.iter().flat_map(|item| item.names.clone()));
+    except.extend(older.iter().flat_map(|item| item.part.names.clone()));
     let mut out = head(scope, cell, &except);
     for item in older {
         out.generated(&item.text);
@@ -170,7 +176,9 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
         let mutable = if variable.mutable { "mut " } else { "" };
         out.generated(&format!("let {mutable}{name}: {} = ::attention::cell_runtime::take(\"{name}\");", variable.ty));
     }
-    out.generated("let __finished = ::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
+    // An error, a panic and an early `return` end the cell before its end.
+    out.generated("let mut __ended = false;");
+    out.generated("::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
     if cell.timed {
         out.generated(TIME_IT);
     }
@@ -214,13 +222,13 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
             out.puts.insert(out.lines.len(), again(name));
         }
     }
-    out.generated("::std::result::Result::Ok(())\n});");
+    out.generated("__ended = true;\n::std::result::Result::Ok(())\n});");
     for (name, _) in &used {
         // An old variable the cell redefines comes back only if the cell did not get that far.
         let redefined = redefined(name);
         let gone = run.moved.contains(&old(name)) || run.reveal;
         if !gone {
-            let condition = if redefined { "if !__finished { " } else { "{ " };
+            let condition = if redefined { "if !__ended { " } else { "{ " };
             out.put(name, condition);
             let line = out.lines.len();
             out.puts.insert(line, old(name));

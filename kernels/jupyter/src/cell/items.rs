@@ -1,36 +1,95 @@
 //! Items of a cell: what they are called, and where a `pub` belongs so that later cells see them.
 
+use proc_macro2::TokenTree;
 use std::ops::Range;
 use syn::spanned::Spanned;
-use syn::{Fields, GenericArgument, ImplItem, Item, PathArguments, Type, Visibility};
+use syn::{
+    Fields, ForeignItem, GenericArgument, ImplItem, Item, Meta, PathArguments, Stmt, StmtMacro, Type, Visibility,
+};
 
 #[derive(Debug, Clone)]
 pub struct ItemPart {
     pub range: Range<usize>,
-    /// The name it defines; `None` for `impl` blocks and the like.
-    pub name: Option<String>,
+    /// The names it defines: none for `impl` blocks and tests, several for `extern` blocks.
+    pub names: Vec<String>,
+    /// Whether a name of it stands where a variable could.
+    pub value: bool,
     /// What it is and for what: a later item with the same key replaces it.
     pub key: String,
     /// For an `impl`: names it is about, the type first, then the trait and their arguments.
     pub about: Vec<String>,
     /// An inherent impl may only stand in the crate of its type.
     pub inherent: bool,
-    /// Methods of an impl, to tell a second block from a new version of the first.
+    /// Methods of an impl, to tell a second block from a new version of the first; variants of an enum; items of a
+    /// module, [`UNKNOWN`] where not all can be seen.
     pub members: Vec<String>,
-    /// Byte offsets at which `pub ` is inserted.
-    pub publish: Vec<usize>,
+    /// What `pub` takes the place of: nothing, or a narrower visibility.
+    pub publish: Vec<Range<usize>>,
+}
+
+/// Stands for members that only rustc sees: those of a glob, of a macro.
+pub const UNKNOWN: &str = "*";
+
+impl ItemPart {
+    fn new(range: Range<usize>) -> Self {
+        Self {
+            range,
+            names: Vec::new(),
+            value: false,
+            key: String::new(),
+            about: Vec::new(),
+            inherent: false,
+            members: Vec::new(),
+            publish: Vec::new(),
+        }
+    }
+}
+
+/// The statics of a `thread_local!`, which is no item to syn.
+pub fn thread_locals(statement: &Stmt, range: Range<usize>) -> Option<ItemPart> {
+    let Stmt::Macro(StmtMacro { mac, .. }) = statement else { return None };
+    if mac.path.segments.last()?.ident != "thread_local" {
+        return None;
+    }
+    let mut part = ItemPart { value: true, ..ItemPart::new(range) };
+    let tokens: Vec<TokenTree> = mac.tokens.clone().into_iter().collect();
+    let word = |at: Option<usize>, word: &str| {
+        at.and_then(|at| tokens.get(at)).is_some_and(|token| matches!(token, TokenTree::Ident(ident) if ident == word))
+    };
+    for (at, token) in tokens.iter().enumerate().filter(|(at, _)| word(Some(*at), "static")) {
+        let Some(TokenTree::Ident(name)) = tokens.get(at + 1) else { continue };
+        part.names.push(name.to_string());
+        if !word(at.checked_sub(1), "pub") {
+            let start = token.span().byte_range().start;
+            part.publish.push(start..start);
+        }
+    }
+    part.key = format!("value {}", part.names.join(" "));
+    Some(part)
+}
+
+/// Whether it is there for `cargo test` alone.
+fn is_test(item: &Item) -> bool {
+    let attributes = match item {
+        Item::Fn(i) => &i.attrs,
+        Item::Mod(i) => &i.attrs,
+        Item::Struct(i) => &i.attrs,
+        Item::Enum(i) => &i.attrs,
+        Item::Const(i) => &i.attrs,
+        Item::Static(i) => &i.attrs,
+        Item::Trait(i) => &i.attrs,
+        Item::Type(i) => &i.attrs,
+        _ => return false,
+    };
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::Path(path) => path.is_ident("test") || path.is_ident("bench"),
+        Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        Meta::NameValue(_) => false,
+    })
 }
 
 pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
-    let mut part = ItemPart {
-        range,
-        name: None,
-        key: String::new(),
-        about: Vec::new(),
-        inherent: false,
-        members: Vec::new(),
-        publish: Vec::new(),
-    };
+    let mut part = ItemPart::new(range);
     let named = match item {
         Item::Fn(i) => Some(("fn", &i.sig.ident, &i.vis, i.sig.span())),
         Item::Struct(i) => Some(("type", &i.ident, &i.vis, i.struct_token.span())),
@@ -48,12 +107,22 @@ pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
         _ => None,
     };
     if let Some((kind, ident, vis, start)) = named {
-        part.name = Some(ident.to_string()).filter(|name| name != "_");
+        part.names.extend((ident != "_" && !is_test(item)).then(|| ident.to_string()));
+        part.value = matches!(kind, "fn" | "value");
         part.key = format!("{kind} {ident}");
         publish(vis, start, &mut part.publish);
     }
     match item {
-        Item::Struct(item) => fields(&item.fields, &mut part.publish),
+        Item::Struct(item) => {
+            part.value = !matches!(item.fields, Fields::Named(_));
+            fields(&item.fields, &mut part.publish);
+        }
+        Item::Enum(item) => part.members = item.variants.iter().map(|variant| variant.ident.to_string()).collect(),
+        Item::Mod(item) => {
+            let inside = item.content.iter().flat_map(|(_, items)| items);
+            part.members = inside.flat_map(|item| members(source, item)).collect();
+        }
+        Item::ForeignMod(item) => foreign(item, &mut part),
         Item::Union(item) => fields(&Fields::Named(item.fields.clone()), &mut part.publish),
         Item::Impl(item) => implementation(source, item, &mut part),
         _ => {}
@@ -61,13 +130,41 @@ pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
     part
 }
 
-fn publish(vis: &Visibility, start: proc_macro2::Span, into: &mut Vec<usize>) {
-    if matches!(vis, Visibility::Inherited) {
-        into.push(start.byte_range().start);
+/// What can be imported from the module that an item stands in.
+fn members(source: &str, item: &Item) -> Vec<String> {
+    match item {
+        Item::Use(_) | Item::Macro(_) => vec![UNKNOWN.into()],
+        item => item_part(source, item, 0..0).names,
     }
 }
 
-fn fields(fields: &Fields, into: &mut Vec<usize>) {
+/// Functions and statics of another language.
+fn foreign(item: &syn::ItemForeignMod, part: &mut ItemPart) {
+    part.value = true;
+    for item in &item.items {
+        let (ident, vis, start) = match item {
+            ForeignItem::Fn(i) => (&i.sig.ident, &i.vis, i.sig.span()),
+            ForeignItem::Static(i) => (&i.ident, &i.vis, i.static_token.span()),
+            ForeignItem::Type(i) => (&i.ident, &i.vis, i.type_token.span()),
+            _ => continue,
+        };
+        part.names.push(ident.to_string());
+        publish(vis, start, &mut part.publish);
+    }
+}
+
+fn publish(vis: &Visibility, start: proc_macro2::Span, into: &mut Vec<Range<usize>>) {
+    match vis {
+        Visibility::Public(_) => {}
+        Visibility::Restricted(narrow) => into.push(narrow.span().byte_range()),
+        Visibility::Inherited => {
+            let start = start.byte_range().start;
+            into.push(start..start);
+        }
+    }
+}
+
+fn fields(fields: &Fields, into: &mut Vec<Range<usize>>) {
     for field in fields {
         let start = field.ident.as_ref().map_or_else(|| field.ty.span(), |ident| ident.span());
         publish(&field.vis, start, into);

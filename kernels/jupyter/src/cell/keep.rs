@@ -56,7 +56,7 @@ impl Engine {
             };
             let (what, instead) = if ty.contains("{closure") || ty.contains("{async") {
                 ("a closure, whose type has no name", "write a `fn`, or `Box<dyn Fn(…) -> …>` as its type")
-            } else if ty.contains('{') || ty.contains("impl ") || ty.contains("cell::") {
+            } else if ty.contains('{') || ty.contains("impl ") || is_local(ty) {
                 ("of a type that only this cell can name", "box it as a `dyn` trait, or define the type as an item")
             } else if borrowed.contains(name) && ty.contains(['\'', '&']) {
                 (
@@ -73,6 +73,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether a type is of the crate `cell`, which the statements are; `std::cell` is another.
+fn is_local(ty: &str) -> bool {
+    let inside = |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    ty.match_indices("cell::").any(|(at, _)| !inside(&ty[..at]))
 }
 
 /// Variables whose put-back rustc refuses because the cell has moved them or left them unset.

@@ -1,7 +1,7 @@
 //! Splits a cell into directives, imports, macros, items, statements and a last expression.
 //! Everything is a byte range of the user's own text, so that line numbers stay the user's.
 
-use super::items::{ItemPart, item_part};
+use super::items::{ItemPart, item_part, thread_locals};
 use super::report::CellError;
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::BTreeSet;
@@ -99,28 +99,49 @@ pub fn without_directives(code: &str) -> (Vec<(usize, String)>, String) {
 /// Directives that say how the code behind them is run.
 const TIMED: [&str; 2] = ["time", "timeit"];
 
-/// A cell whose Rust does not parse: its directives and source, and what syn says.
-pub type Unparsed = Box<(Cell, syn::Error)>;
+/// A cell whose Rust does not parse: its directives and source, what syn says, and on which line.
+#[derive(Debug)]
+pub struct Unparsed {
+    pub cell: Cell,
+    pub message: String,
+    pub line: usize,
+}
 
-pub fn parse(code: &str) -> Result<Cell, Unparsed> {
+pub fn parse(code: &str) -> Result<Cell, Box<Unparsed>> {
     let code = code.replace("\r\n", "\n");
     let (directives, source) = without_directives(&code);
-    let mut cell = Cell { directives, source, ..Cell::default() };
-    match Block::parse_within.parse_str(&cell.source) {
-        Ok(stmts) => cell.sort(&stmts),
-        Err(error) => return Err(Box::new((cell, error))),
-    }
+    let mut cell = Cell { directives, source: without_title(source), ..Cell::default() };
+    let sorted = match Block::parse_within.parse_str(&cell.source) {
+        Ok(stmts) => {
+            cell.sort(&stmts);
+            Ok(cell)
+        }
+        Err(error) => {
+            let line = error.span().start().line;
+            Err(Box::new(Unparsed { cell, message: error.to_string(), line }))
+        }
+    };
     // Spans of cells already split are never asked for again; without this they pile up.
     proc_macro2::extra::invalidate_current_thread_spans();
-    Ok(cell)
+    sorted
+}
+
+/// Makes comments of the lines `//! …` at the top, which say what a file is: a cell is none.
+fn without_title(source: String) -> String {
+    let mut top = true;
+    let lines = source.split_inclusive('\n').map(|line| {
+        let text = line.trim_start();
+        top &= text.is_empty() || text.starts_with("//");
+        if top && text.starts_with("//!") { line.replacen("//!", "// ", 1) } else { line.into() }
+    });
+    lines.collect()
 }
 
 /// Is the text a beginning that more lines could complete?
 pub fn is_unfinished(code: &str) -> bool {
     let (_, source) = without_directives(code);
     if let Err(unparsed) = parse(code) {
-        let message = unparsed.1.to_string();
-        return message.contains("unexpected end of input")
+        return unparsed.message.contains("unexpected end of input")
             || (source.parse::<TokenStream>().is_err() && open_brackets(&source) > 0);
     }
     false
@@ -138,12 +159,17 @@ fn open_brackets(source: &str) -> i32 {
 
 impl Cell {
     fn sort(&mut self, stmts: &[Stmt]) {
-        let count = stmts.iter().filter(|stmt| !matches!(stmt, Stmt::Item(_))).count();
+        let item = |stmt: &&Stmt| matches!(stmt, Stmt::Item(_)) || thread_locals(stmt, 0..0).is_some();
+        let count = stmts.iter().filter(|stmt| !item(stmt)).count();
         let mut seen = 0;
         for stmt in stmts {
             let range = stmt.span().byte_range();
             if let Stmt::Item(item) = stmt {
                 self.item(item, range);
+                continue;
+            }
+            if let Some(part) = thread_locals(stmt, range.clone()) {
+                self.items.push(part);
                 continue;
             }
             seen += 1;
@@ -159,8 +185,8 @@ impl Cell {
                 continue;
             }
             if let Stmt::Local(local) = stmt {
-                let mut names = PatternNames(&mut self.bound);
-                names.visit_pat(&local.pat);
+                let may_fail = local.init.as_ref().is_some_and(|init| init.diverge.is_some());
+                PatternNames { bound: &mut self.bound, may_fail }.visit_pat(&local.pat);
             }
             self.statements.push(range);
         }
@@ -236,16 +262,20 @@ fn leaves(prefix: String, tree: &UseTree, into: &mut Vec<Import>) {
     }
 }
 
-struct PatternNames<'a>(&'a mut Vec<Bound>);
+struct PatternNames<'a> {
+    bound: &'a mut Vec<Bound>,
+    /// Followed by an `else`.
+    may_fail: bool,
+}
 
 impl<'ast> Visit<'ast> for PatternNames<'_> {
     fn visit_pat_ident(&mut self, pat: &'ast syn::PatIdent) {
         let name = pat.ident.to_string();
-        // `let None = x else {…}` and constants look like bindings; bindings are lower case.
-        let lower = name.chars().next().is_some_and(|c| c.is_lowercase() || c == '_');
-        if lower {
-            self.0.retain(|bound| bound.name != name);
-            self.0.push(Bound { name, mutable: pat.mutability.is_some() });
+        // In `let None = x else {…}` a constant looks like a binding; without an `else` there can be none.
+        let constant = self.may_fail && name.starts_with(char::is_uppercase);
+        if !constant {
+            self.bound.retain(|bound| bound.name != name);
+            self.bound.push(Bound { name, mutable: pat.mutability.is_some() });
         }
         if let Some((_, inner)) = &pat.subpat {
             self.visit_pat(inner);
@@ -260,7 +290,7 @@ mod tests {
     use super::*;
 
     fn cell(code: &str) -> Cell {
-        parse(code).unwrap_or_else(|unparsed| panic!("{}", unparsed.1))
+        parse(code).unwrap_or_else(|unparsed| panic!("{}", unparsed.message))
     }
 
     fn texts<'a>(cell: &'a Cell, ranges: &[Range<usize>]) -> Vec<&'a str> {
@@ -275,7 +305,7 @@ mod tests {
         );
         assert_eq!(texts(&cell, &cell.statements), ["let p = P { x: 1.0 };", "p.x += 1.0;"]);
         assert_eq!(&cell.source[cell.last.clone().unwrap()], "p.x");
-        assert_eq!(cell.items[0].name.as_deref(), Some("P"));
+        assert_eq!(cell.items[0].names, ["P"]);
         assert_eq!(cell.macros[0].0, "m");
         let imports: Vec<_> = cell.uses[0].1.iter().map(|import| import.text.as_str()).collect();
         assert_eq!(imports, ["use std::fmt;", "use std::io;", "use std::io::Read as _;"]);
@@ -291,9 +321,21 @@ mod tests {
 
     #[test]
     fn every_kind_of_pattern_binds_its_names() {
-        let cell = cell("let (mut a, [b, ..]) = x; let P { c, d: Q(e) } = y; let f @ Some(_g) = z else { return };");
+        let cell = cell(
+            "let (mut a, [b, ..]) = x; let P { c, d: Q(e) } = y; let f @ Some(_g) = z else { return };\n\
+             let (Q, 数据) = w; let None = v else { return };",
+        );
         let names: Vec<_> = cell.bound.iter().map(|b| (b.name.as_str(), b.mutable)).collect();
-        let expected = [("a", true), ("b", false), ("c", false), ("e", false), ("f", false), ("_g", false)];
+        let expected = [
+            ("a", true),
+            ("b", false),
+            ("c", false),
+            ("e", false),
+            ("f", false),
+            ("_g", false),
+            ("Q", false),
+            ("数据", false),
+        ];
         assert_eq!(names, expected);
     }
 
@@ -316,7 +358,7 @@ mod tests {
 
     #[test]
     fn everything_without_a_visibility_becomes_public() {
-        let code = "#[derive(Debug)]\nstruct P(u8, pub u8);\nimpl P { const N: u8 = 1; async unsafe fn f(&self) {} }\nenum E { A }\nunsafe trait T {}";
+        let code = "#[derive(Debug)]\nstruct P(u8, pub(crate) u8);\nimpl P { const N: u8 = 1; async unsafe fn f(&self) {} }\nenum E { A }\nunsafe trait T {}";
         let cell = cell(code);
         let public: Vec<_> = cell
             .items

@@ -1,6 +1,6 @@
 //! What earlier cells have left behind: names, imports, macros, item crates and variables.
 
-use super::items::ItemPart;
+use super::items::{ItemPart, UNKNOWN};
 use super::parse::Import;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +23,15 @@ pub enum Binding {
     Import(String),
     /// The crate of the item.
     Item(String),
+}
+
+impl Binding {
+    fn import(&self) -> Option<&str> {
+        match self {
+            Binding::Import(text) => Some(text),
+            Binding::Item(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,11 +75,38 @@ impl Scope {
 
     pub fn define_crate(&mut self, krate: &str, items: Vec<KeptItem>) {
         for item in &items {
-            if let Some(name) = &item.part.name {
+            for name in &item.part.names {
                 self.names.insert(name.clone(), Binding::Item(krate.to_string()));
+                if item.part.value {
+                    self.variables.remove(name);
+                }
             }
         }
         self.crates.insert(krate.to_string(), items);
+    }
+
+    /// An item whose name still means it; an `impl` whose type (or trait) does.
+    pub fn is_current(&self, krate: &str, item: &ItemPart) -> bool {
+        if !item.names.is_empty() {
+            return item.names.iter().any(|name| self.crate_of(name) == Some(krate));
+        }
+        let own = |name: &&String| self.crates[krate].iter().any(|i| i.part.names.contains(name));
+        item.about.iter().filter(own).all(|name| self.crate_of(name) == Some(krate))
+    }
+
+    /// Forgets what was imported from earlier versions of these items and is not inside the new ones.
+    pub fn forget_imports(&mut self, items: &[ItemPart]) {
+        let holds = |import: &str| {
+            let path = import.trim_start_matches("use ").trim_end_matches(';');
+            let mut segments = path.split("::").skip_while(|segment| matches!(*segment, "self" | "crate"));
+            let (Some(first), Some(second)) = (segments.next(), segments.next()) else { return true };
+            let second = second.split(' ').next().unwrap_or_default();
+            let Some(item) = items.iter().find(|item| item.names.iter().any(|name| name == first)) else { return true };
+            let members = &item.members;
+            members.iter().any(|member| member == second || member == UNKNOWN) || second == "*" && !members.is_empty()
+        };
+        self.names.retain(|_, binding| binding.import().is_none_or(holds));
+        self.globs.retain(|glob| holds(glob));
     }
 
     /// Item crates that still own a name.
@@ -100,7 +136,7 @@ impl Scope {
                 continue;
             }
             match binding {
-                Binding::Import(import) => text.push_str(import),
+                Binding::Import(import) => text.push_str(&rooted(import, except)),
                 Binding::Item(krate) => text.push_str(&format!("use {krate}::{name};")),
             }
             text.push('\n');
@@ -109,11 +145,11 @@ impl Scope {
     }
 }
 
-/// The earlier crates whose items must be compiled again with these new ones, because the orphan
-/// rule wants an `impl` in the crate of its type (or trait).
-pub fn to_merge(scope: &Scope, items: &[ItemPart]) -> BTreeSet<String> {
-    let own: BTreeSet<&str> = items.iter().filter_map(|item| item.name.as_deref()).collect();
-    let mut merge = BTreeSet::new();
+/// The earlier items that must be compiled again with these new ones, because the orphan rule wants an `impl` in the
+/// crate of its type (or trait): that type, and what of its crate speaks of it. Everything else stays what it is.
+pub fn to_merge(scope: &Scope, items: &[ItemPart]) -> Vec<KeptItem> {
+    let own: BTreeSet<&str> = items.iter().flat_map(|item| &item.names).map(String::as_str).collect();
+    let mut homes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for item in items.iter().filter(|item| !item.about.is_empty()) {
         let home = match item.inherent {
             true => &item.about[..1],
@@ -122,11 +158,46 @@ pub fn to_merge(scope: &Scope, items: &[ItemPart]) -> BTreeSet<String> {
         if home.iter().any(|name| own.contains(name.as_str())) {
             continue;
         }
-        if let Some(krate) = home.iter().find_map(|name| scope.crate_of(name)) {
-            merge.insert(krate.to_string());
+        if let Some((krate, name)) = home.iter().find_map(|name| Some((scope.crate_of(name)?, name))) {
+            homes.entry(krate).or_default().insert(name);
         }
     }
-    merge
+    homes.into_iter().flat_map(|(krate, names)| speaking_of(scope, krate, names)).collect()
+}
+
+/// The items of a crate that have one of these names or speak of one that has, in their order.
+fn speaking_of<'a>(scope: &'a Scope, krate: &str, mut names: BTreeSet<&'a str>) -> Vec<KeptItem> {
+    let items: Vec<&KeptItem> = scope.crates[krate].iter().filter(|item| scope.is_current(krate, &item.part)).collect();
+    let mut taken = vec![false; items.len()];
+    loop {
+        let before = names.len();
+        for (item, taken) in items.iter().zip(&mut taken) {
+            if !*taken && words(&item.text).iter().any(|word| names.contains(word)) {
+                *taken = true;
+                names.extend(item.part.names.iter().map(String::as_str));
+            }
+        }
+        if names.len() == before {
+            break;
+        }
+    }
+    items.into_iter().zip(taken).filter(|(_, taken)| *taken).map(|(item, _)| item.clone()).collect()
+}
+
+/// An import whose path begins with one of the names a crate defines itself, beginning with that crate: an older item
+/// of the name may come through a glob, which rustc weighs as much as an item with a `derive`.
+pub fn rooted(import: &str, own: &BTreeSet<String>) -> String {
+    let path = import.split_once("use ").map_or("", |(_, path)| path.trim_start());
+    let first = path.split("::").next().filter(|first| first.len() < path.len());
+    match first.is_some_and(|first| own.contains(first)) {
+        true => import.replacen("use ", "use crate::", 1),
+        false => import.into(),
+    }
+}
+
+/// What could be names in a text of Rust.
+pub fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect()
 }
 
 /// Old items with the new ones in their place: same name or same impl means a new version.

@@ -2,12 +2,7 @@
 
 use super::parse::Cell;
 use super::report::CellError;
-use super::scope::Scope;
-use std::collections::BTreeSet;
-
-fn words(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect()
-}
+use super::scope::{Scope, words};
 
 /// Cells are numbered in the order in which they ran.
 fn number(krate: &str) -> usize {
@@ -31,12 +26,11 @@ pub fn explain(mut error: CellError, scope: &Scope, cell: &Cell) -> CellError {
     }
     for krate in &current {
         for item in &scope.crates[*krate] {
-            let Some(name) = item.part.name.as_deref().filter(|name| scope.crate_of(name) == Some(krate)) else {
-                continue;
+            let Some(name) = item.part.names.iter().find(|name| scope.crate_of(name) == Some(krate)) else { continue };
+            let newer = |word: &&&str| {
+                **word != name.as_str() && scope.crate_of(word).is_some_and(|k| number(k) > number(krate))
             };
-            let newer =
-                |word: &&&str| **word != name && scope.crate_of(word).is_some_and(|k| number(k) > number(krate));
-            if let (true, Some(word)) = (mentioned.contains(name), words(&item.text).iter().find(newer)) {
+            if let (true, Some(word)) = (mentioned.contains(name.as_str()), words(&item.text).iter().find(newer)) {
                 note(format!(
                     "`{name}` was defined before `{word}` was redefined and still means the old one. Run its cell again."
                 ));

@@ -51,6 +51,13 @@ impl Addition {
         (!elsewhere).then(|| VersionReq::parse(text).ok()).flatten()
     }
 
+    /// The features it asks for.
+    pub fn features(&self) -> Vec<&str> {
+        let list = value(&self.wanted, "features").unwrap_or_default();
+        let names = list.trim_matches(['[', ']']).split(',').map(|name| name.trim().trim_matches('"'));
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
     /// A line of `Cargo.toml`. A folder given from where the notebook is becomes a whole path.
     fn line(&self) -> Result<String> {
         let mut wanted = self.wanted.clone();
@@ -63,10 +70,17 @@ impl Addition {
 
 const ANY: &str = "*";
 
-/// The string that `key` has in an inline table.
+/// What `key` has in an inline table: a string without its quotes, or a list as it is written.
 fn value<'a>(table: &'a str, key: &str) -> Option<&'a str> {
-    let mut parts = table.trim_matches(['{', '}']).split(',').filter_map(|part| part.split_once('='));
-    parts.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches('"'))
+    let (mut quoted, mut depth) = (false, 0);
+    // Commas in strings and lists separate nothing here.
+    let mut parts = table.trim().strip_prefix('{')?.strip_suffix('}')?.split(|c| {
+        quoted ^= c == '"';
+        depth += i32::from(!quoted && c == '[') - i32::from(!quoted && c == ']');
+        c == ',' && !quoted && depth == 0
+    });
+    let (_, value) = parts.find_map(|part| part.split_once('=').filter(|(name, _)| name.trim() == key))?;
+    Some(value.trim().trim_matches('"'))
 }
 
 /// An addition that cargo can carry out, and what it comes to.
@@ -131,7 +145,7 @@ impl Proposal {
         // …/target/debug/session
         let target = session.ancestors().nth(2).context("a session without a target folder")?;
         let program = cargo(toolkit);
-        let cargo = Cargo { program: &program, workspace: &toolkit.workspace, target: Some(target) };
+        let cargo = Cargo { program: &program, workspace: &toolkit.workspace, target: Some(target), apart: true };
         let made = make(&cargo, &toolkit.prefix, watch);
         if made.is_err() {
             for (file, text) in files.iter().zip(&before) {
@@ -218,6 +232,10 @@ mod tests {
         assert!(will_do("rand = { features = [\"small_rng\"], version = \"0.10\" }", "0.10.1"));
         assert!(!will_do("rand = \"0.8\"", "0.10.1") && !will_do("rand@0.8", "0.10.1"));
         assert!(!will_do("rand = { path = \"mine\" }", "0.10.1"));
+        assert!(!will_do("rand = { version = \">=0.8, <0.9\" }", "0.10.1"));
+        let both = addition("x = { features = [\"a\", \"b\"], version = \"1\" }");
+        assert_eq!(both.features(), ["a", "b"]);
+        assert!(addition("x = \"1\"").features().is_empty());
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn readable(time: Duration) -> String {
 
 /// Whoever waits for a build.
 pub trait Watch {
-    /// cargo runs, in a process group of its own.
+    /// cargo runs; its process, and its group's where it has one.
     fn began(&mut self, _group: i32) {}
     fn ended(&mut self, _group: i32) {}
     /// A line of cargo's.
@@ -76,6 +76,8 @@ pub struct Cargo<'a> {
     pub workspace: &'a Path,
     /// Where to build; else where cargo itself would.
     pub target: Option<&'a Path>,
+    /// Whether to run it in a process group of its own, for a stop button to end. At a terminal Ctrl-C must reach it.
+    pub apart: bool,
 }
 
 enum Event {
@@ -105,8 +107,7 @@ impl Cargo<'_> {
             }
         }
         build.current_dir(self.workspace).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // At a terminal Ctrl-C must reach it; a notebook's stop button ends the group.
-        if !std::io::stderr().is_terminal() {
+        if self.apart {
             build.process_group(0);
         }
         let mut child = build.spawn().context("cannot run cargo; is the Rust toolchain installed?")?;

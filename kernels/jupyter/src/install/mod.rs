@@ -15,6 +15,7 @@ use build::{Artifacts, Cargo, Library, Terminal};
 use plan::Plan;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -39,7 +40,8 @@ pub struct Installed {
 
 pub fn install(options: &InstallOptions) -> Result<Installed> {
     let cargo = std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from);
-    let cargo = Cargo { program: &cargo, workspace: &options.workspace, target: None };
+    let cargo =
+        Cargo { program: &cargo, workspace: &options.workspace, target: None, apart: !std::io::stderr().is_terminal() };
     make(&cargo, &options.prefix, &mut Terminal::new())
 }
 
@@ -244,7 +246,8 @@ fn named(made: &BTreeMap<String, Vec<Library>>, inside: &BTreeSet<String>) -> BT
 }
 
 fn inside_as(library: &Library, preloaded: bool) -> Inside {
-    Inside { version: plan::version(&library.package), path: library.path.clone(), preloaded }
+    let (path, features) = (library.path.clone(), library.features.clone());
+    Inside { version: plan::version(&library.package), path, preloaded, features }
 }
 
 /// Writes through a temporary name: a reader sees the old file or the new one.
