@@ -13,7 +13,7 @@ const END: &str = "<!-- end of variants -->";
 /// and the bytes it holds whatever the length.
 fn cost(preset_name: &str) -> (usize, usize, usize) {
     // A head that drafts is no block.
-    let config = DecoderConfig { mtp: None, ..preset(preset_name, "small").unwrap() };
+    let config = ModelConfig { mtp: None, ..preset(preset_name, "small").unwrap() };
     let model = config.init(0, &Device::flex()).unwrap();
     let mut cache = model.cache();
     let bytes: Vec<usize> = (0..12)
