@@ -79,9 +79,9 @@ impl Sampling {
     fn kept(&self, logits: &[f32]) -> Result<Vec<(usize, f64)>, ZooError> {
         let (best, largest) = likeliest(logits)?;
         let Some(temperature) = self.temperature else { return Ok(vec![(best, 1.0)]) };
-        let mut kept: Vec<(usize, f64)> = logits.iter().map(|&logit| f64::from(logit)).enumerate().collect();
+        let mut kept: Vec<(usize, f64)> = logits.iter().map(|&logit| f64::from(logit) + 0.0).enumerate().collect();
         if self.top_k.is_some() || self.top_p.is_some() {
-            kept.sort_by(|(_, a), (_, b)| b.total_cmp(a)); // stable: ids of equal logits stay in order
+            kept.sort_by(|(_, a), (_, b)| b.total_cmp(a)); // stable: ids of equal logits stay in order, and −0 is 0
         }
         kept.truncate(self.top_k.unwrap_or(kept.len()));
         for (_, value) in &mut kept {
@@ -199,6 +199,12 @@ mod tests {
     fn assert_close(found: &[f64], expected: &[f64]) {
         assert_eq!(found.len(), expected.len());
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn zeros_of_both_signs_are_equal() {
+        assert_eq!(Sampling::temperature(1.0).top_k(1).probabilities(&[-0.0, 0.0]).unwrap(), [1.0, 0.0]);
+        assert_eq!(Sampling::greedy().probabilities(&[-0.0, 0.0]).unwrap(), [1.0, 0.0]);
     }
 
     #[test]

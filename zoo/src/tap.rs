@@ -119,6 +119,10 @@ pub trait Tap {
     fn wants(&self, name: &str) -> bool;
     /// Sees a value and returns what the model goes on with (of the same shape).
     fn visit(&mut self, name: &str, value: Value) -> Value;
+    /// Is given that [`part`](Tap::part) of a pattern which was asked for.
+    fn visit_part(&mut self, name: &str, value: Value) {
+        self.visit(name, value);
+    }
     /// Whether what `visit` returns may differ from what it was given, gradients included. Where it
     /// does not, a fused operator goes on beside the pattern that is formed for the observer.
     fn changes(&self, name: &str) -> bool {
@@ -203,6 +207,10 @@ impl Tap for Scope<'_> {
         let path = self.path(name);
         self.tap.visit(&path, value)
     }
+    fn visit_part(&mut self, name: &str, value: Value) {
+        let path = self.path(name);
+        self.tap.visit_part(&path, value);
+    }
     fn changes(&self, name: &str) -> bool {
         !self.silent && self.tap.changes(&self.path(name))
     }
@@ -228,7 +236,8 @@ impl Record {
         Self { globs: globs.iter().map(|g| g.to_string()).collect(), part: Part::default(), values: BTreeMap::new() }
     }
 
-    /// Keeps these heads and rows of patterns, which are `time²` numbers a head.
+    /// Keeps these heads and rows of patterns, which are `time²` numbers a head: those of them that there are, and of a
+    /// pattern that has none of them, nothing.
     pub fn with_part(self, part: Part) -> Self {
         Self { part, ..self }
     }
@@ -257,19 +266,23 @@ impl Tap for Record {
         self.globs.iter().any(|g| glob(g, name))
     }
     fn visit(&mut self, name: &str, value: Value) -> Value {
-        let mut seen = Value { flat: value.flat.clone().detach(), shape: value.shape.clone() };
+        let mut seen = value.clone();
         if let (true, &[_, heads, rows, _]) = (name.contains("pattern"), &value.shape[..]) {
-            // A pattern that the model goes on with came whole.
+            // A pattern that the model goes on with comes whole.
             let (only, these) = self.part.within(heads, rows);
-            if self.part.heads.as_ref().is_some_and(|part| part.len() < heads) {
-                seen = Value::new(seen.tensor::<4>().narrow(1, only.start, only.len()));
+            if only.is_empty() || these.is_empty() {
+                return value;
             }
-            if self.part.rows.as_ref().is_some_and(|part| part.len() < rows) {
-                seen = Value::new(seen.tensor::<4>().narrow(2, these.start, these.len()));
+            if (&only, &these) != (&(0..heads), &(0..rows)) {
+                let part = seen.tensor::<4>().narrow(1, only.start, only.len());
+                seen = Value::new(part.narrow(2, these.start, these.len()));
             }
         }
-        self.values.insert(name.to_string(), seen);
+        self.visit_part(name, seen);
         value
+    }
+    fn visit_part(&mut self, name: &str, value: Value) {
+        self.values.insert(name.to_string(), Value { flat: value.flat.detach(), ..value });
     }
     fn changes(&self, _name: &str) -> bool {
         false

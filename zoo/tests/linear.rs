@@ -152,6 +152,12 @@ fn lightning_head_0_never_decays_and_deeper_layers_remember_longer() {
         assert!(decays.windows(2).all(|pair| pair[1] < pair[0]));
     }
     assert_eq!(LightningDecays::Linear.log_decays(8, 0, 4)[7], -7.0);
+    // A prediction head stands behind the last layer, and its state does not grow either.
+    for decays in [LightningDecays::Linear, LightningDecays::Geometric] {
+        for layers in [1, 4] {
+            assert!(decays.log_decays(8, layers, layers).iter().all(|g| *g <= 0.0), "{decays:?}, {layers} layers");
+        }
+    }
     assert!(LightningDecays::Linear.log_decays(8, 3, 4)[7] > LightningDecays::Linear.log_decays(8, 2, 4)[7]);
 }
 

@@ -129,8 +129,7 @@ fn watching_every_tap_changes_nothing() {
         let mut record = Record::new(&["*"]);
         let watched = mixer.forward(x, &mut record);
         assert!(record.values.len() >= 4, "{name}: only {:?}", record.values.keys());
-        let error = largest(plain - watched);
-        assert!(error < 1e-10, "{name}: off by {error:e}");
+        assert_eq!(largest(plain - watched), 0.0, "{name}");
     }
 }
 
@@ -163,6 +162,31 @@ fn a_part_of_the_pattern_is_recorded_while_the_operator_runs() {
             let part = record.get::<4>(path).expect("the same taps");
             assert_eq!(part.dims(), whole.dims(), "{name}: {path}");
             assert!(largest(part - whole) < 1e-12, "{name}: {path}");
+        }
+    }
+}
+
+#[test]
+fn a_part_that_reaches_beyond_the_pattern_is_what_there_is_of_it() {
+    let device = Device::flex();
+    for (name, config) in mixers() {
+        let mixer = build(&config, &device);
+        let recorded = |heads, rows| {
+            let part = tap::Part { heads: Some(heads), rows: Some(rows) };
+            let mut record = Record::new(&["*pattern*"]).with_part(part);
+            mixer.forward(numbers(9, [2, 9, D_MODEL], &device), &mut record);
+            record
+        };
+        let (some, whole) = (recorded(0..50, 6..50), recorded(0..50, 0..50));
+        assert!(!some.values.is_empty(), "{name}");
+        for (path, value) in &whole.values {
+            let whole = value.clone().tensor::<4>().narrow(2, 6, 3);
+            let some = some.get::<4>(path).expect("the same taps");
+            assert_eq!(some.dims(), whole.dims(), "{name}: {path}");
+            assert!(largest(some - whole) < 1e-12, "{name}: {path}");
+        }
+        for (heads, rows) in [(0..1, 9..12), (50..60, 0..1)] {
+            assert!(recorded(heads, rows).values.is_empty(), "{name}");
         }
     }
 }

@@ -235,14 +235,24 @@ fn a_differential_layer_of_another_shape_is_refused() {
 #[test]
 fn what_hugging_face_does_not_compute_is_not_saved() {
     let folder = tempfile::tempdir().unwrap();
-    for (variant, part) in
-        [("deltanet", "deltanet"), ("hybrid", "zero-centred"), ("differential-v2", "V1"), ("looped", "looped")]
-    {
-        let config = zoo::preset(variant, "nano").unwrap();
+    let preset = |variant| zoo::preset(variant, "nano").unwrap();
+    let zero_centred = SoftmaxConfig { zero_centred: true, ..SoftmaxConfig::new(2) };
+    let only_its_attention = ModelConfig::new(16, 24, 1, vec![MixerConfig::Softmax(zero_centred)]);
+    let mut another_head = preset("qwen3-next");
+    another_head.mtp = another_head.pattern.iter().find(|mixer| matches!(mixer, MixerConfig::GatedDelta(_))).cloned();
+    for (config, part) in [
+        (preset("deltanet"), "deltanet"),
+        (preset("hybrid"), "zero-centred"),
+        (preset("differential-v2"), "V1"),
+        (preset("looped"), "looped"),
+        (only_its_attention, "zero-centred"),
+        (another_head, "supported"),
+    ] {
         let model = config.init(0, &Device::flex()).unwrap();
-        let message = pretrained::save(&folder.path().join(variant), &config, &model).unwrap_err().to_string();
+        let to = folder.path().join("model");
+        let message = pretrained::save(&to, &config, &model).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
-        assert!(!folder.path().join(variant).exists());
+        assert!(!to.exists());
     }
 }
 

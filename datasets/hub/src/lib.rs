@@ -118,9 +118,13 @@ impl Repository {
             Err(error) => return Ok(self.cached_instead(error, complete)?),
         };
         let names = choose(&entries)?;
-        match self.download(connection, names, &entries) {
+        match self.download(connection, names.clone(), &entries) {
             Ok(folder) => Ok(folder),
-            Err(error) => Ok(self.cached_instead(error, complete)?),
+            // The half that has just come is no earlier download.
+            Err(error) => {
+                let all = |folder: &Path| names.iter().all(|name| folder.join(name).is_file());
+                Ok(self.cached_instead(error, |folder| all(folder) && complete(folder))?)
+            }
         }
     }
 

@@ -42,6 +42,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
     // A folder that cannot be written is found out before the training, not after.
     let out = arguments.out.unwrap_or_else(|| format!("runs/compare-{}", arguments.size).into());
+    if out.join("comparison.parquet").exists() {
+        anyhow::bail!("a comparison is in {} already: --out DIR makes another", shown(&out));
+    }
     std::fs::create_dir_all(&out).map_err(|error| anyhow::anyhow!("cannot create {}: {error}", out.display()))?;
     zoo::checkpoint::write_atomically(&out.join("config.json"), json.as_bytes())?;
     let device = lab::device()?;

@@ -58,9 +58,10 @@ fn write(dir: &Path, ids: &Path, out: &Path, taps: &[String], device: &Device) -
         let mut record = Record::new(&names);
         model.forward_with(model.tokens(part, [part.len() / time, time])?, &mut record);
         for (name, value) in record.values {
-            let (values, shape) = all.entry(name).or_insert_with(|| (Vec::new(), vec![0; value.shape().len()]));
-            if value.shape().len() == 1 {
-                // One number for the whole layer (λ of DIFF V1), whatever the tokens.
+            let (values, shape) = all.entry(name.clone()).or_insert_with(|| (Vec::new(), vec![0; value.shape().len()]));
+            let gate_of_all = name.ends_with(".gate") && value.shape()[..2] == [1, 1] && part.len() > 1;
+            if value.shape().len() == 1 || gate_of_all {
+                // One for the whole layer (λ of DIFF V1, a gate that no token changes).
                 (*values, *shape) = (value.to_vec(), value.shape().to_vec());
                 continue;
             }

@@ -52,8 +52,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn draw(run: &Run, report: &Report, dataset: &dyn Dataset, ids: &[i32], out: &Path) -> Result<()> {
     let name = &run.config.name;
     let (steps, losses): (Vec<f64>, Vec<f64>) = run.history.validation_losses().into_iter().unzip();
-    let curve = Lines::new(format!("Validation loss of {name}")).x("step", "").y("loss", "nats/token");
-    curve.line(name.as_str(), steps, losses).save(out.join("loss.svg"))?;
+    // A run that was stopped early may have none.
+    if !losses.is_empty() {
+        let curve = Lines::new(format!("Validation loss of {name}")).x("step", "").y("loss", "nats/token");
+        curve.line(name.as_str(), steps, losses).save(out.join("loss.svg"))?;
+    }
 
     let masses = layer_means(&report.first_token_mass);
     if !masses.is_empty() {

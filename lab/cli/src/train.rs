@@ -41,6 +41,23 @@ pub struct Arguments {
     print_config: bool,
 }
 
+impl Arguments {
+    /// A flag that says nothing about a run that is there already.
+    fn beside_a_run(&self) -> Option<&'static str> {
+        let RunArguments { data, steps, batch, time, learning_rate } = &self.run;
+        let given = [
+            ("--data", data.is_some()),
+            ("--steps", steps.is_some()),
+            ("--batch", batch.is_some()),
+            ("--time", time.is_some()),
+            ("--learning-rate", learning_rate.is_some()),
+            ("--seed", self.seed.is_some()),
+            ("--print-config", self.print_config),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
 /// What `train` and `compare` both take.
 #[derive(clap::Args)]
 pub struct RunArguments {
@@ -88,6 +105,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
                 sizes().join(", ")
             );
         };
+        if let Some(other) = arguments.beside_a_run() {
+            bail!("`{other}` belongs to --preset or --config: --resume --name {name} goes on as the run was begun");
+        }
         let dir = existing(&arguments.out.join(name))?;
         let device = lab::device()?;
         eprintln!("{}", crate::doctor::device_line()?);

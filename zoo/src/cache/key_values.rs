@@ -2,6 +2,7 @@
 
 use super::Cache;
 use crate::Tap;
+use crate::tap::Value;
 use burn::tensor::Tensor;
 use kernels::softmax_attention::{apply, gated, pattern, pattern_of};
 use kernels::{AttentionOptions, ProductCodes};
@@ -76,8 +77,10 @@ impl KeyValues {
         }
         if tap.wants(name) {
             let (heads, rows) = tap.part(name).within(q.dims()[1], q.dims()[2]);
-            let part = pattern_of(q.clone().detach(), self.keys().detach(), options.clone(), heads, rows);
-            tap.at(name, part);
+            if !heads.is_empty() && !rows.is_empty() {
+                let part = pattern_of(q.clone().detach(), self.keys().detach(), options.clone(), heads, rows);
+                tap.visit_part(name, Value::new(part));
+            }
         }
         match self {
             Self::Whole { k, v } => kernels::softmax_attention(q, k, v, options),

@@ -155,7 +155,8 @@ impl Babi {
         counts.into_iter().max().unwrap_or(0) as f64 / self.examples.len() as f64
     }
 
-    /// A tenth or so of the examples, kept back, and the rest, after a seeded shuffle.
+    /// A tenth or so of the examples, kept back, and the rest, after a seeded shuffle. Questions of one story may be on
+    /// both sides; those of the test set are of other stories.
     ///
     /// # Errors
     /// A share that leaves one part without examples.

@@ -36,7 +36,9 @@ pub enum LightningDecays {
 }
 
 impl LightningDecays {
+    /// `ln γ_h ≤ 0` of a layer's heads. A prediction head behind the last layer decays as that one does.
     pub fn log_decays(self, heads: usize, layer: usize, layers: usize) -> Vec<f64> {
+        let layer = layer.min(layers.saturating_sub(1));
         let (count, layer, layers) = (heads as f64, layer as f64, layers as f64);
         let of_head = |h: f64| match self {
             Self::Linear => -(8.0 / count) * (1.0 - layer / layers) * h,

@@ -182,11 +182,15 @@ fn norm_gate_project(
     tap.at("out", o_proj.forward(normed.reshape([batch, time, heads * d_value])))
 }
 
-/// Offers `e^g`, what survives a step, and takes `g` back.
+/// Offers `e^g`, what survives a step, and takes `g` back from who may have changed it.
 fn tap_decay<const D: usize>(log_decay: Tensor<D>, tap: &mut dyn Tap) -> Tensor<D> {
-    match tap.wants("decay") {
+    if !tap.wants("decay") {
+        return log_decay;
+    }
+    let decay = tap.at("decay", log_decay.clone().exp());
+    match tap.changes("decay") {
         // A decay that underflowed is as good as none, and its logarithm must stay finite.
-        true => tap.at("decay", log_decay.exp()).clamp_min(1e-30).log(),
+        true => decay.clamp_min(1e-30).log(),
         false => log_decay,
     }
 }

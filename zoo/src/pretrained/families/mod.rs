@@ -232,6 +232,11 @@ fn attention_fields(config: &ModelConfig, softmax: &SoftmaxConfig, partial: bool
     }
     if softmax.qk_norm {
         equal_eps(config.norm_eps, softmax.norm_eps)?;
+        if softmax.zero_centred != config.zero_centred {
+            return Err("norms of queries and keys that are zero-centred where the blocks' are not, or the other way \
+                        round, are in none of the supported classes"
+                .into());
+        }
     }
     Ok(json!({
         "num_attention_heads": softmax.heads,

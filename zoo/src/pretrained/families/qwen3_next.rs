@@ -22,7 +22,9 @@ pub(super) const QWEN3_NEXT: Family = Family {
             _ => {}
         });
         let known = |mixer: &MixerConfig| matches!(mixer, MixerConfig::Gated(_) | MixerConfig::GatedDelta(_));
-        gated && delta && config.pattern.iter().chain(&config.mtp).all(known)
+        // The published prediction head is a block of attention.
+        let head = config.mtp.iter().all(|mixer| matches!(mixer, MixerConfig::Gated(_)));
+        gated && delta && head && config.pattern.iter().all(known)
     },
     write,
     mixer: |mixer, d_model| match mixer {

@@ -3,6 +3,7 @@
 use super::{BASE64, escape};
 use base64::Engine;
 use math_core::{LatexToMathML, MathCoreConfig, MathDisplay};
+use percent_encoding::percent_decode_str;
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, html::push_html};
 use serde_json::Value;
 use std::path::Path;
@@ -41,11 +42,12 @@ pub fn latex(formula: &str, display: bool) -> String {
 
 /// A picture of the notebook's folder or of the cell, as an address that holds it.
 fn inside(address: &str, folder: &Path, attachments: &Value) -> Option<String> {
+    let address = &*percent_decode_str(address).decode_utf8().ok()?;
     if let Some(name) = address.strip_prefix("attachment:") {
         let (mime, content) = attachments[name].as_object()?.iter().next()?;
         return Some(format!("data:{mime};base64,{}", content.as_str()?));
     }
-    let mime = match Path::new(address).extension()?.to_str()? {
+    let mime = match Path::new(address).extension()?.to_str()?.to_lowercase().as_str() {
         "svg" => "image/svg+xml",
         "png" => "image/png",
         "jpg" | "jpeg" => "image/jpeg",
@@ -70,6 +72,14 @@ mod tests {
         let html = made("# A\n\n| a | $\\lambda$ |\n|---|---|\n| 1 | 2 |\n\n$$ \\frac{QK^\\top}{\\sqrt d} $$\n");
         assert!(html.contains("<h1>A</h1>") && html.contains("<td>1</td>"), "{html}");
         assert!(html.contains("<mfrac>") && html.contains('λ') && html.contains("display=\"block\""), "{html}");
+    }
+
+    #[test]
+    fn a_picture_is_held_whatever_its_name_is() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("mein Bild ä.PNG"), "abc").unwrap();
+        let html = html("![x](mein%20Bild%20%C3%A4.PNG)", folder.path(), &Value::Null);
+        assert!(html.contains("data:image/png;base64,YWJj"), "{html}");
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! What the commands refuse before they compute anything.
+
+use std::process::Command;
+
+/// What a command that must fail says.
+fn refused(arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_lab")).args(arguments).env("ATTENTION_DEVICE", "cpu").output().unwrap();
+    assert!(!output.status.success(), "{arguments:?} passed");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_run_that_is_gone_on_with_takes_no_settings() {
+    for flag in [&["--steps", "2000"][..], &["--seed", "3"], &["--data", "mqar"], &["--print-config"]] {
+        let said = refused(&[&["train", "--resume", "--name", "no such run"], flag].concat());
+        assert!(said.contains(&format!("`{}` belongs to --preset or --config", flag[0])), "{said}");
+    }
+}
+
+#[test]
+fn a_comparison_is_not_written_over_another() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("comparison.parquet"), "").unwrap();
+    let out = folder.path().to_str().unwrap();
+    let said = refused(&["compare", "--size", "nano", "--variants", "baseline,gated", "--out", out]);
+    assert!(said.contains("a comparison is in") && said.contains("--out DIR makes another"), "{said}");
+}
