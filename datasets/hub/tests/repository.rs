@@ -69,8 +69,12 @@ fn an_interrupted_download_goes_on_where_it_broke_off() {
     let repository = repository(&server.endpoint, &cache);
     server.cut("b/c [1].txt");
     refused(&repository, &["zoo/animals", &server.endpoint, "run again"]);
+    // What has come so far is no earlier download, though somebody who names a commit finds its folder.
+    let commit = Repository { revision: COMMIT.into(), ..repository.clone() };
+    server.cut("b/c [1].txt");
+    assert!(commit.fetch(texts, |_| true).is_err());
     assert_whole(&fetch(&repository).unwrap());
-    assert_eq!(server.sent(), ["a.txt", "b/c [1].txt", "b/c [1].txt"], "a.txt was complete");
+    assert_eq!(server.sent(), ["a.txt", "b/c [1].txt", "b/c [1].txt", "b/c [1].txt"], "a.txt was complete");
 }
 
 #[test]
