@@ -34,6 +34,7 @@ pub struct Inside {
     pub path: PathBuf,
     /// Named in `notebooks/Cargo.toml`: a cell can use it as it is, the others after a `:dep`.
     pub preloaded: bool,
+    #[serde(default)]
     pub features: Vec<String>,
 }
 

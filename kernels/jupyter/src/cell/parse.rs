@@ -46,9 +46,11 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Loops, or closures that a library loops over.
+    /// Loops, or closures that a library loops over. Of others it is not worth three times the compilation: a closure
+    /// that makes the mixers of a model is called once a layer, and a new kind of model is much to compile.
     pub fn repeats(&self) -> bool {
-        self.timed || self.closures || ["for", "while", "loop"].iter().any(|word| self.mentioned.contains(*word))
+        let mentions = |words: &[&str]| words.iter().any(|word| self.mentioned.contains(*word));
+        self.timed || mentions(&["for", "while", "loop"]) || self.closures && mentions(LOOPING)
     }
 
     /// Makes it a cell that `%timeit` runs.
@@ -95,6 +97,47 @@ pub fn without_directives(code: &str) -> (Vec<(usize, String)>, String) {
     }
     (found, source)
 }
+
+/// Functions of the standard library and of rayon that call a closure for every element.
+const LOOPING: &[&str] = &[
+    "all",
+    "any",
+    "binary_search_by",
+    "chunk_by",
+    "dedup_by",
+    "filter",
+    "filter_map",
+    "find",
+    "find_map",
+    "flat_map",
+    "fold",
+    "for_each",
+    "from_fn",
+    "group_by",
+    "inspect",
+    "into_par_iter",
+    "map",
+    "map_while",
+    "max_by",
+    "max_by_key",
+    "min_by",
+    "min_by_key",
+    "par_iter",
+    "partition",
+    "position",
+    "reduce",
+    "repeat_with",
+    "retain",
+    "scan",
+    "skip_while",
+    "sort_by",
+    "sort_by_key",
+    "sort_unstable_by",
+    "successors",
+    "take_while",
+    "try_fold",
+    "try_for_each",
+];
 
 /// Directives that say how the code behind them is run.
 const TIMED: [&str; 2] = ["time", "timeit"];
@@ -337,6 +380,16 @@ mod tests {
             ("数据", false),
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn what_repeats_is_told_from_what_is_called_once() {
+        for many in ["for x in 0..9 {}", "xs.iter().map(|x| x * x).sum::<f64>()", "loop { break }"] {
+            assert!(cell(many).repeats(), "{many}");
+        }
+        for once in ["Decoder::with_mixers(&c, 0, &d, |_, init| M::new(init))?", "let f = a || b;", "1 + 1"] {
+            assert!(!cell(once).repeats(), "{once}");
+        }
     }
 
     #[test]
