@@ -166,6 +166,16 @@ impl dyn Tap + '_ {
         assert_eq!(back.shape(), shape, "the tap at `{name}` returned another shape");
         back.tensor()
     }
+
+    /// Offers what `value` makes, if it is wanted, and gives it back where the tap may have changed it: an observer leaves
+    /// the model to what it computes without one.
+    pub fn patched<const D: usize>(&mut self, name: &str, value: impl FnOnce() -> Tensor<D>) -> Option<Tensor<D>> {
+        if !self.wants(name) {
+            return None;
+        }
+        let value = self.at(name, value());
+        self.changes(name).then_some(value)
+    }
 }
 
 /// Sees nothing and costs nothing.

@@ -107,8 +107,7 @@ impl Forgetting {
     fn log_gate(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
         let logits = self.forget_proj.forward(x) + self.forget_bias.val().unsqueeze();
         let logits = logits.swap_dims(1, 2);
-        let seen = tap.wants("forget").then(|| tap.at("forget", sigmoid(logits.clone())));
-        let log_gate = match seen.filter(|_| tap.changes("forget")) {
+        let log_gate = match tap.patched("forget", || sigmoid(logits.clone())) {
             // A patched gate may be 0, and the logarithm must stay finite.
             Some(patched) => patched.clamp_min(1e-30).log(),
             None => log_sigmoid(logits),

@@ -12,6 +12,9 @@ use std::path::Path;
 impl Engine {
     /// What it returns is shown as the cell's result, unless the cell has one of its own.
     pub(super) fn direct(&mut self, directive: Directive, number: usize) -> Result<Option<String>, CellError> {
+        if directive != Directive::Restart {
+            self.alive()?;
+        }
         match directive {
             Directive::Nothing | Directive::Time | Directive::TimeIt | Directive::Parameters => {}
             Directive::Dep(name) => drop(self.scope.deps.insert(name)),

@@ -115,11 +115,6 @@ impl Engine {
                 (cell, Some((message, line)))
             }
         };
-        // A thread that a cell left behind may have ended it meanwhile.
-        let restarts = |(_, line): &(usize, String)| line.trim_start_matches(['%', ':']).starts_with("restart");
-        if let Some(how) = self.session.ended().map_err(internal)?.filter(|_| !cell.directives.iter().any(restarts)) {
-            return Err(self.died(how)?);
-        }
         let mut timing = false;
         let mut said = Vec::new();
         for (line, directive) in std::mem::take(&mut cell.directives) {
@@ -139,6 +134,7 @@ impl Engine {
             said.extend(done.map_err(|error| error.note(&format!("on line {line} of the cell")))?);
         }
         let said = (!said.is_empty()).then(|| said.join("\n"));
+        self.alive()?;
         if let Some((message, line)) = syntax {
             return Err(self.syntax_error(&cell, &message, line, number));
         }
@@ -307,7 +303,7 @@ impl Engine {
     ) -> Result<Option<String>, CellError> {
         let ran = match answer {
             Answer::Ran(ran) => ran,
-            Answer::Died(how) => return Err(self.died(how)?),
+            Answer::Died(how) => return Err(self.died(how)),
         };
         if ran.kind == "ok" {
             for bound in &cell.bound {
@@ -328,12 +324,22 @@ impl Engine {
         }
     }
 
+    /// A thread that a cell left behind may have ended the session since.
+    pub(super) fn alive(&mut self) -> Result<(), CellError> {
+        match self.session.ended().map_err(internal)? {
+            Some(how) => Err(self.died(how)),
+            None => Ok(()),
+        }
+    }
+
     /// Begins a new session in the place of one that has died.
-    fn died(&mut self, how: String) -> Result<CellError, CellError> {
-        self.restart().map_err(internal)?;
+    fn died(&mut self, how: String) -> CellError {
+        if let Err(error) = self.restart() {
+            return internal(error);
+        }
         let lost = "All variables are lost; items and imports are kept. The session has been started again.";
         let name = if self.interrupts.pressed() { "Killed" } else { "SessionDied" };
-        Ok(CellError::new(name, how).note(lost))
+        CellError::new(name, how).note(lost)
     }
 
     fn panic(&self, ran: &Ran, number: usize) -> CellError {

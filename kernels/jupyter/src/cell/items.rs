@@ -4,10 +4,11 @@ use proc_macro2::TokenTree;
 use std::ops::Range;
 use syn::spanned::Spanned;
 use syn::{
-    Fields, ForeignItem, GenericArgument, ImplItem, Item, Meta, PathArguments, Stmt, StmtMacro, Type, Visibility,
+    Attribute, Fields, ForeignItem, GenericArgument, ImplItem, Item, Meta, PathArguments, Stmt, StmtMacro, Type,
+    Visibility,
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ItemPart {
     pub range: Range<usize>,
     /// The names it defines: none for `impl` blocks and tests, several for `extern` blocks.
@@ -30,28 +31,13 @@ pub struct ItemPart {
 /// Stands for members that only rustc sees: those of a glob, of a macro.
 pub const UNKNOWN: &str = "*";
 
-impl ItemPart {
-    fn new(range: Range<usize>) -> Self {
-        Self {
-            range,
-            names: Vec::new(),
-            value: false,
-            key: String::new(),
-            about: Vec::new(),
-            inherent: false,
-            members: Vec::new(),
-            publish: Vec::new(),
-        }
-    }
-}
-
 /// The statics of a `thread_local!`, which is no item to syn.
 pub fn thread_locals(statement: &Stmt, range: Range<usize>) -> Option<ItemPart> {
     let Stmt::Macro(StmtMacro { mac, .. }) = statement else { return None };
     if mac.path.segments.last()?.ident != "thread_local" {
         return None;
     }
-    let mut part = ItemPart { value: true, ..ItemPart::new(range) };
+    let mut part = ItemPart { range, value: true, ..ItemPart::default() };
     let tokens: Vec<TokenTree> = mac.tokens.clone().into_iter().collect();
     let word = |at: Option<usize>, word: &str| {
         at.and_then(|at| tokens.get(at)).is_some_and(|token| matches!(token, TokenTree::Ident(ident) if ident == word))
@@ -69,18 +55,7 @@ pub fn thread_locals(statement: &Stmt, range: Range<usize>) -> Option<ItemPart> 
 }
 
 /// Whether it is there for `cargo test` alone.
-fn is_test(item: &Item) -> bool {
-    let attributes = match item {
-        Item::Fn(i) => &i.attrs,
-        Item::Mod(i) => &i.attrs,
-        Item::Struct(i) => &i.attrs,
-        Item::Enum(i) => &i.attrs,
-        Item::Const(i) => &i.attrs,
-        Item::Static(i) => &i.attrs,
-        Item::Trait(i) => &i.attrs,
-        Item::Type(i) => &i.attrs,
-        _ => return false,
-    };
+fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::Path(path) => path.is_ident("test") || path.is_ident("bench"),
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
@@ -89,25 +64,25 @@ fn is_test(item: &Item) -> bool {
 }
 
 pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
-    let mut part = ItemPart::new(range);
+    let mut part = ItemPart { range, ..ItemPart::default() };
     let named = match item {
-        Item::Fn(i) => Some(("fn", &i.sig.ident, &i.vis, i.sig.span())),
-        Item::Struct(i) => Some(("type", &i.ident, &i.vis, i.struct_token.span())),
-        Item::Enum(i) => Some(("type", &i.ident, &i.vis, i.enum_token.span())),
-        Item::Union(i) => Some(("type", &i.ident, &i.vis, i.union_token.span())),
-        Item::Type(i) => Some(("type", &i.ident, &i.vis, i.type_token.span())),
+        Item::Fn(i) => Some(("fn", &i.sig.ident, &i.vis, i.sig.span(), &i.attrs)),
+        Item::Struct(i) => Some(("type", &i.ident, &i.vis, i.struct_token.span(), &i.attrs)),
+        Item::Enum(i) => Some(("type", &i.ident, &i.vis, i.enum_token.span(), &i.attrs)),
+        Item::Union(i) => Some(("type", &i.ident, &i.vis, i.union_token.span(), &i.attrs)),
+        Item::Type(i) => Some(("type", &i.ident, &i.vis, i.type_token.span(), &i.attrs)),
         Item::Trait(i) => {
             let start = i.unsafety.as_ref().map_or(i.trait_token.span(), |u| u.span());
-            Some(("type", &i.ident, &i.vis, start))
+            Some(("type", &i.ident, &i.vis, start, &i.attrs))
         }
-        Item::TraitAlias(i) => Some(("type", &i.ident, &i.vis, i.trait_token.span())),
-        Item::Const(i) => Some(("value", &i.ident, &i.vis, i.const_token.span())),
-        Item::Static(i) => Some(("value", &i.ident, &i.vis, i.static_token.span())),
-        Item::Mod(i) => Some(("mod", &i.ident, &i.vis, i.mod_token.span())),
+        Item::TraitAlias(i) => Some(("type", &i.ident, &i.vis, i.trait_token.span(), &i.attrs)),
+        Item::Const(i) => Some(("value", &i.ident, &i.vis, i.const_token.span(), &i.attrs)),
+        Item::Static(i) => Some(("value", &i.ident, &i.vis, i.static_token.span(), &i.attrs)),
+        Item::Mod(i) => Some(("mod", &i.ident, &i.vis, i.mod_token.span(), &i.attrs)),
         _ => None,
     };
-    if let Some((kind, ident, vis, start)) = named {
-        part.names.extend((ident != "_" && !is_test(item)).then(|| ident.to_string()));
+    if let Some((kind, ident, vis, start, attributes)) = named {
+        part.names.extend((ident != "_" && !is_test(attributes)).then(|| ident.to_string()));
         part.value = matches!(kind, "fn" | "value");
         part.key = format!("{kind} {ident}");
         publish(vis, start, &mut part.publish);

@@ -25,15 +25,6 @@ pub enum Binding {
     Item(String),
 }
 
-impl Binding {
-    fn import(&self) -> Option<&str> {
-        match self {
-            Binding::Import(text) => Some(text),
-            Binding::Item(_) => None,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     pub names: BTreeMap<String, Binding>,
@@ -97,15 +88,14 @@ impl Scope {
     /// Forgets what was imported from earlier versions of these items and is not inside the new ones.
     pub fn forget_imports(&mut self, items: &[ItemPart]) {
         let holds = |import: &str| {
-            let path = import.trim_start_matches("use ").trim_end_matches(';');
-            let mut segments = path.split("::").skip_while(|segment| matches!(*segment, "self" | "crate"));
+            let mut segments = segments(import).skip_while(|segment| matches!(*segment, "self" | "crate"));
             let (Some(first), Some(second)) = (segments.next(), segments.next()) else { return true };
             let second = second.split(' ').next().unwrap_or_default();
             let Some(item) = items.iter().find(|item| item.names.iter().any(|name| name == first)) else { return true };
             let members = &item.members;
             members.iter().any(|member| member == second || member == UNKNOWN) || second == "*" && !members.is_empty()
         };
-        self.names.retain(|_, binding| binding.import().is_none_or(holds));
+        self.names.retain(|_, binding| !matches!(binding, Binding::Import(import) if !holds(import)));
         self.globs.retain(|glob| holds(glob));
     }
 
@@ -187,12 +177,17 @@ fn speaking_of<'a>(scope: &'a Scope, krate: &str, mut names: BTreeSet<&'a str>) 
 /// An import whose path begins with one of the names a crate defines itself, beginning with that crate: an older item
 /// of the name may come through a glob, which rustc weighs as much as an item with a `derive`.
 pub fn rooted(import: &str, own: &BTreeSet<String>) -> String {
-    let path = import.split_once("use ").map_or("", |(_, path)| path.trim_start());
-    let first = path.split("::").next().filter(|first| first.len() < path.len());
-    match first.is_some_and(|first| own.contains(first)) {
+    let mut segments = segments(import);
+    match segments.next().is_some_and(|first| own.contains(first)) && segments.next().is_some() {
         true => import.replacen("use ", "use crate::", 1),
         false => import.into(),
     }
+}
+
+/// Of an import's path.
+fn segments(import: &str) -> impl Iterator<Item = &str> {
+    let path = import.split_once("use ").map_or("", |(_, path)| path.trim_start());
+    path.trim_end_matches(';').split("::")
 }
 
 /// What could be names in a text of Rust.

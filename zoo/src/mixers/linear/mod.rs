@@ -117,12 +117,7 @@ fn attend(
 /// Offers the pattern of a `whole` sequence to those who look, and returns what comes back where it may
 /// have been changed. The pattern describes a sequence from its beginning: a decoding step has only its state.
 fn offered(whole: bool, pattern: impl FnOnce() -> Tensor<4>, tap: &mut dyn Tap) -> Option<Tensor<4>> {
-    if !(whole && tap.wants("pattern")) {
-        return None;
-    }
-    let changed = tap.changes("pattern");
-    let pattern = tap.at("pattern", pattern());
-    changed.then_some(pattern)
+    if whole { tap.patched("pattern", pattern) } else { None }
 }
 
 /// [`attend`] without the pattern.
@@ -165,15 +160,12 @@ fn norm_gate_project(
     let o = merge_heads(o);
     let split = |x: Tensor<3>, size: usize| x.reshape([batch, time, heads * d_value / size, size]);
     let size = norm.weight.dims()[0];
-    let mut patched = None;
-    if tap.wants("gate") {
-        let gate = match activation {
-            Activation::Sigmoid => activation::sigmoid(z.clone()),
-            Activation::Silu => activation::silu(z.clone()),
-        };
-        let gate = tap.at("gate", split(gate, d_value)).reshape([batch, time, heads * d_value]);
-        patched = tap.changes("gate").then_some(gate);
-    }
+    let gate = || match activation {
+        Activation::Sigmoid => activation::sigmoid(z.clone()),
+        Activation::Silu => activation::silu(z.clone()),
+    };
+    let patched = tap.patched("gate", || split(gate(), d_value));
+    let patched = patched.map(|gate| gate.reshape([batch, time, heads * d_value]));
     let normed = match (patched, place) {
         (None, _) => norm.gated(split(o, size), split(z, size), activation, place),
         (Some(gate), GatePlace::Before) => norm.forward(split(o * gate, size)),
@@ -184,14 +176,10 @@ fn norm_gate_project(
 
 /// Offers `e^g`, what survives a step, and takes `g` back from who may have changed it.
 fn tap_decay<const D: usize>(log_decay: Tensor<D>, tap: &mut dyn Tap) -> Tensor<D> {
-    if !tap.wants("decay") {
-        return log_decay;
-    }
-    let decay = tap.at("decay", log_decay.clone().exp());
-    match tap.changes("decay") {
+    match tap.patched("decay", || log_decay.clone().exp()) {
         // A decay that underflowed is as good as none, and its logarithm must stay finite.
-        true => decay.clamp_min(1e-30).log(),
-        false => log_decay,
+        Some(patched) => patched.clamp_min(1e-30).log(),
+        None => log_decay,
     }
 }
 
