@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Bool, Float, Int, Tensor};
 use cell_runtime::display_bundle;
+use lab::show::escape;
 
 /// A variable as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ macro_rules! describe_tensor {
                 let dims = self.0.dims();
                 let dtype = self.0.dtype();
                 let bytes = dims.iter().product::<usize>() * dtype.size();
-                let shape = format!("{dims:?} {}", format!("{dtype:?}").to_lowercase());
+                let shape = format!("{dims:?} {}", lab::show::dtype(dtype));
                 Row { shape, device: place(&self.0.device()), ..Row::new(name, ty, bytes) }
             }
         }
@@ -78,7 +79,9 @@ impl<M: Module> DescribeModule for &Of<'_, M> {
         let device = self.0.devices().first().map(place).unwrap_or_default();
         // Parameters are f32 unless somebody has cast them.
         let bytes = size_of::<M>() + parameters * size_of::<f32>();
-        Row { shape: format!("{parameters} parameters"), device, ..Row::new(name, ty, bytes) }
+        // Numbers are modules too.
+        let shape = if parameters > 0 { format!("{parameters} parameters") } else { String::new() };
+        Row { shape, device, ..Row::new(name, ty, bytes) }
     }
 }
 
@@ -113,6 +116,21 @@ pub fn show(rows: &[Row]) {
     display_bundle(&[("text/html", &html), ("text/plain", &text)]);
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn what_has_no_parameters_says_nothing_of_them() {
+        let layer = burn::nn::LinearConfig::new(2, 3).init(&Device::flex());
+        assert_eq!(DescribeModule::row(&&Of(&layer), "layer", "Linear").shape, "9 parameters");
+        assert_eq!(DescribeModule::row(&&Of(&0.5f64), "rate", "f64").shape, "");
+    }
+
+    #[test]
+    fn a_tensor_of_bools_is_bool_however_it_is_stored() {
+        let mask = Tensor::<1, Bool>::from_data([true, false], &Device::flex());
+        assert_eq!(DescribeData::row(&&&Of(&mask), "mask", "Tensor<1, Bool>").shape, "[2] bool");
+    }
 }

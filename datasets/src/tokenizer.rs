@@ -36,7 +36,10 @@ impl Tokenizer {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
         let path = path.as_ref();
         let json = std::fs::read(path).map_err(DatasetError::io(path))?;
-        let rules = tokenizers::Tokenizer::from_bytes(json).map_err(problem(path))?;
+        let mut rules = tokenizers::Tokenizer::from_bytes(json).map_err(problem(path))?;
+        // How its makers cut and filled their batches says nothing of a text.
+        rules.with_truncation(None).map_err(problem(path))?;
+        rules.with_padding(None);
         Ok(Self(Vocabulary::File { path: path.into(), rules: Box::new(rules) }))
     }
 
@@ -210,6 +213,16 @@ mod tests {
         assert_eq!(bytes.encode("a té").unwrap(), [97, 32, 116, 195, 169]);
         assert_eq!(file.encode("a té").unwrap(), [0, 98, 257, 196, 170]);
         assert_eq!((bytes.vocab_size(), file.vocab_size()), (256, 258));
+    }
+
+    #[test]
+    fn a_file_that_cuts_and_fills_encodes_the_whole_text_and_nothing_else() {
+        let mut json = byte_level();
+        json["truncation"] =
+            serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["padding"] = serde_json::json!({"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null,
+                                             "pad_id": 0, "pad_type_id": 0, "pad_token": "<s>"});
+        assert_eq!(from_json(&json).unwrap().encode("a té").unwrap(), [0, 98, 257, 196, 170]);
     }
 
     #[test]

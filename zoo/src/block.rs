@@ -1,22 +1,22 @@
 //! One layer: mix tokens, then work on each.
 
 use crate::tap::Scope;
-use crate::{Cache, FeedForward, Init, Mixer, ModelConfig, RmsNorm, Tap};
+use crate::{AnyMixer, Cache, FeedForward, Init, Mixer, ModelConfig, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 /// `x + mixer(norm(x))`, then `x + feed_forward(norm(x))`.
 #[derive(Module, Debug)]
-pub struct Block<M: Mixer> {
+pub struct Block {
     pub mixer_norm: RmsNorm,
-    pub mixer: M,
+    pub mixer: AnyMixer,
     pub feed_forward_norm: RmsNorm,
     pub feed_forward: FeedForward,
 }
 
-impl<M: Mixer> Block<M> {
+impl Block {
     /// Block `layer` of the model, around its mixer.
-    pub fn new(mixer: M, config: &ModelConfig, layer: usize, init: &mut Init) -> Self {
+    pub fn new(mixer: AnyMixer, config: &ModelConfig, layer: usize, init: &mut Init) -> Self {
         Self {
             mixer_norm: config.norm(init),
             mixer,

@@ -8,7 +8,19 @@ use crate::tap::Value;
 use burn::tensor::Tensor;
 use growing::Growing;
 pub(crate) use key_values::KeyValues;
+use std::any::Any;
 use std::collections::BTreeMap;
+
+/// Runs code on the `Option<Tensor<_>>` that a `dyn Any` is. So it is compiled here for every rank: a function for
+/// tensors of any rank is compiled where it is called, and a cell of a notebook would wait for all that is behind it.
+macro_rules! by_rank {
+    ($place:ident, |$tensor:ident| $code:expr) => { by_rank!($place, $tensor, $code; 1 2 3 4 5 6) };
+    ($place:ident, $tensor:ident, $code:expr; $($rank:literal)+) => {
+        $(if let Some($tensor) = $place.downcast_mut::<Option<Tensor<$rank>>>() { $code } else)+ {
+            panic!("a cache holds tensors of 1 to 6 axes")
+        }
+    };
+}
 
 /// Named tensors of one mixer, and how many tokens it has seen.
 ///
@@ -49,6 +61,16 @@ impl Cache {
     }
 
     pub fn get<const D: usize>(&self, slot: &'static str) -> Option<Tensor<D>> {
+        let mut place = None::<Tensor<D>>;
+        self.get_into(slot, &mut place);
+        place
+    }
+
+    fn get_into(&self, slot: &str, place: &mut dyn Any) {
+        by_rank!(place, |place| *place = self.read(slot));
+    }
+
+    fn read<const D: usize>(&self, slot: &str) -> Option<Tensor<D>> {
         self.slots.get(slot).map(|slot| match slot {
             Slot::Whole(value) => value.clone().tensor(),
             Slot::Growing(growing) => growing.last(growing.length()),
@@ -59,12 +81,22 @@ impl Cache {
     /// What [`get`](Self::get) gives, which the cache holds no longer.
     pub fn take<const D: usize>(&mut self, slot: &'static str) -> Option<Tensor<D>> {
         let tensor = self.get(slot);
-        self.slots.remove(slot);
+        self.forget(slot);
         tensor
     }
 
+    fn forget(&mut self, slot: &str) {
+        self.slots.remove(slot);
+    }
+
     pub fn set<const D: usize>(&mut self, slot: &'static str, tensor: Tensor<D>) {
-        self.slots.insert(slot, Slot::Whole(Value::new(tensor)));
+        self.set_from(slot, &mut Some(tensor));
+    }
+
+    fn set_from(&mut self, slot: &'static str, place: &mut dyn Any) {
+        by_rank!(place, |place| if let Some(tensor) = place.take() {
+            self.slots.insert(slot, Slot::Whole(Value::new(tensor)));
+        });
     }
 
     /// Appends `tensor` to the slot along `dim` and returns all of it.
@@ -82,11 +114,27 @@ impl Cache {
         dim: usize,
         most: Option<usize>,
     ) -> Tensor<D> {
+        let mut place = Some(tensor);
+        self.append_in(slot, &mut place, dim, most);
+        place.expect("a tensor for a tensor")
+    }
+
+    fn append_in(&mut self, slot: &'static str, place: &mut dyn Any, dim: usize, most: Option<usize>) {
+        by_rank!(place, |place| *place = place.take().map(|tensor| self.appended(slot, tensor, dim, most)));
+    }
+
+    fn appended<const D: usize>(
+        &mut self,
+        slot: &'static str,
+        tensor: Tensor<D>,
+        dim: usize,
+        most: Option<usize>,
+    ) -> Tensor<D> {
         let time = tensor.dims()[dim];
         // The first of several tokens sees as many as the last.
         let seen = most.map(|most| most + time - 1);
         if self.push(slot, &tensor, dim, most) {
-            let all = self.get::<D>(slot).expect("pushed just before");
+            let all = self.read::<D>(slot).expect("pushed just before");
             let length = all.dims()[dim];
             return match seen {
                 Some(seen) if seen < length => all.narrow(dim, length - seen, seen),

@@ -5,27 +5,70 @@ use crate::{AnyMixer, Block, Cache, Init, Looped, Mixer, ModelConfig, MultiToken
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// A decoder of any mixer: of the catalogue by default, or of one defined elsewhere.
+/// A decoder of any mixers: of the catalogue, defined elsewhere, or both.
 #[derive(Module, Debug)]
-pub struct Decoder<M: Mixer = AnyMixer> {
+pub struct Decoder {
     /// `[vocab_size, d_model]`.
     pub embedding: Param<Tensor<2>>,
-    pub blocks: Vec<Block<M>>,
+    pub blocks: Vec<Block>,
     pub norm: RmsNorm,
     /// `[vocab_size, d_model]`; the embedding when absent.
     pub head: Option<Param<Tensor<2>>>,
     pub looped: Option<Looped>,
-    pub mtp: Option<MultiTokenPrediction<M>>,
+    pub mtp: Option<MultiTokenPrediction>,
 }
 
-impl<M: Mixer> Decoder<M> {
+impl Decoder {
     /// A decoder whose mixers `mixer(layer, init)` makes, that of the prediction head (`config.mtp`) as
     /// layer `config.layers`. Which mixers the configuration names is not looked at.
-    pub fn with_mixers(
+    ///
+    /// Where they are of different types, [`AnyMixer::new`] makes one type of them:
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use burn::tensor::{Device, Tensor};
+    /// use zoo::{AnyMixer, Decoder, Linear, Mixer, Tap, preset};
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Previous {
+    ///     proj: Linear,
+    /// }
+    ///
+    /// impl Mixer for Previous {
+    ///     fn forward(&self, x: Tensor<3>, _tap: &mut dyn Tap) -> Tensor<3> {
+    ///         let [batch, time, width] = x.dims();
+    ///         let first = Tensor::zeros([batch, 1, width], &x.device());
+    ///         self.proj.forward(Tensor::cat(vec![first, x.narrow(1, 0, time - 1)], 1))
+    ///     }
+    /// }
+    ///
+    /// let config = preset("baseline", "nano")?;
+    /// let width = config.d_model;
+    /// let model = Decoder::with_mixers(&config, 0, &Device::flex(), |layer, init| match layer {
+    ///     0 => AnyMixer::new(Previous { proj: Linear::residual(width, width, init) }),
+    ///     _ => config.mixer(layer).init(width, layer, init),
+    /// })?;
+    /// assert!(model.blocks[0].mixer.is::<Previous>());
+    /// # Ok::<(), zoo::ZooError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A bad value in `config`.
+    pub fn with_mixers<M: Mixer>(
         config: &ModelConfig,
         seed: u64,
         device: &Device,
         mut mixer: impl FnMut(usize, &mut Init) -> M,
+    ) -> Result<Self, ZooError> {
+        Self::assemble(config, seed, device, &mut |layer, init| AnyMixer::new(mixer(layer, init)))
+    }
+
+    /// The same without a type of its own for every closure, so that it is compiled once.
+    fn assemble(
+        config: &ModelConfig,
+        seed: u64,
+        device: &Device,
+        mixer: &mut dyn FnMut(usize, &mut Init) -> AnyMixer,
     ) -> Result<Self, ZooError> {
         config.validate_stack()?;
         let scale = if config.scaled_residuals { (2.0 * config.layers as f64).powf(-0.5) } else { 1.0 };
@@ -133,7 +176,7 @@ impl<M: Mixer> Decoder<M> {
         let mut x = tap.at("embedding", self.embed(ids));
         let mut caches = cache.map(|caches| caches.iter_mut());
         let mut depth = 0;
-        let mut run = |blocks: &[Block<M>], mut x: Tensor<3>, tap: &mut dyn Tap| {
+        let mut run = |blocks: &[Block], mut x: Tensor<3>, tap: &mut dyn Tap| {
             for block in blocks {
                 let mut scope = Scope::new(tap, format!("blocks.{depth}"));
                 x = block.forward(x, caches.as_mut().and_then(Iterator::next), &mut scope);

@@ -8,7 +8,7 @@
 //! state of constant size and a growing cache decode side by side.
 
 use crate::error::positive;
-use crate::{AnyMixer, Cache, Decoder, Mixer, Sampler, Sampling, Silent, ZooError};
+use crate::{Cache, Decoder, Sampler, Sampling, Silent, ZooError};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub struct NewToken {
     pub id: i32,
 }
 
-impl<M: Mixer> Decoder<M> {
+impl Decoder {
     /// What follows each prompt: its new tokens alone.
     ///
     /// ```
@@ -77,7 +77,7 @@ impl<M: Mixer> Decoder<M> {
     /// # Errors
     /// No prompt or an empty one, a token or stop token outside the vocabulary, no token to write, a
     /// sampling that cannot be: the value, and what could be.
-    pub fn stream(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<Generation<M>, ZooError> {
+    pub fn stream(&self, prompts: &[Vec<i32>], config: &GenerateConfig) -> Result<Generation, ZooError> {
         self.check_prompts(prompts, config)?;
         let sequence = |(number, prompt): (usize, &Vec<i32>)| {
             let sampler = Sampler::new(config.sampling.clone(), config.seed.wrapping_add(number as u64))?;
@@ -121,8 +121,8 @@ impl<M: Mixer> Decoder<M> {
 
 /// Tokens being written: an iterator over [`NewToken`].
 #[derive(Debug)]
-pub struct Generation<M: Mixer = AnyMixer> {
-    model: Decoder<M>,
+pub struct Generation {
+    model: Decoder,
     cache: Vec<Cache>,
     /// Tokens that every sequence has been fed.
     position: usize,
@@ -141,7 +141,7 @@ struct Sequence {
     ended: bool,
 }
 
-impl<M: Mixer> Generation<M> {
+impl Generation {
     /// What the decoder keeps of all sequences.
     pub fn cache(&self) -> &[Cache] {
         &self.cache
@@ -160,11 +160,8 @@ impl<M: Mixer> Generation<M> {
             self.sequences.iter().flat_map(|s| positions.clone().map(move |position| fed(s, position))).collect();
         let ids = self.model.tokens(&ids, [self.sequences.len(), time])?;
         let on_cpu = ids.device() == Device::flex();
-        let (model, cache) = (&mut self.model, &mut self.cache);
-        let step = move || {
-            let model = model; // ours alone: a mixer need not be shared among threads
-            model.step(ids, cache, &mut Silent).narrow(1, time - 1, 1)
-        };
+        let (model, cache) = (&self.model, &mut self.cache);
+        let step = || model.step(ids, cache, &mut Silent).narrow(1, time - 1, 1);
         let logits = if on_cpu { kernels::in_pool(step) } else { step() };
         self.position += time;
         let position = self.position;
@@ -191,7 +188,7 @@ impl<M: Mixer> Generation<M> {
     }
 }
 
-impl<M: Mixer> Iterator for Generation<M> {
+impl Iterator for Generation {
     type Item = Result<NewToken, ZooError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -4,6 +4,7 @@
 //! residual. Every variant is a [`Mixer`]. What happens inside is watched and patched through a
 //! [`Tap`].
 
+mod any_mixer;
 mod block;
 mod cache;
 pub mod catalogue;
@@ -31,6 +32,7 @@ mod speculative;
 pub mod tables;
 pub mod tap;
 
+pub use any_mixer::AnyMixer;
 pub use block::Block;
 pub use cache::Cache;
 pub use config::ModelConfig;

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 /// The input is the block's normed residual stream; the output is added to it. Only `forward` must
 /// be written: a mixer of a few lines trains, decodes, is probed and compared like the built-in
 /// ones.
-pub trait Mixer: Module + ModuleDisplay + Debug + Sized {
+pub trait Mixer: Module + ModuleDisplay + Debug + Sized + Sync + 'static {
     fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3>;
 
     /// More tokens, `[batch, time, d_model]`; equal to the last ones of `forward` over all so far, however

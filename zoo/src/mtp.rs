@@ -9,22 +9,22 @@
 //!
 //! Parameters: `2·D² + 3·D` and a block.
 
-use crate::{Block, Cache, Init, Linear, Mixer, ModelConfig, RmsNorm, Tap};
+use crate::{AnyMixer, Block, Cache, Init, Linear, ModelConfig, RmsNorm, Tap};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 #[derive(Module, Debug)]
-pub struct MultiTokenPrediction<M: Mixer> {
+pub struct MultiTokenPrediction {
     pub embedding_norm: RmsNorm,
     pub hidden_norm: RmsNorm,
     /// `[d_model, 2 · d_model]`: the embedding's half first.
     pub proj: Linear,
-    pub block: Block<M>,
+    pub block: Block,
     pub norm: RmsNorm,
 }
 
-impl<M: Mixer> MultiTokenPrediction<M> {
-    pub fn new(mixer: M, config: &ModelConfig, init: &mut Init) -> Self {
+impl MultiTokenPrediction {
+    pub fn new(mixer: AnyMixer, config: &ModelConfig, init: &mut Init) -> Self {
         Self {
             embedding_norm: config.norm(init),
             hidden_norm: config.norm(init),

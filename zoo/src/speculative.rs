@@ -11,7 +11,7 @@
 //! often it is right. A state cannot be taken back, so the trunk goes on from the caches before the
 //! pass where a draft was wrong, and reads again what it had not kept.
 
-use crate::{Cache, Decoder, GenerateConfig, Mixer, Sampler, Silent, ZooError};
+use crate::{Cache, Decoder, GenerateConfig, Sampler, Silent, ZooError};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -38,7 +38,7 @@ impl Speculation {
 /// Known tokens that wait to be read with the next draft; more are read without one.
 const MOST_PENDING: usize = 8;
 
-impl<M: Mixer> Decoder<M> {
+impl Decoder {
     /// What follows the prompt, drafted by the prediction head and checked by the trunk.
     ///
     /// ```

@@ -9,7 +9,7 @@ use common::largest;
 use zoo::presets::VARIANTS;
 use zoo::*;
 
-fn ids(model: &Decoder<impl Mixer>, shape: [usize; 2]) -> Tensor<2, Int> {
+fn ids(model: &Decoder, shape: [usize; 2]) -> Tensor<2, Int> {
     let ids: Vec<i32> = (0..shape[0] * shape[1]).map(|i| (i * i * 31 + 7 * i) as i32 % 256).collect();
     model.tokens(&ids, shape).expect("bytes")
 }
@@ -49,7 +49,7 @@ fn a_configuration_survives_json() {
 #[test]
 fn the_hybrid_is_three_linear_blocks_to_a_gated_one() {
     let model = preset("hybrid", "nano").unwrap().init(0, &Device::flex()).unwrap();
-    let linear: Vec<bool> = model.blocks.iter().map(|b| matches!(b.mixer, AnyMixer::GatedDelta(_))).collect();
+    let linear: Vec<bool> = model.blocks.iter().map(|b| b.mixer.is::<GatedDelta>()).collect();
     assert_eq!(linear, [true, true, true, false]);
 }
 
@@ -205,7 +205,7 @@ fn a_mixer_from_outside_trains_decodes_and_is_probed_with_no_change_to_the_crate
             .unwrap();
     let sequence = ids(&model, [2, 12]);
     let mut optimizer = AdamWConfig::new().init();
-    let loss = |model: &Decoder<RunningMean>| {
+    let loss = |model: &Decoder| {
         let log_probabilities = log_softmax(model.forward(sequence.clone().narrow(1, 0, 11)), 2);
         log_probabilities.gather(2, sequence.clone().narrow(1, 1, 11).unsqueeze_dim(2)).mean().neg()
     };
@@ -225,4 +225,38 @@ fn a_mixer_from_outside_trains_decodes_and_is_probed_with_no_change_to_the_crate
     let mut cache = model.cache();
     let steps = (0..12).map(|t| model.step(sequence.clone().narrow(1, t, 1), &mut cache, &mut Silent)).collect();
     assert!(largest(whole - Tensor::cat(steps, 1)) < 1e-4);
+}
+
+#[test]
+fn a_mixer_from_outside_stands_beside_one_of_the_catalogue_and_its_weights_are_saved_and_read() {
+    let device = Device::flex();
+    let config = preset("baseline", "nano").unwrap();
+    let width = config.d_model;
+    let model = |seed| {
+        Decoder::with_mixers(&config, seed, &device, |layer, init| match layer {
+            0 => AnyMixer::new(RunningMean { proj: Linear::residual(width, width, init) }),
+            _ => config.mixer(layer).init(width, layer, init),
+        })
+        .unwrap()
+    };
+    let (one, other) = (model(0), model(1));
+    assert!(one.blocks[0].mixer.is::<RunningMean>() && one.blocks[1].mixer.is::<Softmax>());
+    assert!(one.blocks[1].mixer.downcast_ref::<RunningMean>().is_none());
+    // A mixer prints as itself, and boxed once more it is still the same.
+    assert!(one.to_string().contains("RunningMean {"), "{one}");
+    assert!(format!("{:?}", one.blocks[0].mixer).starts_with("RunningMean {"));
+    assert!(AnyMixer::new(one.blocks[0].mixer.clone()).is::<RunningMean>());
+
+    let dir = tempfile::tempdir().unwrap();
+    zoo::checkpoint::save(dir.path(), &config, &one).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let (tensors, _) = zoo::checkpoint::read(&path).unwrap();
+    assert!(tensors.contains_key("blocks.0.mixer.proj.weight") && tensors.contains_key("blocks.1.mixer.q_proj.weight"));
+    let sequence = ids(&one, [1, 8]);
+    let logits = |model: &Decoder| model.forward(sequence.clone()).into_data();
+    assert_ne!(logits(&one), logits(&other));
+    assert_eq!(logits(&one), logits(&zoo::checkpoint::apply(other, &tensors, &path).unwrap()));
+    // Hugging Face has no class of it.
+    let refused = zoo::pretrained::save(dir.path(), &config, &one).unwrap_err().to_string();
+    assert!(refused.contains("the mixer of block 0 is not of the kind"), "{refused}");
 }

@@ -196,7 +196,7 @@ fn the_elu_feature_is_one_plus_x_above_zero_and_the_exponential_below() {
 fn mamba_2_is_its_recurrence() {
     let mixer = build(&MixerConfig::Mamba2(Mamba2Config { state_dim: 6, ..Mamba2Config::new(3) }), &Device::flex());
     let record = taps(&mixer);
-    let AnyMixer::Mamba2(mamba) = mixer else { panic!("a Mamba-2") };
+    let mamba: &Mamba2 = mixer.downcast_ref().expect("a Mamba-2");
     let vector = |x: Tensor<1>| -> Vec<f64> { x.into_data().try_into_vec().unwrap() };
     let (a_log, skip) = (vector(mamba.a_log.val()), vector(mamba.d.val()));
     let flat = |name: &str| -> Vec<f64> { record.values[name].to_vec().into_iter().map(f64::from).collect() };

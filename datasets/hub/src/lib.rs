@@ -6,6 +6,7 @@
 //! download where the Hub does not answer.
 
 mod error;
+mod listing;
 mod progress;
 
 pub use error::HubError;
@@ -94,7 +95,7 @@ impl Repository {
             revision: "main".into(),
             endpoint: std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into()),
             cache: hf_hub::resolve_cache_dir(),
-            offline: std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !matches!(v.as_str(), "" | "0")),
+            offline: std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| says_yes(&value)),
             answer_within: Duration::from_secs(15),
             silence: Duration::from_secs(90),
         }
@@ -102,46 +103,43 @@ impl Repository {
 
     /// The folder that holds the files which `choose` picks from the listing, each at its path.
     ///
-    /// Files that are in the cache are not fetched again. Where the Hub does not answer, the folder
-    /// of an earlier download serves, if `complete` says that it holds everything.
+    /// Files that are in the cache are not fetched again. Where the Hub does not answer, the folder of an
+    /// earlier download serves, if it holds everything that `choose` picks from the listing of that time.
+    /// Other programs keep no listing; of what they downloaded `complete` decides.
     ///
     /// # Errors
     /// [`HubError`], and whatever `choose` returns.
     pub fn fetch<E: From<HubError>>(
         &self,
-        choose: impl FnOnce(&[Entry]) -> Result<Vec<String>, E>,
+        choose: impl Fn(&[Entry]) -> Result<Vec<String>, E>,
         complete: impl Fn(&Path) -> bool,
     ) -> Result<PathBuf, E> {
-        let listed = self.connect().and_then(|connection| Ok((self.list(&connection)?, connection)));
-        let (entries, connection) = match listed {
-            Ok(listed) => listed,
-            Err(error) => return Ok(self.cached_instead(error, complete)?),
+        let (error, listed) = match self.connect().and_then(|connection| Ok((self.list(&connection)?, connection))) {
+            Ok((entries, connection)) => match self.download(connection, choose(&entries)?, &entries) {
+                Ok(folder) => {
+                    listing::write(&folder, &entries).map_err(|error| self.refused(error.to_string()))?;
+                    return Ok(folder);
+                }
+                // The half that has just come is no earlier download.
+                Err(error) => (error, Some(entries)),
+            },
+            Err(error) => (error, None),
         };
-        let names = choose(&entries)?;
-        match self.download(connection, names.clone(), &entries) {
-            Ok(folder) => Ok(folder),
-            // The half that has just come is no earlier download.
-            Err(error) => {
-                let all = |folder: &Path| names.iter().all(|name| folder.join(name).is_file());
-                Ok(self.cached_instead(error, |folder| all(folder) && complete(folder))?)
-            }
-        }
-    }
-
-    /// The folder of an earlier download, if `error` says that the Hub does not answer.
-    fn cached_instead(&self, error: HubError, complete: impl Fn(&Path) -> bool) -> Result<PathBuf, HubError> {
-        let HubError::Offline { reason, .. } = &error else { return Err(error) };
+        let HubError::Offline { reason, .. } = &error else { return Err(error.into()) };
         let request = self.handle()?;
         let request = request.snapshot_download().revision(&self.revision).local_files_only(true);
-        match request.send() {
-            Ok(folder) if complete(&folder) => {
-                if !self.offline {
-                    eprintln!("{}: {reason}; using the cached copy of {}", self.endpoint, self.name);
-                }
-                Ok(folder)
-            }
-            _ => Err(error),
+        let Ok(folder) = request.send() else { return Err(error.into()) };
+        let whole = match listed.or_else(|| listing::read(&folder)) {
+            Some(entries) => choose(&entries)?.iter().all(|name| folder.join(name).is_file()),
+            None => complete(&folder),
+        };
+        if !whole {
+            return Err(error.into());
         }
+        if !self.offline {
+            eprintln!("{}: {reason}; using the cached copy of {}", self.endpoint, self.name);
+        }
+        Ok(folder)
     }
 
     fn handle(&self) -> Result<HFRepositorySync<RepoTypeAny>, HubError> {
@@ -288,6 +286,11 @@ impl Repository {
     }
 }
 
+/// As Hugging Face's own library reads a switch.
+fn says_yes(value: &str) -> bool {
+    ["1", "ON", "YES", "TRUE"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
 /// A glob pattern that matches this path and no other.
 fn literal(path: &str) -> String {
     path.chars()
@@ -310,4 +313,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_is_on_where_hugging_face_s_own_library_takes_it_for_on() {
+        assert!(["1", "ON", "on", "Yes", "true", "TRUE"].into_iter().all(says_yes));
+        assert!(!["", "0", "no", "off", "false", "False", "2"].into_iter().any(says_yes));
+    }
 }

@@ -58,7 +58,12 @@ fn chosen_files_are_fetched_once_and_then_come_from_the_cache() {
     server.stop();
     assert_eq!(fetch(&repository).unwrap(), folder);
     assert_eq!(fetch(&Repository { offline: true, ..repository.clone() }).unwrap(), folder);
-    // Not if it lacks what is asked for now.
+    // Not if it lacks what is asked for now, be it by the listing or, without one, by what the caller looks for.
+    let all = |entries: &[Entry]| Ok::<_, HubError>(entries.iter().map(|entry| entry.path.clone()).collect());
+    let lacking = repository.fetch(all, |_| true).unwrap_err();
+    assert!(matches!(lacking, HubError::Offline { .. }), "{lacking}");
+    std::fs::remove_dir_all(folder.ancestors().nth(2).unwrap().join("listings")).unwrap();
+    assert_eq!(fetch(&repository).unwrap(), folder);
     let lacking = repository.fetch(texts, |folder| folder.join("d.png").exists()).unwrap_err();
     assert!(matches!(lacking, HubError::Offline { .. }), "{lacking}");
 }

@@ -4,21 +4,32 @@ use std::fs::File;
 use std::path::Path;
 
 use polars::prelude::{DataType, ParquetReader, SerReader};
+use serde_json::Value;
 
 use crate::DatasetError;
 
-/// The field of every line, one per line.
+/// The field of every line, one per line; missing values are passed over.
 pub(super) fn json_lines(path: &Path, lines: &str, field: &str) -> Result<String, DatasetError> {
     let mut text = String::with_capacity(lines.len());
     for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let found = match serde_json::from_str::<serde_json::Value>(line) {
-            Ok(serde_json::Value::Object(fields)) => {
-                if let Some(serde_json::Value::String(row)) = fields.get(field) {
-                    append(&mut text, row);
-                    continue;
-                }
-                let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-                format!("the fields {} in line {}", names.join(", "), number + 1)
+        let found = match serde_json::from_str::<Value>(line) {
+            Ok(Value::Object(fields)) => {
+                let there: String = match fields.get(field) {
+                    Some(Value::String(row)) => {
+                        append(&mut text, row);
+                        continue;
+                    }
+                    Some(Value::Null) => continue,
+                    Some(Value::Bool(_)) => "a boolean".into(),
+                    Some(Value::Number(_)) => "a number".into(),
+                    Some(Value::Array(_)) => "a list".into(),
+                    Some(Value::Object(_)) => "an object".into(),
+                    None => {
+                        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+                        format!("the fields {}", names.join(", "))
+                    }
+                };
+                format!("{there} in line {}", number + 1)
             }
             Ok(_) => format!("JSON that is no object in line {}", number + 1),
             Err(error) => format!("no JSON in line {} ({error})", number + 1),
@@ -41,7 +52,8 @@ pub(super) fn parquet(path: &Path, field: &str) -> Result<String, DatasetError> 
     }
     let frame = reader.with_columns(Some(vec![field.into()])).finish().map_err(damaged)?;
     let column = frame.column(field).map_err(damaged)?;
-    let column = column.cast(&DataType::String).map_err(damaged)?;
+    let no_text = |_| refuse(format!("the column `{field}` of type {:?}, which is no text", column.dtype()));
+    let column = column.cast(&DataType::String).map_err(no_text)?;
     let mut text = String::new();
     for row in column.str().map_err(damaged)?.iter().flatten() {
         append(&mut text, row);
@@ -61,7 +73,7 @@ fn append(text: &mut String, row: &str) {
 mod tests {
     use super::*;
     use crate::{Corpus, CorpusConfig, PathConfig};
-    use polars::prelude::{Column, DataFrame, ParquetCompression, ParquetWriter};
+    use polars::prelude::{Column, DataFrame, NamedFrom, ParquetCompression, ParquetWriter, Series};
     use std::path::PathBuf;
 
     fn written(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> PathBuf {
@@ -73,9 +85,12 @@ mod tests {
     fn table(folder: &tempfile::TempDir, compression: ParquetCompression) -> PathBuf {
         let text = [Some("one two three"), None, Some("four\n"), Some("naïve")];
         let numbers = [1i64, 2, 3, 4];
-        let columns = vec![Column::new("story".into(), text), Column::new("id".into(), numbers)];
+        rows(folder, vec![Column::new("story".into(), text), Column::new("id".into(), numbers)], compression)
+    }
+
+    fn rows(folder: &tempfile::TempDir, columns: Vec<Column>, compression: ParquetCompression) -> PathBuf {
         let path = folder.path().join("rows.parquet");
-        let mut frame = DataFrame::new(4, columns).unwrap();
+        let mut frame = DataFrame::new(columns[0].len(), columns).unwrap();
         let writer = ParquetWriter::new(File::create(&path).unwrap()).with_compression(compression);
         writer.finish(&mut frame).unwrap();
         path
@@ -117,6 +132,28 @@ mod tests {
         let message = refused(table(&folder, ParquetCompression::Snappy));
         assert!(message.contains("rows.parquet") && message.contains("`text`"), "{message}");
         assert!(message.contains("story") && message.contains("id"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_value_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(&folder, "x.jsonl", b"{\"text\": \"one\"}\n{\"text\": null}\n{\"text\": \"two three\"}\n");
+        assert_eq!(all(&Corpus::path(path).unwrap()), "one\ntwo three\n");
+    }
+
+    #[test]
+    fn a_field_that_is_no_text_is_answered_with_its_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: PathBuf| Corpus::path(path).unwrap_err().to_string();
+        for (value, named) in [("7", "a number"), ("true", "a boolean"), ("[\"a\"]", "a list"), ("{}", "an object")] {
+            let lines = format!("{{\"text\": \"a\"}}\n{{\"text\": {value}}}\n");
+            let message = refused(written(&folder, "x.jsonl", lines.as_bytes()));
+            assert!(message.contains(&format!("found {named} in line 2")), "{message}");
+        }
+        let lists = [Series::new("".into(), [1i64, 2]), Series::new("".into(), [3i64])];
+        let columns = vec![Column::new("text".into(), lists)];
+        let message = refused(rows(&folder, columns, ParquetCompression::Snappy));
+        assert!(message.contains("the column `text` of type List(Int64), which is no text"), "{message}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An operator with a backward of its own: how it is chosen, run and put on the gradient tape.
 
 use crate::cuda;
-use crate::trace::{Because, Implementation, Ran, by_reference, record, reference_only};
+use crate::trace::{Because, Implementation, Ran, by_reference, record, reference_only, say};
 use burn::tensor::{DType, Int, IntDType, Shape, Tensor};
 use burn_backend::tensor::{FloatTensor, IntTensor};
 use burn_backend::{Backend, TensorMetadata};
@@ -123,13 +123,16 @@ fn one_of<'a>(
             Ok(()) => (Implementation::Cuda, None),
             Err(because) => {
                 if on_cube && because != NO_KERNELS {
-                    cuda::say(operator, because);
+                    say(operator, because);
                 }
                 (Implementation::Reference, Some(because))
             }
         }
     } else if on_flex && matches!(first.dtype(), DType::F32 | DType::F64) {
         (Implementation::Cpu, None)
+    } else if on_flex && matches!(first.dtype(), DType::F16 | DType::BF16) {
+        say(operator, Because::HalfPrecision);
+        (Implementation::Reference, Some(Because::HalfPrecision))
     } else {
         (Implementation::Reference, None)
     }
@@ -143,6 +146,16 @@ pub fn without_tape(kind: &DispatchTensorKind) -> &DispatchTensorKind {
     }
 }
 
+/// What a fast form makes of its inputs.
+///
+/// Functions that return it are not generic. A function for tensors of any rank is compiled wherever it is called, in a
+/// cell of a notebook too, and the backends behind an operator are some thousand functions.
+pub enum Fast<T, const N: usize> {
+    Ran(T),
+    /// It is the reference that runs, on these inputs.
+    Reference([Option<DispatchTensor>; N]),
+}
+
 /// `tensor`, ready to be an input.
 pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
     Some(tensor.into_dispatch())
@@ -151,6 +164,15 @@ pub fn input<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
 /// What `choose` let through, where no gradient is asked for.
 pub fn plain<B: Dispatched>(tensor: DispatchTensor) -> FloatTensor<B> {
     B::open(tensor.kind).float()
+}
+
+/// # Panics
+/// When an input of an operator without a gradient is of a device with autodiff.
+pub fn off_the_tape<'a>(operator: &str, mut inputs: impl Iterator<Item = &'a DispatchTensor>) {
+    assert!(
+        inputs.all(|x| !matches!(x.kind, DispatchTensorKind::Autodiff(_))),
+        "{operator} has no gradient: it takes tensors off the tape (`Tensor::inner`)"
+    );
 }
 
 /// The way back.

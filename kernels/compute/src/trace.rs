@@ -1,7 +1,9 @@
 //! Which implementation of which operator runs, so that a slow path is never taken unseen.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Implementation {
@@ -13,7 +15,7 @@ pub enum Implementation {
     Cuda,
 }
 
-/// Why the reference runs on a GPU.
+/// Why the reference runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Because {
     /// There are kernels, and none of them was ever seen to be right on such a GPU.
@@ -22,6 +24,8 @@ pub enum Because {
     SwitchedOff,
     /// There is no kernel for this.
     NoKernel(&'static str),
+    /// In bf16 and f16 on the CPU.
+    HalfPrecision,
 }
 
 impl fmt::Display for Because {
@@ -33,6 +37,7 @@ impl fmt::Display for Because {
             }
             Self::SwitchedOff => write!(f, "its CUDA kernels are switched off by {variable}=0"),
             Self::NoKernel(what) => write!(f, "no CUDA kernel for {what}"),
+            Self::HalfPrecision => f.write_str("the CPU's fast forms compute in f32 and f64 alone"),
         }
     }
 }
@@ -42,7 +47,7 @@ impl fmt::Display for Because {
 pub struct Ran {
     pub operator: &'static str,
     pub implementation: Implementation,
-    /// Said of the reference on a GPU.
+    /// Said of the reference, where it was not asked for.
     pub because: Option<Because>,
 }
 
@@ -59,12 +64,27 @@ thread_local! {
     static REFERENCE_ONLY: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Says on stderr that the reference runs in the place of a faster form, once for every operator and reason.
+pub(crate) fn say(operator: &'static str, because: Because) {
+    static SAID: Mutex<BTreeSet<(&str, Because)>> = Mutex::new(BTreeSet::new());
+    let asked_for = because == Because::SwitchedOff;
+    if !asked_for && SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((operator, because)) {
+        eprintln!("{operator} runs by its reference: {because}");
+    }
+}
+
 /// Runs `f` and returns what it returned and the operators that ran on this thread, in order.
 pub fn trace<T>(f: impl FnOnce() -> T) -> (T, Vec<Ran>) {
-    let outer = TRACE.replace(Some(Vec::new()));
+    /// Also where `f` panics.
+    struct Restore(Option<Vec<Ran>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TRACE.set(self.0.take());
+        }
+    }
+    let _restore = Restore(TRACE.replace(Some(Vec::new())));
     let result = f();
-    let ran = TRACE.replace(outer).unwrap_or_default();
-    (result, ran)
+    (result, TRACE.take().unwrap_or_default())
 }
 
 /// Runs `f` with every operator of this thread in plain tensor operations: the truth that the fast
@@ -104,4 +124,40 @@ pub(crate) fn record(ran: Ran) {
             trace.push(ran);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn ran() -> Ran {
+        Ran { operator: "test", implementation: Implementation::Cpu, because: None }
+    }
+
+    #[test]
+    fn a_panic_takes_nothing_from_who_traces_around_it_and_leaves_nothing_set() {
+        let (_, seen) = trace(|| {
+            record(ran());
+            let panics = || crate::in_pool(|| panic!("in the pool"));
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            assert!(catch_unwind(|| trace(|| panic!("traced"))).is_err());
+            record(ran());
+        });
+        assert_eq!(seen, [ran(); 2]);
+        assert!(catch_unwind(|| by_reference(|| crate::in_pool(|| panic!("in the pool")))).is_err());
+        assert!(!reference_only() && !crate::in_pool(reference_only));
+        assert!(TRACE.take().is_none());
+    }
+
+    #[test]
+    fn half_precision_on_the_cpu_is_said_to_run_by_the_reference() {
+        let x = burn::tensor::Tensor::<2>::ones([2, 4], (&burn::tensor::Device::flex(), burn::tensor::DType::BF16));
+        let (_, seen) = trace(|| crate::swiglu(x.clone(), x));
+        assert_eq!(
+            (seen[0].implementation, seen[0].because),
+            (Implementation::Reference, Some(Because::HalfPrecision))
+        );
+        assert_eq!(seen[0].to_string(), "reference: the CPU's fast forms compute in f32 and f64 alone");
+    }
 }

@@ -53,13 +53,20 @@ pub struct Session {
     wire: UnixStream,
     ends: [Receiver<String>; 2],
     runs: u64,
+    interrupts: Arc<Interrupts>,
 }
 
 /// As `lab::device::VARIABLE`.
 const DEVICE: &str = "ATTENTION_DEVICE";
 
 impl Session {
-    pub fn start(toolkit: &Toolkit, sink: &Sink, limit: &Limit, device: Option<&str>) -> Result<Self> {
+    pub fn start(
+        toolkit: &Toolkit,
+        sink: &Sink,
+        limit: &Limit,
+        device: Option<&str>,
+        interrupts: &Arc<Interrupts>,
+    ) -> Result<Self> {
         let (wire, theirs) = UnixStream::pair()?;
         let fd = theirs.as_raw_fd();
         let mut command = Command::new(std::env::current_exe()?);
@@ -88,10 +95,12 @@ impl Session {
             });
         }
         let mut process = command.spawn().context("cannot start the session process")?;
+        interrupts.session_started(process.id() as i32);
         let out = read(process.stdout.take().expect("piped"), Stream::Stdout, sink.clone());
         let err = read(process.stderr.take().expect("piped"), Stream::Stderr, sink.clone());
         let watch = Watch::new(process.id(), limit.clone());
-        Ok(Session { process, watch, limit: limit.clone(), wire, ends: [out, err], runs: 0 })
+        let (limit, interrupts) = (limit.clone(), interrupts.clone());
+        Ok(Session { process, watch, limit, wire, ends: [out, err], runs: 0, interrupts })
     }
 
     pub fn pid(&self) -> u32 {
@@ -99,7 +108,7 @@ impl Session {
     }
 
     /// Runs `symbol` of `library`. When this returns, all the cell printed has been forwarded.
-    pub fn run(&mut self, library: &Path, symbol: &str, stop: &Interrupts) -> Result<Answer> {
+    pub fn run(&mut self, library: &Path, symbol: &str) -> Result<Answer> {
         self.runs += 1;
         let nonce = format!("{}-{}", self.process.id(), self.runs);
         let Some(path) = library.to_str() else { bail!("{} is not UTF-8", library.display()) };
@@ -107,11 +116,11 @@ impl Session {
         let mut ran = wire::send(&mut self.wire, &command).and_then(|()| self.receive());
         if ran.is_ok() {
             // It has begun: from here on the stop button is the cell's business.
-            stop.cell_started(self.process.id() as i32);
+            self.interrupts.cell_started(self.process.id() as i32);
             self.watch.running(true);
             ran = self.receive();
             self.watch.running(false);
-            stop.cell_ended();
+            self.interrupts.cell_ended();
         }
         let Ok(fields) = ran else { return Ok(Answer::Died(self.buried()?)) };
         for end in &self.ends {
@@ -178,10 +187,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let group = self.process.id() as i32;
         // With the programs its cells have started.
         // SAFETY: kill has no memory effects; the process has not been waited for, or its group has nobody left.
-        unsafe { libc::kill(-(self.process.id() as i32), libc::SIGKILL) };
+        unsafe { libc::kill(-group, libc::SIGKILL) };
         let _ = self.process.kill();
+        self.interrupts.session_ended(group);
         let _ = self.process.wait();
     }
 }

@@ -23,7 +23,7 @@ const HELP: &str = "\
 `:` and `%` mean the same. Cells with only `:dep` among these also run in evcxr.";
 
 /// What a line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Directive {
     /// Nothing that is not there already.
     Nothing,

@@ -7,8 +7,8 @@ use crate::assist::{Sources, complete, inspect};
 use crate::cell::parse::is_unfinished;
 use crate::cell::scope::Scope;
 use crate::history::History;
-use crate::outbox::{Channel, Outbox};
-use jupyter_protocol::{JupyterMessage, JupyterMessageContent as Content};
+use crate::outbox::Outbox;
+use jupyter_protocol::{JupyterMessage, JupyterMessageContent as Content, UnknownMessage};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -50,8 +50,8 @@ impl Prompt {
                 let _state = self.state.lock();
                 self.outbox.status("busy", Some(&request));
             }
-            if let Some((kind, content)) = self.answer(&request) {
-                self.outbox.reply(Channel::Shell, kind, content, &request);
+            if let Some(content) = self.answer(&request) {
+                self.outbox.reply(content, &request);
             }
             let state = self.state.lock();
             self.outbox.status("idle", Some(&request));
@@ -61,16 +61,16 @@ impl Prompt {
         }
     }
 
-    fn answer(&self, request: &JupyterMessage) -> Option<(&'static str, Value)> {
+    fn answer(&self, request: &JupyterMessage) -> Option<Value> {
         let nothing = Index::default();
         let index = self.index.get().unwrap_or(&nothing);
         Some(match &request.content {
-            Content::KernelInfoRequest(_) => ("kernel_info_reply", crate::shell::kernel_info()),
+            Content::KernelInfoRequest(_) => crate::shell::kernel_info(),
             Content::IsCompleteRequest(asked) => {
                 let unfinished = is_unfinished(&asked.code);
                 let status = if unfinished { "incomplete" } else { "complete" };
                 let indent = if unfinished { "    " } else { "" };
-                ("is_complete_reply", json!({ "status": status, "indent": indent }))
+                json!({ "status": status, "indent": indent })
             }
             Content::CompleteRequest(asked) => {
                 let (scope, crates) = {
@@ -78,17 +78,37 @@ impl Prompt {
                     (state.scope.clone(), state.crates.clone())
                 };
                 let sources = Sources { index, analyzer: &self.analyzer, scope: &scope };
-                ("complete_reply", complete(&sources, &crates, &asked.code, asked.cursor_pos))
+                complete(&sources, &crates, &asked.code, asked.cursor_pos)
             }
             Content::InspectRequest(asked) => {
                 let scope = self.state.lock().scope.clone();
                 let sources = Sources { index, analyzer: &self.analyzer, scope: &scope };
-                ("inspect_reply", inspect(&sources, &asked.code, asked.cursor_pos))
+                inspect(&sources, &asked.code, asked.cursor_pos)
             }
-            Content::HistoryRequest(asked) => ("history_reply", self.state.lock().history.reply(asked)),
-            Content::CommInfoRequest(_) => ("comm_info_reply", json!({ "status": "ok", "comms": {} })),
-            // Comm messages have no reply; the kernel has no comms.
+            Content::HistoryRequest(asked) => self.state.lock().history.reply(asked),
+            Content::CommInfoRequest(_) => json!({ "status": "ok", "comms": {} }),
+            // The kernel has no comms; without this the front end would take this one for open.
+            Content::CommOpen(open) => {
+                self.outbox.publish("comm_close", json!({ "comm_id": open.comm_id, "data": {} }), Some(request));
+                return None;
+            }
+            Content::UnknownMessage(unknown) => return refusal(unknown),
+            // Messages that have no reply, as those of comms.
             _ => return None,
         })
     }
+}
+
+/// What is answered to a request that is not understood: its content is not what its name promises, or its name is not
+/// known. Other messages have no reply.
+pub fn refusal(unknown: &UnknownMessage) -> Option<Value> {
+    let UnknownMessage { msg_type: kind, content } = unknown;
+    if !kind.ends_with("_request") {
+        return None;
+    }
+    let why = match Content::from_type_and_content(kind, content.clone()) {
+        Err(error) => error.to_string(),
+        Ok(_) => "this kernel does not know such requests".into(),
+    };
+    Some(json!({ "status": "error", "ename": "BadRequest", "evalue": format!("{kind}: {why}"), "traceback": [] }))
 }

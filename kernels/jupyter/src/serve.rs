@@ -4,19 +4,29 @@ use crate::assist::analyzer::Analyzer;
 use crate::assist::index::Index;
 use crate::cell::engine::Engine;
 use crate::interrupts::Interrupts;
-use crate::outbox::{Channel, Outbox, Outgoing, message, outbox};
-use crate::prompt::{Prompt, State};
+use crate::outbox::{Channel, Outbox, Outgoing, outbox, reply};
+use crate::prompt::{Prompt, State, refusal};
 use crate::shell::{Parent, Shell, sink};
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result};
-use jupyter_protocol::{ConnectionInfo, JupyterMessage, JupyterMessageContent as Content};
+use jupyter_protocol::{ConnectionInfo, Header, JupyterMessage, JupyterMessageContent as Content, UnknownMessage};
 use jupyter_zmq_client as zmq;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{Receiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
+use zeromq::{SocketRecv, SocketSend};
+
+/// How long a cell that was asked to stop is given before its user is told what is left to do.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the kernel waits at its end for the shell thread to leave things in order.
+const SETTLING: Duration = Duration::from_secs(2);
+/// A socket that goes on failing must not take a processor for itself.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves the connection until it is told to stop.
 pub fn serve(connection_file: &Path, session: &Path) -> Result<()> {
@@ -28,9 +38,17 @@ pub fn serve(connection_file: &Path, session: &Path) -> Result<()> {
     let index = read_index(&Toolkit::index(session));
     let folder = crate::scratch::folder()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(run(connection, toolkit, index, folder.path()));
-    // The shell thread may be in the middle of a cell; it goes down with the process.
+    let interrupts = Arc::new(Interrupts::default());
+    let mut worker = None;
+    let result = runtime.block_on(run(connection, toolkit, index, folder.path(), &interrupts, &mut worker));
+    interrupts.end();
+    // With it go the queues that the shell thread may wait for.
     runtime.shutdown_background();
+    // A `:dep` in the middle of its work puts files back. A thread that does not notice goes down with the process.
+    let begun = Instant::now();
+    while worker.as_ref().is_some_and(|worker| !worker.is_finished()) && begun.elapsed() < SETTLING {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     drop(folder);
     result
 }
@@ -49,16 +67,22 @@ fn read_index(path: &Path) -> Arc<OnceLock<Index>> {
     index
 }
 
-async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<Index>>, folder: &Path) -> Result<()> {
+async fn run(
+    connection: ConnectionInfo,
+    toolkit: Toolkit,
+    index: Arc<OnceLock<Index>>,
+    folder: &Path,
+    interrupts: &Arc<Interrupts>,
+    worker: &mut Option<JoinHandle<()>>,
+) -> Result<()> {
     let id = uuid::Uuid::new_v4().to_string();
     let shell = zmq::create_kernel_shell_connection(&connection, &id).await?;
     let control = zmq::create_kernel_control_connection(&connection, &id).await?;
     let iopub = zmq::create_kernel_iopub_connection(&connection, &id).await?;
     let _stdin = zmq::create_kernel_stdin_connection(&connection, &id).await?;
-    let mut heartbeat = zmq::create_kernel_heartbeat_connection(&connection).await?;
-    tokio::spawn(async move { while heartbeat.single_heartbeat().await.is_ok() {} });
+    let heartbeat = zmq::create_kernel_heartbeat_connection(&connection).await?;
+    tokio::spawn(beat(heartbeat));
 
-    let interrupts = Arc::new(Interrupts::default());
     let (out, outgoing) = outbox();
     let (cells, cells_received) = unbounded_channel();
     let (asks, requests) = unbounded_channel();
@@ -67,55 +91,56 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
     let analyzer = Analyzer::new(&toolkit, folder);
     let prompt = Prompt { outbox: out.clone(), state: state.clone(), index, analyzer: analyzer.clone(), requests };
     std::thread::spawn(move || prompt.serve());
-    start_shell(&interrupts, out.clone(), state.clone(), cells_received, toolkit, analyzer, folder);
+    *worker = Some(start_shell(interrupts, out.clone(), state.clone(), cells_received, toolkit, analyzer, folder));
 
-    let (shell_out, shell_in) = shell.split();
+    let (shell_out, mut shell_in) = shell.split();
     let (mut control_out, mut control_in) = control.split();
     tokio::spawn(deliver(outgoing, shell_out, iopub));
-    tokio::spawn(listen(shell_in, cells, asks));
+    tokio::spawn(async move {
+        loop {
+            let request = read(&mut shell_in).await;
+            let cell = matches!(request.content, Content::ExecuteRequest(_));
+            let to = if cell { &cells } else { &asks };
+            if to.send(request).is_err() {
+                return;
+            }
+        }
+    });
 
     let mut sigint = signal(SignalKind::interrupt())?;
     let mut sigterm = signal(SignalKind::terminate())?;
     // A front end that dies sends no goodbye; without it nobody would ever stop this process.
     let watched = std::env::var_os("JPY_PARENT_PID").is_some();
     let parent = std::os::unix::process::parent_id();
-    let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
-    let (heard, mut orders) = unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok(order) = control_in.read().await {
-            if heard.send(order).is_err() {
-                break;
-            }
-        }
-    });
+    let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = sigint.recv() => press(&interrupts, &state, &out),
+            _ = sigint.recv() => press(interrupts, &state, &out),
             _ = sigterm.recv() => return Ok(()),
             _ = look.tick() => {
                 if watched && std::os::unix::process::parent_id() != parent {
                     return Ok(());
                 }
             }
-            order = orders.recv() => {
-                let Some(order) = order else { return Ok(()) };
-                let (kind, content) = match &order.content {
+            // Nothing is lost when another branch is first: what has come in part stays with the socket.
+            order = read(&mut control_in) => {
+                let content = match &order.content {
                     Content::InterruptRequest(_) => {
-                        press(&interrupts, &state, &out);
-                        ("interrupt_reply", json!({ "status": "ok" }))
+                        press(interrupts, &state, &out);
+                        json!({ "status": "ok" })
                     }
-                    Content::ShutdownRequest(asked) => {
-                        ("shutdown_reply", json!({ "status": "ok", "restart": asked.restart }))
-                    }
-                    Content::KernelInfoRequest(_) => {
-                        ("kernel_info_reply", crate::shell::kernel_info())
+                    Content::ShutdownRequest(asked) => json!({ "status": "ok", "restart": asked.restart }),
+                    Content::KernelInfoRequest(_) => crate::shell::kernel_info(),
+                    Content::UnknownMessage(unknown) => {
+                        let Some(refused) = refusal(unknown) else { continue };
+                        refused
                     }
                     _ => continue,
                 };
-                control_out.send(message(kind, content, Some(&order))).await?;
-                if kind == "shutdown_reply" {
+                send(&mut control_out, reply(content, &order)).await;
+                if matches!(order.content, Content::ShutdownRequest(_)) {
                     // Time for the reply to leave the socket's own queue.
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     return Ok(());
                 }
             }
@@ -125,24 +150,23 @@ async fn run(connection: ConnectionInfo, toolkit: Toolkit, index: Arc<OnceLock<I
 
 /// A cell that does not look at the button goes on; after a while its user is told what is left to do.
 fn press(interrupts: &Arc<Interrupts>, state: &State, out: &Outbox) {
-    let (times, state, out) = (interrupts.press(), state.clone(), out.clone());
-    if times > 1 {
+    if interrupts.press() > 1 {
         return;
     }
+    let (interrupts, state, out) = (interrupts.clone(), state.clone(), out.clone());
     let id = |message: &JupyterMessage| message.header.msg_id.clone();
     std::thread::spawn(move || {
         let pressed = state.lock().running.as_ref().map(id);
         std::thread::sleep(PATIENCE);
         let running = state.lock().running.clone();
-        if let Some(running) = running.filter(|now| Some(id(now)) == pressed) {
+        // Where no cell runs, this would be wrong: the first press has killed whatever a press can.
+        if let Some(running) = running.filter(|now| Some(id(now)) == pressed && interrupts.cell_runs()) {
             let text = "The cell has not stopped yet. It ends where it next calls `check_interrupt`; pressed again, \
                         the button ends its process, and all variables are lost.\n";
             out.publish("stream", json!({ "name": "stderr", "text": text }), Some(&running));
         }
     });
 }
-
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn start_shell(
     interrupts: &Arc<Interrupts>,
@@ -152,7 +176,7 @@ fn start_shell(
     toolkit: Toolkit,
     analyzer: Analyzer,
     folder: &Path,
-) {
+) -> JoinHandle<()> {
     let parent: Parent = Arc::new(Mutex::new(None));
     let sink = sink(out.clone(), parent.clone());
     let interrupts = interrupts.clone();
@@ -170,49 +194,103 @@ fn start_shell(
         };
         let waiting = VecDeque::new();
         Shell { engine, outbox: out, parent, count: 0, state, requests, waiting }.serve();
-    });
+    })
 }
 
-async fn deliver(
-    mut outgoing: Receiver<Outgoing>,
-    mut shell: zmq::RouterSendConnection,
-    mut iopub: zmq::KernelIoPubConnection,
-) {
-    while let Some((channel, message)) = outgoing.recv().await {
-        let sent = match channel {
-            Channel::Shell => shell.send(message).await,
-            Channel::IoPub => iopub.send(message).await,
-        };
-        // A client that has gone away is no reason to stop serving the others. Jupyter's server asks every
-        // new kernel several times whether it is there, and hears only the first answer.
-        if let Err(error) = sent.map_err(|error| error.to_string())
-            && !error.contains("client not found")
-        {
-            eprintln!("attention-kernel: a message was not delivered: {error}");
+/// Answers those who ask whether the kernel is there. One that leaves in the middle of it is no matter to the others.
+async fn beat(mut heartbeat: zmq::KernelHeartbeatConnection) {
+    loop {
+        if let Err(error) = heartbeat.single_heartbeat().await {
+            eprintln!("attention-kernel: a heartbeat failed: {error}");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn listen(
-    mut shell: zmq::RouterRecvConnection,
-    cells: UnboundedSender<JupyterMessage>,
-    asks: UnboundedSender<JupyterMessage>,
-) {
-    let mut failures = 0;
-    while failures < 1000 {
-        match shell.read().await {
-            Ok(request) => {
-                failures = 0;
-                let cell = matches!(request.content, Content::ExecuteRequest(_));
-                if if cell { &cells } else { &asks }.send(request).is_err() {
-                    return;
-                }
-            }
-            // A message that is not signed, or makes no sense, is not answered.
+async fn deliver(mut outgoing: Outgoing, mut shell: zmq::RouterSendConnection, mut iopub: zmq::KernelIoPubConnection) {
+    while let Some((channel, message)) = outgoing.next().await {
+        match channel {
+            Channel::Shell => send(&mut shell, message).await,
+            Channel::IoPub => send(&mut iopub, message).await,
+        }
+    }
+}
+
+/// A client that has gone away is no reason to stop serving the others, nor worth a line: Jupyter's server asks every
+/// new kernel several times whether it is there, and hears only the first answer.
+async fn send(socket: &mut zmq::Connection<impl SocketSend>, message: JupyterMessage) {
+    if let Err(error) = socket.send(message).await.map_err(|error| error.to_string())
+        && !error.contains("client not found")
+    {
+        eprintln!("attention-kernel: a message was not delivered: {error}");
+    }
+}
+
+/// The next request. What is not signed, or does not say what it is, is not answered.
+async fn read(socket: &mut zmq::RouterRecvConnection) -> JupyterMessage {
+    loop {
+        match receive(socket).await {
+            Ok(request) => return request,
             Err(error) => {
-                failures += 1;
-                eprintln!("attention-kernel: a message was not understood: {error}");
+                eprintln!("attention-kernel: a message was not understood: {error:#}");
+                tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// As `socket.read()`, but a request whose content is not what its name promises comes as an `UnknownMessage`: whoever
+/// sent it waits for an answer.
+async fn receive(socket: &mut zmq::RouterRecvConnection) -> Result<JupyterMessage> {
+    let frames = socket.socket.recv().await?;
+    let zmq::RawMessage { zmq_identities, jparts } = zmq::RawMessage::from_multipart(frames, &socket.mac)?;
+    let header: Header = serde_json::from_slice(&jparts[0]).context("no header")?;
+    let as_text = |_| Value::String(String::from_utf8_lossy(&jparts[3]).into_owned());
+    let mut content: Value = serde_json::from_slice(&jparts[3]).unwrap_or_else(as_text);
+    if header.msg_type == "history_request" {
+        crate::history::complete(&mut content);
+    }
+    let understood = Content::from_type_and_content(&header.msg_type, content.clone());
+    let unknown = UnknownMessage { msg_type: header.msg_type.clone(), content };
+    Ok(JupyterMessage {
+        zmq_identities,
+        header,
+        content: understood.unwrap_or(Content::UnknownMessage(unknown)),
+        // Nobody here asks for the rest of a request.
+        parent_header: None,
+        metadata: Value::Null,
+        buffers: Vec::new(),
+        channel: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jupyter_protocol::ExecuteRequest;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    /// Whether the user of a request that does not stop is told so, if a cell runs in the session or if not.
+    fn told(in_session: bool) -> bool {
+        let (interrupts, state, (out, mut outgoing)) = (Arc::new(Interrupts::default()), State::default(), outbox());
+        state.lock().running = Some(ExecuteRequest::new(String::new()).into());
+        let mut session = Command::new("sleep").arg("20").process_group(0).spawn().unwrap();
+        if in_session {
+            interrupts.cell_started(session.id() as i32);
+        }
+        press(&interrupts, &state, &out);
+        drop(out);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let told = runtime.block_on(outgoing.next()).is_some();
+        session.kill().unwrap();
+        session.wait().unwrap();
+        told
+    }
+
+    #[test]
+    fn only_a_cell_that_runs_in_the_session_is_said_not_to_have_stopped() {
+        let threads = [true, false].map(|in_session| std::thread::spawn(move || told(in_session)));
+        assert_eq!(threads.map(|thread| thread.join().unwrap()), [true, false]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::cell::engine::{Engine, Shown};
 use crate::cell::report::CellError;
 use crate::child::{Sink, Stream};
-use crate::outbox::{Channel, Outbox};
+use crate::outbox::Outbox;
 use crate::output::Piece;
 use crate::prompt::State;
 use jupyter_protocol::{ExecuteRequest, JupyterMessage, JupyterMessageContent as Content};
@@ -72,6 +72,19 @@ fn media(mime: &str, content: String) -> Value {
     Value::String(content)
 }
 
+/// The answer to every expression that a request asks for beside its code. To this kernel an expression is a cell: it
+/// takes a compiler, and may print, fail and be stopped.
+fn unevaluated(execute: &ExecuteRequest) -> Value {
+    let answer = json!({
+        "status": "error",
+        "ename": "NotSupported",
+        "evalue": "this kernel evaluates no `user_expressions`; an expression at the end of a cell is shown",
+        "traceback": [],
+    });
+    let asked = execute.user_expressions.iter().flatten();
+    Value::Object(asked.map(|(name, _)| (name.clone(), answer.clone())).collect())
+}
+
 pub struct Shell {
     pub engine: Engine,
     pub outbox: Outbox,
@@ -93,6 +106,10 @@ impl Shell {
                     None => return,
                 },
             };
+            // When the kernel ends, a cell that still waits would only begin another session.
+            if self.engine.interrupts.over() {
+                return;
+            }
             let Content::ExecuteRequest(execute) = &request.content else { continue };
             {
                 let mut state = self.state.lock();
@@ -103,7 +120,7 @@ impl Shell {
                 true => json!({ "status": "aborted", "execution_count": self.count }),
                 false => self.execute(&request, execute),
             };
-            self.outbox.reply(Channel::Shell, "execute_reply", content, &request);
+            self.outbox.reply(content, &request);
             let mut state = self.state.lock();
             state.running = None;
             state.scope = self.engine.scope.clone();
@@ -139,7 +156,7 @@ impl Shell {
                 }
                 json!({
                     "status": "ok", "execution_count": count,
-                    "payload": [], "user_expressions": {},
+                    "payload": [], "user_expressions": unevaluated(execute),
                 })
             }
             Err(error) => self.failed(request, execute, error, count),

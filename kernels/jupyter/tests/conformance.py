@@ -41,8 +41,8 @@ class AttentionKernelTests(jupyter_kernel_test.KernelTests):
         {"code": "vec![1, 2]", "result": "[1, 2]"},
         {"code": '"a".repeat(3)', "result": '"aaa"'},
     ]
-    # The suite's searches leave out fields that the protocol library insists on.
-    supported_history_operations = ("tail", "range")
+    code_history_pattern = "1 +*"
+    supported_history_operations = ("tail", "range", "search")
 
     code_display_data = [
         {"code": DISPLAY.format("text/html", "<b>1</b>"), "mime": "text/html"},

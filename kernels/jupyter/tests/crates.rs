@@ -1,8 +1,10 @@
 //! Crates beside the project's own: those that are there, and those that a cell asks for.
 
 mod support;
+use std::cell::OnceCell;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use support::Kernel;
+use support::{Kernel, until};
 
 #[tokio::test]
 async fn popular_crates_are_there_without_asking() {
@@ -86,6 +88,27 @@ async fn a_crate_that_is_nowhere_is_an_error_that_changes_nothing() {
     assert_eq!(manifests(), before);
 }
 
+#[tokio::test]
+async fn the_stop_button_ends_the_question_what_a_crate_takes() {
+    let before = manifests();
+    let (folder, line) = package("attention-tiny", "");
+    // A manifest that nobody writes: cargo reads it for ever.
+    let manifest = folder.path().join("Cargo.toml");
+    std::fs::remove_file(&manifest).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&manifest).status().unwrap().success());
+    let mut kernel = Kernel::start().await;
+    let id = kernel.send(&line).await;
+    // Whoever writes can open it as soon as cargo reads it.
+    let (cargo, mut options) = (OnceCell::new(), std::fs::OpenOptions::new());
+    options.write(true).custom_flags(libc::O_NONBLOCK);
+    until("cargo reads the manifest", || options.open(&manifest).is_ok_and(|file| cargo.set(file).is_ok())).await;
+    kernel.interrupt().await;
+    let ran = kernel.finish(&id).await;
+    assert_eq!(ran.error().0, "Interrupted", "{ran:#?}");
+    assert_eq!(manifests(), before);
+    assert_eq!(kernel.run("1 + 1").await.result(), "2");
+}
+
 /// Puts the manifests back, whatever happens.
 struct Restore([String; 2]);
 
@@ -105,12 +128,21 @@ async fn a_crate_asked_for_in_the_first_cell_is_compiled_and_used() {
     let restore = Restore(before.clone());
     let ran = kernel.run(&format!("{line}\nattention_tiny::three()")).await;
     let added = manifests();
-    drop(restore);
     println!("{:.1?}: {:#?}", ran.took, ran.outputs);
     assert_eq!(ran.result(), "3");
     assert!(added[0].contains("attention-tiny = {"), "{}", added[0]);
     // It is inside now, for another cell and another kernel, as long as the manifest names it.
     assert_eq!(kernel.run("let x = attention_tiny::three();\nx").await.result(), "3");
+    // The same line again has nothing to do, so it takes no variable away.
+    assert_eq!(kernel.run(&format!("{line}\nx + attention_tiny::three()")).await.result(), "6");
+    assert_eq!(manifests(), added);
+    // Until the crate has been edited.
+    std::fs::write(folder.path().join("src/lib.rs"), "pub fn three() -> u8 { 33 }").unwrap();
+    let ran = kernel.run(&line).await;
+    assert!(ran.error().0 == "SessionInUse" && ran.error().1.contains("attention-tiny 0.3.0"), "{ran:#?}");
+    kernel.run("%restart").await.ok();
+    assert_eq!(kernel.run(&format!("{line}\nattention_tiny::three()")).await.result(), "33");
+    drop(restore);
 
     // One that does not compile leaves everything as it was.
     std::fs::write(folder.path().join("src/lib.rs"), "pub fn three() -> u8 { four }").unwrap();

@@ -81,7 +81,7 @@ async fn held_after(cells: usize) -> [Held; 2] {
     held
 }
 
-/// On disk is the compiler's cache of the last cells, which comes and goes. In memory a cell's code stays, because
+/// On disk are the libraries of items. In memory a cell's code stays, because
 /// values may point into it: 50 kB at most.
 fn little([before, after]: [Held; 2], cells: usize) {
     assert!(after.files < 200, "files: {before:?} {after:?}");
@@ -156,4 +156,51 @@ async fn a_kernel_whose_front_end_dies_ends_and_leaves_nothing() {
     until("the kernel outlives its front end", || !alive(pid)).await;
     until("the session outlives its kernel", || !alive(child)).await;
     until("a folder is left", || folders(pid).is_empty()).await;
+}
+
+/// The processes that this one has started and not seen the end of.
+fn children(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |process: &u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+    };
+    processes.filter(|process| parent(process) == Some(pid)).collect()
+}
+
+#[tokio::test]
+async fn a_program_that_a_cell_has_started_ends_with_the_kernel() {
+    let sleep = "std::process::Command::new(\"sleep\").arg(\"600\").spawn()?.id()";
+    let mut kernel = Kernel::start().await;
+    let program = kernel.run(sleep).await.result().parse().unwrap();
+    assert!(alive(program));
+    assert!(kernel.shutdown().await);
+    until("the program outlives a kernel that was asked to end", || !alive(program)).await;
+
+    let mut kernel = Kernel::start().await;
+    let program = kernel.run(sleep).await.result().parse().unwrap();
+    let pid = kernel.pid();
+    // SAFETY: kill has no memory effects; the process has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGTERM) }, 0);
+    until("the kernel does not end", || !alive(pid)).await;
+    until("the program outlives a kernel that was terminated", || !alive(program)).await;
+}
+
+#[tokio::test]
+async fn a_compiler_at_work_ends_with_the_kernel() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("1").await.ok();
+    // A constant that takes rustc minutes to evaluate.
+    let slow = "const N: u64 = { let mut i = 0u64; while i < 20_000_000_000 { i += 1; } i };\nN";
+    let id = kernel.send(&format!("#[allow(long_running_const_eval)]\n{slow}")).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(2), kernel.finish(&id)).await;
+    assert!(ended.is_err(), "the compiler has nothing to do: {ended:#?}");
+    let compiles = |process: &u32| {
+        std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == "rustc")
+    };
+    let compilers: Vec<_> = children(kernel.pid()).into_iter().filter(compiles).collect();
+    assert!(!compilers.is_empty(), "the compiler is none of the kernel's children");
+    assert!(kernel.shutdown().await);
+    until("a compiler outlives its kernel", || !compilers.iter().any(|process| alive(*process))).await;
 }

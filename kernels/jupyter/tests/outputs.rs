@@ -97,6 +97,29 @@ async fn progress_arrives_while_the_cell_runs() {
 }
 
 #[tokio::test]
+async fn lines_printed_one_at_a_time_leave_together_a_hundred_times_a_second_at_most() {
+    let mut kernel = Kernel::start().await;
+    let line = "println!(\"{i}\"); std::thread::sleep(std::time::Duration::from_micros(50));";
+    let begun = std::time::Instant::now();
+    let id = kernel.send(&format!("for i in 0..5000 {{ {line} }}")).await;
+    let (mut messages, mut text) = (0, String::new());
+    loop {
+        let next = serde_json::to_value(kernel.next(&id).await).unwrap();
+        if next["name"] == "stdout" {
+            messages += 1;
+            text += next["text"].as_str().unwrap();
+        }
+        if next["execution_state"] == "idle" {
+            break;
+        }
+    }
+    assert_eq!(text, (0..5000).map(|i| format!("{i}\n")).collect::<String>());
+    // The first does not wait, nor the last.
+    let most = begun.elapsed().as_millis() / 10 + 2;
+    assert!(messages <= most, "{messages} messages, expected {most} at most");
+}
+
+#[tokio::test]
 async fn a_type_is_shown_by_its_own_method_then_debug_then_its_name() {
     let mut kernel = Kernel::start().await;
     kernel.run("#[derive(Debug)]\nstruct Own;\nimpl Own {\n    fn evcxr_display(&self) { attention::cell_runtime::display(\"text/html\", \"own\") }\n}\nstruct Silent;").await.ok();

@@ -3,7 +3,6 @@
 use crate::root::shown;
 use crate::train::RunArguments;
 use anyhow::Result;
-use lab::compare::Interval;
 use lab::plot::Lines;
 use lab::{CompareConfig, Comparison, TrainConfig};
 use std::path::PathBuf;
@@ -11,7 +10,8 @@ use std::path::PathBuf;
 /// Train variants at equal parameters on equal data, and compare them.
 ///
 /// The first variant is the baseline. Prints mean and 95 % interval over the seeds, and writes the
-/// tables (Parquet), config.json and a figure of the loss curves (SVG) to the folder it names.
+/// tables (Parquet), comparison.json (the configuration) and a figure of the loss curves (SVG) to the
+/// folder it names.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Variants of the zoo, the baseline first
@@ -46,13 +46,16 @@ pub fn run(arguments: Arguments) -> Result<()> {
         anyhow::bail!("a comparison is in {} already: --out DIR makes another", shown(&out));
     }
     std::fs::create_dir_all(&out).map_err(|error| anyhow::anyhow!("cannot create {}: {error}", out.display()))?;
-    zoo::checkpoint::write_atomically(&out.join("config.json"), json.as_bytes())?;
+    // Not config.json, by which a folder is known as a run.
+    zoo::checkpoint::write_atomically(&out.join("comparison.json"), json.as_bytes())?;
     let device = lab::device()?;
     eprintln!("{}", crate::doctor::device_line()?);
     let comparison = lab::compare(&config, &device)?;
     comparison.save(&out)?;
-    curves(&comparison).save(out.join("loss.svg"))?;
-    println!("{}", table(&comparison));
+    println!("{comparison}");
+    if !comparison.curves().is_empty() {
+        curves(&comparison).save(out.join("loss.svg"))?;
+    }
     eprintln!("saved in {}", shown(&out));
     Ok(())
 }
@@ -64,42 +67,6 @@ fn curves(comparison: &Comparison) -> Lines {
         .curves()
         .into_iter()
         .fold(lines, |lines, curve| lines.line_with_band(curve.variant, curve.steps, curve.mean, curve.low, curve.high))
-}
-
-/// One line per variant, and what the numbers mean.
-fn table(comparison: &Comparison) -> String {
-    let interval = |interval: &Interval, sign: bool| {
-        let mean = if sign { format!("{:+.4}", interval.mean) } else { format!("{:.4}", interval.mean) };
-        interval.half_width.map_or(mean.clone(), |half| format!("{mean} ± {half:.4}"))
-    };
-    let header = ["variant", "parameters", "loss, nats/token", "minus the first", "accuracy", "tokens/s"];
-    let rows = comparison.summary().into_iter().map(|row| {
-        let difference = row.difference.as_ref().map_or("–".into(), |difference| interval(difference, true));
-        let accuracy = format!("{:.1} %", 100.0 * row.accuracy.mean);
-        let speed = format!("{:.0}", row.tokens_per_second);
-        [row.variant, row.parameters.to_string(), interval(&row.loss, false), difference, accuracy, speed]
-    });
-    let lines: Vec<[String; 6]> = std::iter::once(header.map(String::from)).chain(rows).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for line in &lines {
-        for (column, cell) in line.iter().enumerate() {
-            let width = width(column);
-            // Names to the left, numbers to the right.
-            let cell = if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-            text += &cell;
-        }
-        text += "\n";
-    }
-    let seeds = comparison.summary().first().map_or(0, |row| row.loss.count);
-    text += &match seeds {
-        0 | 1 => "One seed: how far the numbers would move with another is not known (--seeds 3).".into(),
-        _ => format!(
-            "± is half of the 95 % interval over {seeds} seeds; differences are taken seed by seed. A difference \
-             whose interval holds 0 is not shown to be one."
-        ),
-    };
-    text
 }
 
 fn configure(arguments: &Arguments) -> Result<CompareConfig> {

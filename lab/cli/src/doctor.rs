@@ -69,7 +69,7 @@ fn report(root: &Path) -> Value {
             "target": target(),
             "runs": root.join("runs"),
             "cache": root.join(".attention"),
-            "hub": hub(),
+            "hub": hub::Repository::new(hub::Kind::Model, "").cache,
         },
     })
 }
@@ -160,14 +160,6 @@ fn rustc(root: &Path) -> Result<String> {
 fn target() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     program.ancestors().nth(2).unwrap_or(Path::new("")).into()
-}
-
-/// Where hf-hub keeps what it downloaded.
-fn hub() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let cache = || variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    let home = || variable("HF_HOME").or_else(|| Some(cache()?.join("huggingface")));
-    variable("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub"))).unwrap_or_default()
 }
 
 #[cfg(test)]

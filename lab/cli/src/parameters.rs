@@ -1,5 +1,6 @@
 //! `-p key=value`: other values in a notebook's cell tagged `parameters`.
 
+use crate::run::source;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -26,10 +27,10 @@ pub fn apply(notebook: &mut Value, values: &[(String, String)]) -> Result<()> {
         .flatten()
         .find(|cell| {
             let tagged = cell["metadata"]["tags"].as_array().is_some_and(|tags| tags.iter().any(|t| t == "parameters"));
-            tagged || text(cell).trim_start().starts_with(MARK)
+            tagged || source(cell).trim_start().starts_with(MARK)
         })
         .context("-p needs a cell with the tag `parameters` or the first line `%params`, and this notebook has none")?;
-    let source = text(cell);
+    let source = source(cell);
     let (source, written) = replace(&source, values)?;
     cell["source"] = Value::String(source);
     let metadata = &mut notebook["metadata"];
@@ -42,13 +43,6 @@ pub fn apply(notebook: &mut Value, values: &[(String, String)]) -> Result<()> {
 
 /// The kernel's word for the tag, which not every front end lets one set.
 const MARK: &str = "%params";
-
-fn text(cell: &Value) -> String {
-    match &cell["source"] {
-        Value::String(text) => text.clone(),
-        lines => lines.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
-    }
-}
 
 /// The cell with the value of each `let key = …;` or `let key: T = …;` replaced, and nothing else
 /// touched; and the values as written. Where a string stood, a bare word becomes one.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use attention::kernels::Implementation;
-use attention::kernels::cuda::{self, Passed};
+use attention::kernels::cuda::{self, Card, Passed};
 use attention::kernels::selftest::{Case, Difference, cases, tolerance};
 use burn::tensor::{DType, Device};
 use serde_json::{Value, json};
@@ -81,22 +81,25 @@ fn precisions(device: &Device) -> impl Iterator<Item = DType> {
 /// Says which operators' CUDA kernels may be put on record.
 fn record<'a>(device: &Device, passed: impl Iterator<Item = &'a str>) {
     let Some(card) = cuda::card(device) else { return };
-    let known = cuda::record();
-    let new: Vec<Passed> = passed
-        .filter(|operator| !known.iter().any(|row| (row.operator.as_str(), &row.target) == (*operator, &card.target)))
-        .map(|operator| Passed {
-            operator: operator.into(),
-            target: card.target.clone(),
-            card: card.name.clone(),
-            kernels: cuda::fingerprint(operator),
-        })
-        .collect();
+    let new = unrecorded(&cuda::record(), &card, passed);
     if !new.is_empty() {
         eprintln!(
             "CUDA kernels that passed; rows for kernels/compute/cuda-selftest.md, with which they run here by themselves:"
         );
         new.iter().for_each(|row| eprintln!("{}", row.row()));
     }
+}
+
+/// The rows that the record lacks: also of what passed there with kernels that have changed since.
+fn unrecorded<'a>(record: &[Passed], card: &Card, passed: impl Iterator<Item = &'a str>) -> Vec<Passed> {
+    let row = |operator: &str| Passed {
+        operator: operator.into(),
+        target: card.target.clone(),
+        card: card.name.clone(),
+        kernels: cuda::fingerprint(operator),
+    };
+    let same = |a: &Passed, b: &Passed| (&a.operator, &a.target, &a.kernels) == (&b.operator, &b.target, &b.kernels);
+    passed.map(row).filter(|new| !record.iter().any(|old| same(old, new))).collect()
 }
 
 fn verdicts(cases: &[Case], device: &Device, dtype: DType) -> BTreeMap<&'static str, Verdict> {
@@ -198,6 +201,19 @@ mod tests {
         let line = found.line("wrong", DType::F32, 1e-4);
         assert!(line.starts_with("FAIL") && line.contains("by 0.01") && line.contains("3 cases"), "{line}");
         assert!(!verdict(&[wrong(f64::NAN)]).passed(1e300), "NaN is no small error");
+    }
+
+    #[test]
+    fn kernels_that_have_changed_since_they_passed_give_a_new_row() {
+        let card = Card::emulated();
+        let new = |record: &[Passed]| unrecorded(record, &card, ["l2_norm"].into_iter());
+        let rows = new(&[]);
+        assert_eq!((rows[0].operator.as_str(), &rows[0].target), ("l2_norm", &card.target));
+        assert!(new(&rows).is_empty());
+        let before = Passed { kernels: "0123".into(), ..rows[0].clone() };
+        assert_eq!(new(&[before]), rows);
+        let elsewhere = Passed { target: "ptx_sm70".into(), ..rows[0].clone() };
+        assert_eq!(new(&[elsewhere]), rows);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::root::{root, shown};
 use anyhow::{Context, Result, bail};
 use datasets::DatasetConfig;
+use lab::train::run_config;
 use lab::{Run, TrainConfig, Trainer};
 use std::path::{Path, PathBuf};
 use zoo::presets;
@@ -213,12 +214,12 @@ fn dataset(text: &str) -> Result<DatasetConfig> {
 
 /// A run's folder, or the ones there are.
 pub fn existing(dir: &Path) -> Result<PathBuf> {
-    if dir.join("config.json").is_file() {
-        return Ok(dir.into());
-    }
+    let Err(error) = run_config(dir) else { return Ok(dir.into()) };
+    // A model has the file too, and so has a run of another version.
+    let because = if dir.join("config.json").is_file() { format!(" ({error})") } else { String::new() };
     let among = |folder: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| path.join("config.json").is_file()).map(|path| shown(&path)).collect()
+        entries.filter(|path| run_config(path).is_ok()).map(|path| shown(&path)).collect()
     };
     let folder = dir.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut valid = folder.map(among).unwrap_or_default();
@@ -229,10 +230,10 @@ pub fn existing(dir: &Path) -> Result<PathBuf> {
     valid.dedup();
     match &valid[..] {
         [] => bail!(
-            "no run in `{}`, and none in runs/ yet; `cargo lab train --preset gated-small` makes one",
+            "no run in `{}`{because}, and none in runs/ yet; `cargo lab train --preset gated-small` makes one",
             dir.display()
         ),
-        valid => bail!("no run in `{}`; valid: {}", dir.display(), valid.join(", ")),
+        valid => bail!("no run in `{}`{because}; valid: {}", dir.display(), valid.join(", ")),
     }
 }
 
@@ -276,9 +277,30 @@ mod tests {
     #[test]
     fn an_unknown_run_is_answered_with_the_runs_there_are() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("gated-small")).unwrap();
-        std::fs::write(folder.path().join("gated-small/config.json"), "{}").unwrap();
+        let run = folder_with(folder.path(), "gated-small", &a_run());
+        folder_with(folder.path(), "gated-model", &zoo::preset("gated", "nano").unwrap().to_json());
+        assert_eq!(existing(&run).unwrap(), run);
         let message = existing(&folder.path().join("gated")).unwrap_err().to_string();
-        assert!(message.contains("gated-small"), "{message}");
+        assert!(message.contains("gated-small") && !message.contains("gated-model"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_whose_configuration_is_of_something_else_is_no_run_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        folder_with(folder.path(), "gated-small", &a_run());
+        let model = folder_with(folder.path(), "gated-model", &zoo::preset("gated", "nano").unwrap().to_json());
+        let message = existing(&model).unwrap_err().to_string();
+        assert!(message.contains("unknown field") && message.contains("gated-small"), "{message}");
+    }
+
+    fn a_run() -> String {
+        TrainConfig::new("gated-small", zoo::preset("gated", "nano").unwrap()).to_json()
+    }
+
+    fn folder_with(folder: &Path, name: &str, config: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("config.json"), config).unwrap();
+        path
     }
 }

@@ -4,8 +4,12 @@ use std::process::Command;
 
 /// What a command that must fail says.
 fn refused(arguments: &[&str]) -> String {
+    refused_on("cpu", arguments)
+}
+
+fn refused_on(device: &str, arguments: &[&str]) -> String {
     let output =
-        Command::new(env!("CARGO_BIN_EXE_lab")).args(arguments).env("ATTENTION_DEVICE", "cpu").output().unwrap();
+        Command::new(env!("CARGO_BIN_EXE_lab")).args(arguments).env("ATTENTION_DEVICE", device).output().unwrap();
     assert!(!output.status.success(), "{arguments:?} passed");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -25,4 +29,16 @@ fn a_comparison_is_not_written_over_another() {
     let out = folder.path().to_str().unwrap();
     let said = refused(&["compare", "--size", "nano", "--variants", "baseline,gated", "--out", out]);
     assert!(said.contains("a comparison is in") && said.contains("--out DIR makes another"), "{said}");
+}
+
+/// The device is looked for after the configuration is written: one that is none ends it there.
+#[test]
+fn a_comparison_in_the_folder_of_a_run_leaves_the_run_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), "the run's").unwrap();
+    let out = folder.path().to_str().unwrap();
+    let said = refused_on("nowhere", &["compare", "--size", "nano", "--variants", "baseline,gated", "--out", out]);
+    assert!(said.contains("`nowhere` is no device"), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("config.json")).unwrap(), "the run's");
+    assert!(std::fs::read_to_string(folder.path().join("comparison.json")).unwrap().contains("\"variants\""));
 }

@@ -11,14 +11,15 @@ pub use statistics::{Interval, t_quantile};
 pub use summary::{Comparison, Curve, Summary, VariantRun};
 
 use crate::{LabError, Trainer};
+use burn::module::Module;
 use burn::tensor::Device;
 
 /// Trains every variant with every seed, one after the other: equal parameters (to within 1 %),
-/// equal data in the same order. Ends early, with what is finished, at the stop button.
+/// equal data in the same order. A run that diverges is kept as such, and the others go on. Ends early,
+/// with what is finished, at the stop button.
 ///
 /// # Errors
-/// Whatever is wrong with the configuration or the data; [`LabError::NotFinite`] with the run's name
-/// (`VARIANT-seedN`).
+/// Whatever is wrong with the configuration or the data.
 pub fn compare(config: &CompareConfig, device: &Device) -> Result<Comparison, LabError> {
     let dataset = config.base.data.open()?;
     let mut runs = Vec::new();
@@ -26,11 +27,20 @@ pub fn compare(config: &CompareConfig, device: &Device) -> Result<Comparison, La
         for variant in config.matched()? {
             let train = config.run(&variant, *seed);
             let model = train.model.init(train.seed, device)?;
-            let run = Trainer::new(train, model, dataset.clone())?.run()?;
-            if run.interrupted {
-                return Ok(Comparison { runs, interrupted: true });
-            }
-            runs.push(VariantRun::of(&variant.name, &run).with_model(run.model));
+            let mut trainer = Trainer::new(train, model, dataset.clone())?;
+            runs.push(match trainer.run() {
+                Ok(run) if run.interrupted => return Ok(Comparison { runs, interrupted: true }),
+                Ok(run) => VariantRun::of(&variant.name, &run),
+                Err(error @ LabError::NotFinite { .. }) => VariantRun {
+                    variant: variant.name,
+                    seed: *seed,
+                    parameters: trainer.model().num_params(),
+                    history: trainer.history().clone(),
+                    model: None,
+                    diverged: Some(error.to_string()),
+                },
+                Err(error) => return Err(error),
+            });
         }
     }
     Comparison::from_runs(runs)

@@ -40,7 +40,7 @@ fn run(variant: &str, seed: u64, losses: &[f64]) -> VariantRun {
         seconds: 2.0 * (i + 1) as f64,
     };
     let history = History { rows: losses.iter().enumerate().map(row).collect() };
-    VariantRun { variant: variant.into(), seed, parameters: 1000, history, model: None }
+    VariantRun { variant: variant.into(), seed, parameters: 1000, history, model: None, diverged: None }
 }
 
 #[test]
@@ -55,11 +55,12 @@ fn a_paired_difference_is_surer_than_the_means_where_seeds_move_both_alike() {
     ];
     let comparison = Comparison::from_runs(runs).unwrap();
     let rows = comparison.summary();
-    assert_eq!((rows[0].variant.as_str(), rows[0].loss.mean, rows[0].difference), ("a", 2.0, None));
-    assert!((rows[0].loss.half_width.unwrap() - 2.484).abs() < 1e-3);
+    let loss = rows[0].loss.unwrap();
+    assert_eq!((rows[0].variant.as_str(), loss.mean, rows[0].difference), ("a", 2.0, None));
+    assert!((loss.half_width.unwrap() - 2.484).abs() < 1e-3);
     let difference = rows[1].difference.unwrap();
     assert!((difference.mean + 0.1).abs() < 1e-9 && difference.half_width.unwrap() < 1e-9);
-    assert_eq!(rows[1].tokens_per_second, 50.0);
+    assert_eq!(rows[1].tokens_per_second, Some(50.0));
     let text = comparison.to_string();
     assert!(text.contains("2.0000 ± 2.4842") && text.contains("-0.1000 ± 0.0000 *"), "{text}");
     let curves = comparison.curves();
@@ -83,7 +84,24 @@ fn seeds_that_the_baseline_lacks_do_not_enter_the_difference() {
     let comparison =
         Comparison::from_runs(vec![run("a", 0, &[1.0]), run("b", 0, &[2.0]), run("b", 1, &[9.0])]).unwrap();
     let row = &comparison.summary()[1];
-    assert_eq!((row.loss.count, row.difference.unwrap().count, row.difference.unwrap().mean), (2, 1, 1.0));
+    assert_eq!((row.seeds, row.difference.unwrap().count, row.difference.unwrap().mean), (2, 1, 1.0));
+}
+
+#[test]
+fn a_run_that_diverges_is_told_and_the_others_are_compared() {
+    // The matrices of `wild` are so large that its logits overflow.
+    let mut wild = variant("wild", "baseline");
+    wild.model.init_std = 1e30;
+    let config = CompareConfig { base: base(), variants: vec![wild, variant("tame", "baseline")], seeds: vec![0, 1] };
+    let comparison = compare(&config, &Device::flex()).unwrap();
+    let rows = comparison.summary();
+    assert_eq!((rows[0].variant.as_str(), rows[0].seeds, rows[0].diverged, rows[0].loss), ("wild", 0, 2, None));
+    assert_eq!((rows[1].seeds, rows[1].diverged, rows[1].difference), (2, 0, None));
+    let text = comparison.to_string();
+    assert!(text.contains("wild with seed 1 diverged: step 1 of `wild-seed1`"), "{text}");
+    assert_eq!(comparison.curves().iter().map(|curve| curve.variant.as_str()).collect::<Vec<_>>(), ["tame"]);
+    assert!(comparison.frame().column("loss").unwrap().null_count() == 1);
+    comparison.save(tempfile::tempdir().unwrap().path()).unwrap();
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Axis {
             if base == 10.0 && powers <= 8.0 {
                 axis.minor = coord.key_points(BoldPoints(10 * powers as usize));
             }
-            if values.iter().filter(|v| axis.holds(**v)).count() < 3 {
+            if !axis.minor.is_empty() && values.iter().filter(|v| axis.holds(**v)).count() < 3 {
                 let digit = |v: f64| (v / 10f64.powf((v.log10() + 1e-9).floor())).round();
                 values = axis.minor.iter().copied().filter(|v| [1.0, 2.0, 5.0].contains(&digit(*v))).collect();
             }
@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(log(10.0, 0.01, 100.0), ["0.01", "0.1", "1", "10", "100"]);
         assert_eq!(log(2.0, 100.0, 2048.0), ["128", "256", "512", "1024", "2048"]);
         assert_eq!(log(10.0, 3.0, 40.0), ["5", "10", "20"]);
+        assert_eq!(log(2.0, 100.0, 300.0), ["128", "256"], "two powers are enough where nothing lies between them");
     }
 
     #[test]

@@ -137,6 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn the_future_does_not_change_a_causal_map_whose_cells_are_averaged() {
+        let map = |future: f64| {
+            let cell = move |i: usize, j: usize| if j > i { future } else { (i % 7) as f64 };
+            HeatMap::new("", (0..600).map(|i| (0..600).map(move |j| cell(i, j)))).causal().svg().unwrap()
+        };
+        let without = map(0.0);
+        assert!(without.contains("mean of 2 × 2") && without == map(3.0));
+    }
+
+    #[test]
     fn the_future_stays_blank_in_a_causal_map() {
         let rows = [[1.0, 0.5, 1.0], [0.5, 1.0, 0.5], [1.0, 0.5, 1.0]];
         let cells = |svg: String| svg.matches('z').count(); // each cell is a closed path

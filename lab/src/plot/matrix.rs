@@ -45,29 +45,36 @@ impl Matrix {
         Ok((self.0.len(), columns))
     }
 
-    /// The cells that are shown, row by row: all, or those a causal model can see.
-    pub fn cells(&self, causal: bool) -> impl Iterator<Item = (usize, usize, f64)> {
+    /// What is shown of every row: all, or its beginning, which a causal model can see.
+    fn seen(&self, causal: bool) -> impl Iterator<Item = &[f64]> {
         let ahead = self.0.first().map_or(0, Vec::len).saturating_sub(self.0.len());
-        self.0.iter().enumerate().flat_map(move |(i, row)| {
-            let seen = if causal { (i + ahead + 1).min(row.len()) } else { row.len() };
-            row[..seen].iter().enumerate().map(move |(j, v)| (i, j, *v))
-        })
+        let end = move |i: usize, row: &[f64]| if causal { (i + ahead + 1).min(row.len()) } else { row.len() };
+        self.0.iter().enumerate().map(move |(i, row)| &row[..end(i, row)])
     }
 
-    /// Means over blocks of `side × side` cells.
-    fn pooled(&self, side: usize) -> Self {
-        let mean = |band: &[Vec<f64>], j: usize| {
+    /// The cells that are shown, row by row.
+    pub fn cells(&self, causal: bool) -> impl Iterator<Item = (usize, usize, f64)> {
+        let rows = self.seen(causal).enumerate();
+        rows.flat_map(|(i, row)| row.iter().enumerate().map(move |(j, v)| (i, j, *v)))
+    }
+
+    /// Means over blocks of `side × side` cells, of those that are shown: a row ends where no more are.
+    fn pooled(&self, side: usize, causal: bool) -> Self {
+        let mean = |band: &[&[f64]], j: usize| {
             let (mut sum, mut n) = (0.0, 0u32);
-            for row in band {
-                for v in row[j..row.len().min(j + side)].iter().filter(|v| v.is_finite()) {
-                    sum += v;
-                    n += 1;
-                }
+            for v in band.iter().flat_map(|row| row.iter().skip(j).take(side)).filter(|v| v.is_finite()) {
+                sum += v;
+                n += 1;
             }
             if n == 0 { f64::NAN } else { sum / f64::from(n) }
         };
-        let pool = |band: &[Vec<f64>]| (0..band[0].len()).step_by(side).map(|j| mean(band, j)).collect();
-        Self(self.0.chunks(side).map(pool).collect())
+        // No row of a band is longer than the last.
+        let pool = |band: &[&[f64]]| {
+            let columns = band.last().map_or(0, |row| row.len());
+            (0..columns).step_by(side).map(|j| mean(band, j)).collect()
+        };
+        let rows: Vec<&[f64]> = self.seen(causal).collect();
+        Self(rows.chunks(side).map(pool).collect())
     }
 }
 
@@ -170,14 +177,14 @@ impl Look {
             stride = stride.max(every);
             let (y, every) = labels(self.y_tokens.as_deref(), rows, h, true);
             stride = stride.max(every);
-            let (tint, matrix) = (&tint, if side > 1 { matrix.pooled(side) } else { (*matrix).clone() });
+            let (tint, shown) = (&tint, matrix.pooled(side, self.causal));
             charts.push(Chart {
                 title: title.clone(),
                 x,
                 y,
                 paint: Box::new(move |plot| match cells / (side * side) <= VECTOR_CELLS {
-                    true => self.paint(plot, &matrix, side, tint),
-                    false => self.paint_image(plot, &matrix, tint),
+                    true => self.paint(plot, &shown, side, tint),
+                    false => paint_image(plot, &shown, tint),
                 }),
             });
         }
@@ -190,10 +197,11 @@ impl Look {
         Page { notes, columns, charts, mesh: false, colours: Some(bar), ..Page::new(captions, (w, h)) }.draw()
     }
 
-    fn paint(&self, plot: &mut Plot, matrix: &Matrix, side: usize, tint: &Tint) -> Result<(), PlotError> {
+    /// `shown`: what [`Matrix::pooled`] left of a matrix.
+    fn paint(&self, plot: &mut Plot, shown: &Matrix, side: usize, tint: &Tint) -> Result<(), PlotError> {
         // By colour, so that the backend makes one element of each; neighbours in a row at once.
         let mut runs: BTreeMap<Option<usize>, Vec<[(usize, usize); 2]>> = BTreeMap::new();
-        for (i, j, value) in matrix.cells(self.causal) {
+        for (i, j, value) in shown.cells(false) {
             let like = runs.entry(tint.level(value)).or_default();
             match like.last_mut() {
                 Some([_, end]) if *end == (j, i + 1) => end.0 += 1,
@@ -206,7 +214,7 @@ impl Look {
             plot.chart.draw_series(runs.into_iter().map(|corners| Rectangle::new(corners.map(place), colour)))?;
         }
         if self.annotate {
-            let cells = matrix.cells(self.causal).filter(|cell| cell.2.is_finite());
+            let cells = shown.cells(false).filter(|cell| cell.2.is_finite());
             plot.chart.draw_series(cells.map(|(i, j, value)| {
                 let RGBColor(r, g, b) = tint.at(value);
                 let bright = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b) > 140.0;
@@ -216,18 +224,21 @@ impl Look {
         }
         Ok(())
     }
+}
 
-    fn paint_image(&self, plot: &mut Plot, matrix: &Matrix, tint: &Tint) -> Result<(), PlotError> {
-        let (rows, columns) = (matrix.0.len(), matrix.0[0].len());
-        let mut rgb = vec![255; rows * columns * 3];
-        for (i, j, value) in matrix.cells(self.causal) {
-            let RGBColor(r, g, b) = tint.at(value);
-            rgb[3 * (i * columns + j)..][..3].copy_from_slice(&[r, g, b]);
-        }
-        let (x, y) = plot.chart.plotting_area().get_pixel_range();
-        let size = [x.start, y.start, x.end - x.start, y.end - y.start];
-        plot.svg.image(size, (columns as u32, rows as u32), &rgb)
+/// As [`Look::paint`], in one picture.
+fn paint_image(plot: &mut Plot, shown: &Matrix, tint: &Tint) -> Result<(), PlotError> {
+    let rows = shown.0.len();
+    // The last row is shown to its end.
+    let columns = shown.0[rows - 1].len();
+    let mut rgb = vec![255; rows * columns * 3];
+    for (i, j, value) in shown.cells(false) {
+        let RGBColor(r, g, b) = tint.at(value);
+        rgb[3 * (i * columns + j)..][..3].copy_from_slice(&[r, g, b]);
     }
+    let (x, y) = plot.chart.plotting_area().get_pixel_range();
+    let size = [x.start, y.start, x.end - x.start, y.end - y.start];
+    plot.svg.image(size, (columns as u32, rows as u32), &rgb)
 }
 
 /// The axis of `count` cells along `length` pixels, labelled with tokens, or with positions where
@@ -264,5 +275,14 @@ mod tests {
         let matrix = Matrix::new([[1, 2, 3, 4], [5, 6, 7, 8]]);
         let seen: Vec<f64> = matrix.cells(true).map(|c| c.2).collect();
         assert_eq!(seen, [1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 8.0]);
+    }
+
+    #[test]
+    fn a_block_on_the_diagonal_is_the_mean_of_what_is_seen() {
+        let square = Matrix::new([[1, 9, 9], [3, 5, 9], [4, 6, 8]]);
+        assert_eq!(square.pooled(2, true).0, [vec![3.0], vec![5.0, 8.0]]);
+        assert_eq!(square.pooled(2, false).0, [[4.5, 9.0], [5.0, 8.0]]);
+        let last_queries = Matrix::new([[1, 3, 9, 9], [5, 7, 2, 9], [1, 1, 4, 6]]);
+        assert_eq!(last_queries.pooled(2, true).0, [[4.0, 2.0], [1.0, 5.0]]);
     }
 }

@@ -105,18 +105,7 @@ pub(super) fn with_unit(label: &str, unit: &str) -> String {
 
 /// XML-escaped text. Everything in a figure that a user wrote passes through here.
 pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in plain(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
+    crate::show::escape(&plain(text))
 }
 
 #[cfg(test)]

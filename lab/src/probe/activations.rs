@@ -7,7 +7,7 @@ use crate::table::{Row, columns};
 use datasets::Batch;
 use polars::prelude::DataFrame;
 use serde::Serialize;
-use zoo::{Decoder, Mixer};
+use zoo::Decoder;
 
 /// The largest value of the residual stream at one depth.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,7 +49,7 @@ impl Row for Activation {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn largest_activation<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<Activation>, LabError> {
+pub fn largest_activation(model: &Decoder, batches: &[Batch]) -> Result<Vec<Activation>, LabError> {
     let mut places = vec!["embedding".to_string()];
     places.extend((0..model.depth()).map(|layer| format!("blocks.{layer}.out")));
     let globs: Vec<&str> = places.iter().map(String::as_str).collect();

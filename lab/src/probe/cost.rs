@@ -6,7 +6,7 @@ use burn::module::Module;
 use polars::prelude::DataFrame;
 use serde::Serialize;
 use std::time::Instant;
-use zoo::{Decoder, Mixer, Silent};
+use zoo::{Decoder, Silent};
 
 /// Decoding the last tokens of a sequence of one length.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,7 +37,7 @@ const WINDOW: usize = 15;
 ///
 /// # Errors
 /// A device that fails.
-pub fn decode_cost<M: Mixer>(model: &Decoder<M>, lengths: &[usize]) -> Result<Vec<DecodeCost>, LabError> {
+pub fn decode_cost(model: &Decoder, lengths: &[usize]) -> Result<Vec<DecodeCost>, LabError> {
     let model = model.valid();
     let vocab = model.vocab_size();
     let device = model.device();
@@ -82,11 +82,7 @@ impl Row for ForwardCost {
 ///
 /// # Errors
 /// A device that fails.
-pub fn forward_cost<M: Mixer>(
-    model: &Decoder<M>,
-    lengths: &[usize],
-    repeats: usize,
-) -> Result<Vec<ForwardCost>, LabError> {
+pub fn forward_cost(model: &Decoder, lengths: &[usize], repeats: usize) -> Result<Vec<ForwardCost>, LabError> {
     let model = model.valid();
     let vocab = model.vocab_size();
     let device = model.device();

@@ -6,7 +6,7 @@ use crate::table::{Row, columns};
 use datasets::Batch;
 use polars::prelude::DataFrame;
 use serde::Serialize;
-use zoo::{Decoder, Mixer};
+use zoo::Decoder;
 
 const BINS: usize = 40;
 
@@ -51,7 +51,7 @@ impl Row for GateScores {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn gate_scores<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<GateScores>, LabError> {
+pub fn gate_scores(model: &Decoder, batches: &[Batch]) -> Result<Vec<GateScores>, LabError> {
     let one = |(layer, scores): (usize, Vec<f32>)| {
         let (mean, minimum, maximum) = spread(&scores);
         let (low, high) = if minimum >= 0.0 && maximum <= 1.0 { (0.0, 1.0) } else { (minimum, maximum) };
@@ -94,7 +94,7 @@ impl Row for LambdaValues {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn lambdas<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<LambdaValues>, LabError> {
+pub fn lambdas(model: &Decoder, batches: &[Batch]) -> Result<Vec<LambdaValues>, LabError> {
     let one = |(layer, values): (usize, Vec<f32>)| {
         let (mean, minimum, maximum) = spread(&values);
         let initial = (values.len() == batches.len()).then(|| zoo::lambda_init(layer));

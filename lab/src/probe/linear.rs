@@ -7,7 +7,7 @@ use datasets::Batch;
 use polars::prelude::DataFrame;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use zoo::{Decoder, Mixer};
+use zoo::Decoder;
 
 /// The decay of one head of a linear layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,7 +61,7 @@ impl Row for StateNorm {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn decays<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<Decay>, LabError> {
+pub fn decays(model: &Decoder, batches: &[Batch]) -> Result<Vec<Decay>, LabError> {
     let one = |((layer, head), values): ((usize, usize), Vec<f32>)| {
         let (mean, minimum, maximum) = super::spread(&values);
         let log = values.iter().map(|&decay| f64::from(decay).max(1e-30).ln()).sum::<f64>() / values.len() as f64;
@@ -74,7 +74,7 @@ pub fn decays<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<Dec
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn state_norms<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<StateNorm>, LabError> {
+pub fn state_norms(model: &Decoder, batches: &[Batch]) -> Result<Vec<StateNorm>, LabError> {
     let mut norms: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     for batch in batches {
         for (layer, value) in observe(model, batch, &["blocks.*.mixer.state"])?.layers("state") {
@@ -93,11 +93,7 @@ pub fn state_norms<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Ve
 }
 
 /// The values of a tap of shape `[batch, heads, …]`, by layer and head.
-fn by_head<M: Mixer>(
-    model: &Decoder<M>,
-    batches: &[Batch],
-    name: &str,
-) -> Result<BTreeMap<(usize, usize), Vec<f32>>, LabError> {
+fn by_head(model: &Decoder, batches: &[Batch], name: &str) -> Result<BTreeMap<(usize, usize), Vec<f32>>, LabError> {
     let mut all: BTreeMap<_, Vec<f32>> = BTreeMap::new();
     for batch in batches {
         for (layer, value) in observe(model, batch, &[&format!("blocks.*.mixer.{name}")])?.layers(name) {

@@ -27,10 +27,10 @@ pub use retrieval::{NeedleScore, needle_accuracy};
 use crate::LabError;
 use burn::module::Module;
 use datasets::Batch;
-use zoo::{Decoder, Mixer, Record};
+use zoo::{Decoder, Record};
 
 /// What the taps named by `globs` saw while the model read a batch.
-fn observe<M: Mixer>(model: &Decoder<M>, batch: &Batch, globs: &[&str]) -> Result<Record, LabError> {
+fn observe(model: &Decoder, batch: &Batch, globs: &[&str]) -> Result<Record, LabError> {
     let model = model.valid();
     let ids = model.tokens(&batch.ids, [batch.batch, batch.time])?;
     let mut record = Record::new(globs);
@@ -43,11 +43,7 @@ fn observe<M: Mixer>(model: &Decoder<M>, batch: &Batch, globs: &[&str]) -> Resul
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn tap_values<M: Mixer>(
-    model: &Decoder<M>,
-    batches: &[Batch],
-    name: &str,
-) -> Result<Vec<(usize, Vec<f32>)>, LabError> {
+pub fn tap_values(model: &Decoder, batches: &[Batch], name: &str) -> Result<Vec<(usize, Vec<f32>)>, LabError> {
     let mut all: Vec<(usize, Vec<f32>)> = Vec::new();
     for batch in batches {
         for (layer, value) in observe(model, batch, &[&format!("blocks.*.mixer.{name}")])?.layers(name) {

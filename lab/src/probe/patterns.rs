@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use datasets::Batch;
 use polars::prelude::DataFrame;
 use serde::Serialize;
+use zoo::Decoder;
 use zoo::tap::Record;
-use zoo::{Decoder, Mixer};
 
 /// The pattern of one head over one sequence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +42,7 @@ impl Pattern {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn patterns<M: Mixer>(model: &Decoder<M>, ids: &[i32]) -> Result<Vec<Pattern>, LabError> {
+pub fn patterns(model: &Decoder, ids: &[i32]) -> Result<Vec<Pattern>, LabError> {
     let record = observe(model, &sequence(ids), &["blocks.*.mixer.pattern*"])?;
     let mut all = Vec::new();
     for name in ["pattern", "pattern_positive", "pattern_negative"] {
@@ -96,7 +96,7 @@ impl Row for HeadMass {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn first_token_mass<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Vec<HeadMass>, LabError> {
+pub fn first_token_mass(model: &Decoder, batches: &[Batch]) -> Result<Vec<HeadMass>, LabError> {
     let mut all: Vec<HeadMass> = Vec::new();
     let weight = 1.0 / batches.len() as f64;
     for batch in batches {
@@ -152,7 +152,7 @@ pub fn layer_means(rows: &[HeadMass]) -> Vec<(usize, f64)> {
 ///
 /// # Errors
 /// A token outside the vocabulary.
-pub fn sink_rate<M: Mixer>(model: &Decoder<M>, batches: &[Batch], epsilon: f64) -> Result<Option<f64>, LabError> {
+pub fn sink_rate(model: &Decoder, batches: &[Batch], epsilon: f64) -> Result<Option<f64>, LabError> {
     let (mut above, mut count) = (0, 0);
     for batch in batches {
         for (_, value) in observe(model, batch, &["blocks.*.mixer.pattern"])?.layers("pattern") {

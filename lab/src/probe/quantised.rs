@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use datasets::Batch;
 use polars::prelude::DataFrame;
 use serde::Serialize;
-use zoo::{Cache, CacheCodec, CacheFormat, CacheSamples, Decoder, Mixer, Silent};
+use zoo::{Cache, CacheCodec, CacheFormat, CacheSamples, Decoder, Silent};
 
 /// A model that decodes a text from a cache of one format.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -71,8 +71,8 @@ impl Row for CacheQuality {
 /// # Errors
 /// A token outside the vocabulary, a format that does not fit the model, fewer calibration vectors than
 /// centroids, a text without counted positions.
-pub fn cache_quality<M: Mixer>(
-    model: &Decoder<M>,
+pub fn cache_quality(
+    model: &Decoder,
     calibration: &[Batch],
     text: &[Batch],
     formats: &[CacheFormat],

@@ -27,7 +27,7 @@ impl Report {
     ///
     /// # Errors
     /// A token outside the vocabulary, a device that fails.
-    pub fn new<M: Mixer>(model: &Decoder<M>, batches: &[Batch], lengths: &[usize]) -> Result<Self, LabError> {
+    pub fn new(model: &Decoder, batches: &[Batch], lengths: &[usize]) -> Result<Self, LabError> {
         Ok(Self {
             parameters: model.num_params(),
             first_token_mass: first_token_mass(model, batches)?,

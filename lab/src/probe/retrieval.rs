@@ -6,7 +6,7 @@ use crate::train::evaluate_batches;
 use datasets::{Dataset, Needle};
 use polars::prelude::DataFrame;
 use serde::Serialize;
-use zoo::{Decoder, Mixer};
+use zoo::Decoder;
 
 /// Accuracy at one length and depth.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,8 +39,8 @@ impl Row for NeedleScore {
 ///
 /// # Errors
 /// A length too short for the task, a model whose vocabulary is too small for it.
-pub fn needle_accuracy<M: Mixer>(
-    model: &Decoder<M>,
+pub fn needle_accuracy(
+    model: &Decoder,
     task: &Needle,
     depths: &[f32],
     lengths: &[usize],

@@ -5,7 +5,7 @@ use crate::Frame;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use datasets::{Needle, NeedleConfig};
-use zoo::{Init, ModelConfig, SoftmaxConfig, Tap};
+use zoo::{Init, Mixer, ModelConfig, SoftmaxConfig, Tap};
 
 fn device() -> Device {
     Device::flex()
@@ -23,7 +23,7 @@ fn batch(batch: usize, time: usize) -> Batch {
 }
 
 /// The model with some weights rewritten.
-fn edit<M: Mixer>(model: Decoder<M>, mut change: impl FnMut(&str, &mut [f32])) -> Decoder<M> {
+fn edit(model: Decoder, mut change: impl FnMut(&str, &mut [f32])) -> Decoder {
     let mut tensors = zoo::checkpoint::tensors(&model);
     for (name, data) in &mut tensors {
         let mut values: Vec<f32> = data.iter().collect();
@@ -57,7 +57,7 @@ impl Mixer for Known {
     }
 }
 
-fn known(first: f32, own: f32) -> Decoder<Known> {
+fn known(first: f32, own: f32) -> Decoder {
     let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 1, vec![]) };
     let mixer =
         |_: usize, _: &mut Init| Known { weights: Param::from_tensor(Tensor::from_floats([first, own], &device())) };

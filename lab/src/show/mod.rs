@@ -12,6 +12,7 @@ mod tensor;
 mod tree;
 
 use burn::module::Module;
+use burn::tensor::DType;
 use std::fmt::Debug;
 
 /// A type of another crate that has a look of its own in a notebook.
@@ -77,8 +78,14 @@ impl<T> ByName for Value<'_, T, Other> {
     }
 }
 
+/// The type of a tensor's elements, `f32` or `bool`, without how it is stored.
+pub fn dtype(dtype: DType) -> String {
+    let stored = format!("{dtype:?}").to_lowercase();
+    stored.split('(').next().unwrap_or_default().into()
+}
+
 /// Text as it may stand in HTML, in attributes too.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 

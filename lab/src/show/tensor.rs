@@ -36,8 +36,7 @@ struct Look {
 
 impl Look {
     fn new(data: &TensorData, device: &str) -> Self {
-        let dtype = format!("{:?}", data.dtype()).to_lowercase();
-        let dtype = dtype.split('(').next().unwrap_or_default();
+        let dtype = super::dtype(data.dtype());
         let values: Vec<f64> = data.iter::<f64>().collect();
         let summary = if dtype == "bool" {
             format!("{} of {} true", grouped(values.iter().filter(|v| **v != 0.0).count()), grouped(values.len()))

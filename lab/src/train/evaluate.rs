@@ -5,7 +5,7 @@ use crate::LabError;
 use burn::module::Module;
 use datasets::{Batch, Dataset};
 use serde::{Deserialize, Serialize};
-use zoo::{Decoder, Mixer};
+use zoo::Decoder;
 
 /// Loss and accuracy over a dataset's fixed validation batches.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// A token outside the model's vocabulary, or a time for which the dataset has no batches.
-pub fn evaluate<M: Mixer>(
-    model: &Decoder<M>,
+pub fn evaluate(
+    model: &Decoder,
     dataset: &dyn Dataset,
     batches: usize,
     batch: usize,
@@ -33,7 +33,7 @@ pub fn evaluate<M: Mixer>(
 }
 
 /// The same over batches at hand.
-pub(crate) fn evaluate_batches<M: Mixer>(model: &Decoder<M>, batches: &[Batch]) -> Result<Evaluation, LabError> {
+pub(crate) fn evaluate_batches(model: &Decoder, batches: &[Batch]) -> Result<Evaluation, LabError> {
     let model = model.valid();
     let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
     for batch in batches {

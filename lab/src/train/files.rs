@@ -18,7 +18,7 @@ use crate::{LabError, read_parquet, write_parquet};
 use burn::tensor::Device;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use zoo::{Decoder, Mixer, checkpoint};
+use zoo::{Decoder, checkpoint};
 
 /// Complete checkpoints that are kept.
 const KEEP: usize = 2;
@@ -48,8 +48,8 @@ pub fn run_config(run: &Path) -> Result<TrainConfig, LabError> {
 }
 
 /// What a checkpoint holds.
-pub(super) struct State<M: Mixer> {
-    pub model: Decoder<M>,
+pub(super) struct State {
+    pub model: Decoder,
     pub optimizer: AdamW,
     pub history: History,
     /// What the dataset said of itself.
@@ -106,10 +106,10 @@ impl RunFiles {
     }
 
     /// Writes a checkpoint and then removes all but the newest ones.
-    pub(super) fn save<M: Mixer>(
+    pub(super) fn save(
         &self,
         config: &TrainConfig,
-        model: &Decoder<M>,
+        model: &Decoder,
         optimizer: &AdamW,
         history: &History,
         data: &str,
@@ -137,12 +137,7 @@ impl RunFiles {
     }
 
     /// The state of a checkpoint, put into `model`.
-    pub(super) fn load<M: Mixer>(
-        dir: &Path,
-        config: &TrainConfig,
-        model: Decoder<M>,
-        device: &Device,
-    ) -> Result<State<M>, LabError> {
+    pub(super) fn load(dir: &Path, config: &TrainConfig, model: Decoder, device: &Device) -> Result<State, LabError> {
         let path = dir.join("optimizer.safetensors");
         let (moments, metadata) = checkpoint::read(&path)?;
         let json = metadata.get("config").ok_or_else(|| at(&path)("no configuration in its metadata"))?;

@@ -3,7 +3,7 @@
 use super::TrainConfig;
 use burn::tensor::Tensor;
 use datasets::Batch;
-use zoo::{Decoder, Mixer, Tap, Value, ZooError, load_balance};
+use zoo::{Decoder, Tap, Value, ZooError, load_balance};
 
 /// The cross-entropy of the next token, and the whole objective, both `[1]`:
 ///
@@ -12,8 +12,8 @@ use zoo::{Decoder, Mixer, Tap, Value, ZooError, load_balance};
 ///        + ponder_weight · mean ponder
 /// ```
 /// with the terms for which the model has parts.
-pub(super) fn objective<M: Mixer>(
-    model: &Decoder<M>,
+pub(super) fn objective(
+    model: &Decoder,
     config: &TrainConfig,
     data: &Batch,
 ) -> Result<(Tensor<1>, Tensor<1>), ZooError> {

@@ -15,7 +15,7 @@ use datasets::{Batch, Dataset};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use zoo::{AnyMixer, Decoder, Mixer};
+use zoo::Decoder;
 
 /// Trains a decoder of any mixer, as far as it is told.
 ///
@@ -32,13 +32,13 @@ use zoo::{AnyMixer, Decoder, Mixer};
 /// println!("{}", run.history.frame());
 /// # Ok(()) }
 /// ```
-pub struct Trainer<M: Mixer = AnyMixer> {
+pub struct Trainer {
     config: TrainConfig,
     dataset: Arc<dyn Dataset>,
     /// Drawn once: they are the same at every evaluation.
     validation: Vec<Batch>,
     /// Absent only while the optimiser maps it.
-    pub(super) model: Option<Decoder<M>>,
+    pub(super) model: Option<Decoder>,
     pub(super) optimizer: AdamW,
     pub(super) history: History,
     pub(super) files: Option<RunFiles>,
@@ -48,10 +48,10 @@ pub struct Trainer<M: Mixer = AnyMixer> {
 
 /// A trained model and how it came about.
 #[derive(Clone)]
-pub struct Run<M: Mixer = AnyMixer> {
+pub struct Run {
     pub config: TrainConfig,
     /// Without autodiff: for probing and decoding.
-    pub model: Decoder<M>,
+    pub model: Decoder,
     pub history: History,
     /// Whether the stop button ended it; [`Trainer::run`] goes on.
     pub interrupted: bool,
@@ -59,7 +59,7 @@ pub struct Run<M: Mixer = AnyMixer> {
     pub dir: Option<PathBuf>,
 }
 
-impl Trainer<AnyMixer> {
+impl Trainer {
     /// A trainer of the catalogue model that `config` describes, on the data it describes.
     ///
     /// # Errors
@@ -70,7 +70,8 @@ impl Trainer<AnyMixer> {
         Self::new(config.clone(), model, config.data.open()?)
     }
 
-    /// The trainer of a run folder (`runs/NAME`), at its latest complete checkpoint.
+    /// The trainer of a run folder (`runs/NAME`), at its latest complete checkpoint. Its mixers are those that
+    /// its configuration names; a run of one's own mixers goes on by [`Self::new`] and [`Self::runs_dir`].
     ///
     /// # Errors
     /// [`LabError::NoCheckpoint`]; a corrupt file, with its name.
@@ -82,15 +83,13 @@ impl Trainer<AnyMixer> {
         }
         Self::from_config(&config, device)?.continue_in(RunFiles { dir: dir.into() })
     }
-}
 
-impl<M: Mixer> Trainer<M> {
     /// A trainer of a decoder of any mixer. `config.model` is kept for the record; the decoder is
     /// what trains.
     ///
     /// # Errors
     /// A bad value in `config`, a vocabulary smaller than the data's, a time the data cannot fill.
-    pub fn new(config: TrainConfig, decoder: Decoder<M>, dataset: Arc<dyn Dataset>) -> Result<Self, LabError> {
+    pub fn new(config: TrainConfig, decoder: Decoder, dataset: Arc<dyn Dataset>) -> Result<Self, LabError> {
         config.validate()?;
         dataset.check(config.time)?;
         let (model, data) = (decoder.vocab_size(), dataset.vocab_size());
@@ -152,7 +151,7 @@ impl<M: Mixer> Trainer<M> {
     }
 
     /// The model as it is now, on a device with autodiff.
-    pub fn model(&self) -> &Decoder<M> {
+    pub fn model(&self) -> &Decoder {
         self.model.as_ref().expect("a trainer between steps has its model")
     }
 
@@ -238,7 +237,7 @@ impl<M: Mixer> Trainer<M> {
     ///
     /// # Errors
     /// Those of [`Self::step`]; files that cannot be written; [`LabError::Busy`].
-    pub fn run(&mut self) -> Result<Run<M>, LabError> {
+    pub fn run(&mut self) -> Result<Run, LabError> {
         self.run_until(self.config.steps)
     }
 
@@ -246,7 +245,7 @@ impl<M: Mixer> Trainer<M> {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn run_until(&mut self, step: usize) -> Result<Run<M>, LabError> {
+    pub fn run_until(&mut self, step: usize) -> Result<Run, LabError> {
         let until = step.min(self.config.steps);
         let _lock = self.files.as_ref().map(RunFiles::lock).transpose()?;
         let progress = Progress::new(&self.config, &self.history, until, self.quiet);
@@ -289,8 +288,9 @@ impl<M: Mixer> Trainer<M> {
     }
 }
 
-impl Run<AnyMixer> {
-    /// The run in a folder (`runs/NAME`) as its latest complete checkpoint has it.
+impl Run {
+    /// The run in a folder (`runs/NAME`) as its latest complete checkpoint has it, with the mixers that its
+    /// configuration names.
     ///
     /// # Errors
     /// [`LabError::NoCheckpoint`]; a corrupt file, with its name.
@@ -310,16 +310,14 @@ impl Run<AnyMixer> {
             dir: Some(dir.into()),
         })
     }
-}
 
-impl<M: Mixer> Run<M> {
     pub fn parameters(&self) -> usize {
         self.model.num_params()
     }
 }
 
 /// `gated: 1 003 520 parameters, 600 steps, validation loss 1.92 nats (2.77 bits) per token, …`
-impl<M: Mixer> std::fmt::Display for Run<M> {
+impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} parameters, {} steps", self.config.name, self.parameters(), self.history.step())?;
         if let (Some(loss), Some(accuracy)) = (self.history.validation_loss(), self.history.accuracy()) {
@@ -335,7 +333,7 @@ impl<M: Mixer> std::fmt::Display for Run<M> {
     }
 }
 
-impl<M: Mixer> std::fmt::Debug for Run<M> {
+impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")
     }

@@ -8,7 +8,7 @@ mod file;
 pub(crate) use file::read_text;
 pub use file::{File, read, write};
 
-use crate::{Decoder, Mixer, ModelConfig, ZooError};
+use crate::{Decoder, ModelConfig, ZooError};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::{BTreeMap, HashMap};
@@ -126,8 +126,9 @@ pub(crate) fn fill<M: Module>(
     Err(problem(source, problems.join("; ")))
 }
 
-/// Saves a decoder that [`load`] reads again.
-pub fn save<M: Mixer>(dir: &Path, config: &ModelConfig, model: &Decoder<M>) -> Result<(), ZooError> {
+/// Saves a decoder. [`load`] reads it again if its mixers are those that the configuration names; one with
+/// mixers of one's own is made by [`Decoder::with_mixers`] and filled by [`read`] and [`apply`].
+pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
     std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
     write(&dir.join("model.safetensors"), &tensors(model), HashMap::new())?;
     write_atomically(&dir.join("config.json"), config.to_json().as_bytes())

@@ -25,13 +25,12 @@ pub use sinks::Sink;
 pub use softmax::{Softmax, SoftmaxConfig};
 
 use crate::error::{ZooError, divisible, positive};
-use crate::{Cache, Init, Mixer, RmsNorm, Tap};
-use burn::module::Module;
+use crate::{AnyMixer, Init, RmsNorm};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Makes [`MixerConfig`] and [`AnyMixer`] of a list of `Mixer(Config)`, with `[layer]` where a mixer
-/// starts differently by depth.
+/// Makes [`MixerConfig`] of a list of `Mixer(Config)`, with `[layer]` where a mixer starts differently by
+/// depth.
 macro_rules! mixers {
     ($layer:ident: $($(#[$meta:meta])* $mixer:ident($config:ident) $([$by_layer:ident])?,)+) => {
         /// Which mixer, and its sizes. In JSON: `{"type": "softmax", "heads": 4, …}`.
@@ -39,13 +38,6 @@ macro_rules! mixers {
         #[serde(tag = "type", rename_all = "snake_case")]
         pub enum MixerConfig {
             $($(#[$meta])* $mixer($config),)+
-        }
-
-        /// Any mixer of the catalogue, for configurations read from JSON and for hybrids.
-        #[derive(Module, Debug)]
-        #[allow(clippy::large_enum_variant)] // a handful per model, and burn's derive takes no boxes
-        pub enum AnyMixer {
-            $($mixer($mixer),)+
         }
 
         impl MixerConfig {
@@ -60,18 +52,14 @@ macro_rules! mixers {
                 match self { $(Self::$mixer(config) => config.parameters(d_model),)+ }
             }
 
+            /// Whether `mixer` is of the kind that this makes.
+            pub fn makes(&self, mixer: &AnyMixer) -> bool {
+                match self { $(Self::$mixer(_) => mixer.is::<$mixer>(),)+ }
+            }
+
             /// The mixer of block `layer` (counted from 0).
             pub fn init(&self, d_model: usize, $layer: usize, init: &mut Init) -> AnyMixer {
-                match self { $(Self::$mixer(config) => AnyMixer::$mixer(config.init(d_model, $($by_layer,)? init)),)+ }
-            }
-        }
-
-        impl Mixer for AnyMixer {
-            fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-                match self { $(Self::$mixer(mixer) => mixer.forward(x, tap),)+ }
-            }
-            fn step(&self, x: Tensor<3>, cache: &mut Cache, tap: &mut dyn Tap) -> Tensor<3> {
-                match self { $(Self::$mixer(mixer) => mixer.step(x, cache, tap),)+ }
+                match self { $(Self::$mixer(config) => AnyMixer::new(config.init(d_model, $($by_layer,)? init)),)+ }
             }
         }
     };

@@ -24,7 +24,8 @@ mod source;
 pub mod unilm;
 
 use crate::checkpoint::{self, Tensors};
-use crate::{Decoder, ModelConfig, ZooError};
+use crate::{Block, Decoder, ModelConfig, ZooError};
+use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use families::Family;
 use layout::{Shapes, Sources};
@@ -104,8 +105,21 @@ fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<Strin
 /// its release.)
 ///
 /// # Errors
-/// What no class of Hugging Face computes; a file that cannot be written, with its name.
+/// What no class of Hugging Face computes, mixers of one's own among it; a model that is not the
+/// configuration's; a file that cannot be written, with its name.
 pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
+    config.validate()?;
+    let other = |(layer, block): &(usize, &Block)| !config.mixer(*layer).makes(&block.mixer);
+    if let Some((layer, _)) = model.blocks.iter().enumerate().find(other) {
+        return Err(problem(
+            dir,
+            format!("the mixer of block {layer} is not of the kind that the configuration names"),
+        ));
+    }
+    let (held, described) = (model.num_params(), config.parameters());
+    if held != described {
+        return Err(problem(dir, format!("the model has {held} parameters, its configuration {described}")));
+    }
     let (family, json) = families::write(config).map_err(|e| problem(dir, e))?;
     let mut ours = checkpoint::tensors(model);
     (family.fold)(config, &mut ours);

@@ -43,7 +43,7 @@ pub(crate) use slot::CodedSlot;
 pub use uniform::{Axis, UniformFormat};
 
 use crate::error::ZooError;
-use crate::{Cache, Decoder, Mixer, Silent};
+use crate::{Cache, Decoder, Silent};
 use serde::{Deserialize, Serialize};
 use slot::BlockCodec;
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl fmt::Display for CacheFormat {
     }
 }
 
-impl<M: Mixer> Decoder<M> {
+impl Decoder {
     /// Empty caches that store keys and values as `codec` says.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl CacheCodec {
     }
 
     /// Whether every slot that grows while `model` decodes is one that this codec can store.
-    fn check<M: Mixer>(&self, model: &Decoder<M>) -> Result<(), ZooError> {
+    fn check(&self, model: &Decoder) -> Result<(), ZooError> {
         match self {
             Self::Full => return Ok(()),
             Self::Uniform(format) => format.validate()?,

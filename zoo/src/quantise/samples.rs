@@ -1,7 +1,7 @@
 //! Calibration vectors.
 
 use super::ENCODED;
-use crate::{Cache, Decoder, Mixer, Silent, ZooError};
+use crate::{Cache, Decoder, Silent, ZooError};
 use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct CacheSamples {
 
 impl CacheSamples {
     /// Reads token ids `[batch, time]` (made by [`Decoder::tokens`]) one by one, in full precision.
-    pub fn read<M: Mixer>(&mut self, model: &Decoder<M>, ids: &Tensor<2, Int>) {
+    pub fn read(&mut self, model: &Decoder, ids: &Tensor<2, Int>) {
         let mut caches = model.cache();
         for t in 0..ids.dims()[1] {
             model.step(ids.clone().narrow(1, t, 1), &mut caches, &mut Silent);

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor};
 use zoo::*;
 
 /// What the caches of a model see of `4 · time` tokens.
-fn read(model: &Decoder<impl Mixer>, time: usize) -> CacheSamples {
+fn read(model: &Decoder, time: usize) -> CacheSamples {
     let ids: Vec<i32> = (0..4 * time).map(|i| (i * i * 7 + i) as i32 % 256).collect();
     let mut samples = CacheSamples::default();
     samples.read(model, &model.tokens(&ids, [4, time]).unwrap());
@@ -67,7 +67,7 @@ impl Mixer for Notes {
     }
 }
 
-fn notes(grows: bool) -> Decoder<Notes> {
+fn notes(grows: bool) -> Decoder {
     let config = ModelConfig::new(24, 24, 2, vec![]);
     let mixer = |_, init: &mut Init| Notes { slot: init.constant([1], if grows { 1.0 } else { 0.0 }) };
     Decoder::with_mixers(&config, 0, &Device::flex(), mixer).unwrap()

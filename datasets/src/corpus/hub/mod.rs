@@ -96,7 +96,6 @@ fn repository(config: &HubConfig) -> Result<Repository, DatasetError> {
 }
 
 fn corpus(config: &HubConfig, repository: &Repository) -> Result<Corpus, DatasetError> {
-    // A local look-up goes by a reference that is written only after the last file.
     let folder = repository.fetch(|entries| choose(config, repository, entries), |_| true)?;
     let mut files = walk(&folder)?;
     let mut left = config.bytes as u64;

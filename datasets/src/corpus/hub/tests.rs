@@ -68,8 +68,13 @@ fn the_cap_leaves_files_out_and_says_when_none_fits() {
     assert!(corpus.describe().contains("2 text files"), "{}", corpus.describe());
     assert!(text.contains("ants") && !text.contains("dodo"), "{text}");
     assert_eq!(server.sent().len(), 2);
-    let message = refused(&HubConfig { bytes: 5, ..config });
+    let message = refused(&HubConfig { bytes: 5, ..config.clone() });
     assert!(message.contains("notes[1].md (14 B)") && message.contains("bytes = 5"), "{message}");
+    // Without a network, two files of three are no download of all.
+    server.stop();
+    assert_eq!(fetch(&config).unwrap().describe(), corpus.describe());
+    let message = refused(&HubConfig { bytes: 64, ..config });
+    assert!(message.contains("not complete in the cache"), "{message}");
 }
 
 #[test]

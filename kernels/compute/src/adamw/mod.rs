@@ -7,7 +7,7 @@ pub mod cuda;
 mod reference;
 
 use crate::cuda::with_gpu;
-use crate::operator::{Dispatched, choose_with_cuda, input, off_tape, plain};
+use crate::operator::{Dispatched, Fast, choose_with_cuda, input, off_tape, off_the_tape, plain};
 use crate::selftest::{Case, Inputs, constant};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
@@ -38,7 +38,7 @@ pub struct Update {
 /// written once, in place where nobody else holds it.
 ///
 /// # Panics
-/// When shapes or dtypes do not fit together.
+/// When shapes or dtypes do not fit together, and for tensors on a tape: an update has no gradient.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     gradient: Tensor<D>,
@@ -52,16 +52,9 @@ pub fn adamw<const D: usize>(
         assert!(moments.iter().all(|m| m.dims() == [count]), "moments of a weight {shape:?}: {moments:?}");
     }
     let [first, second] = moments.map_or([None, None], |moments| moments.map(Some));
-    let inputs = [input(weight), input(gradient), first.and_then(input), second.and_then(input)];
-    match choose_with_cuda("adamw", inputs.iter().flatten(), |asked| asked.of_f32()) {
-        Implementation::Cpu => {
-            opened::<Flex, D>(inputs, |weight, gradient, moments| cpu::adamw(weight, gradient, moments, update))
-        }
-        Implementation::Cuda => with_gpu!(inputs, B => opened::<B, D>(inputs, |weight, gradient, moments| {
-            cuda::adamw::<B>(weight, gradient, moments, &update)
-        })),
-        Implementation::Reference => {
-            let [weight, gradient, first, second] = inputs;
+    match fast([input(weight), input(gradient), first.and_then(input), second.and_then(input)], update) {
+        Fast::Ran((weight, moments)) => (Tensor::from_dispatch(weight), moments.map(Tensor::from_dispatch)),
+        Fast::Reference([weight, gradient, first, second]) => {
             let [weight, gradient] = [weight, gradient].map(|x| Tensor::from_dispatch(x.expect(THERE)));
             let moments = first.zip(second).map(|moments| <[_; 2]>::from(moments).map(Tensor::from_dispatch));
             reference::adamw(weight, gradient, moments, update)
@@ -71,23 +64,40 @@ pub fn adamw<const D: usize>(
 
 const THERE: &str = "a weight and its gradient are always there";
 
+/// A weight and its moments.
+type Updated<T> = (T, [T; 2]);
+
+fn fast(inputs: [Option<DispatchTensor>; 4], update: Update) -> Fast<Updated<DispatchTensor>, 4> {
+    off_the_tape("adamw", inputs.iter().flatten());
+    match choose_with_cuda("adamw", inputs.iter().flatten(), |asked| asked.of_f32()) {
+        Implementation::Cpu => {
+            Fast::Ran(opened::<Flex>(inputs, |weight, gradient, moments| cpu::adamw(weight, gradient, moments, update)))
+        }
+        Implementation::Cuda => with_gpu!(inputs, B => Fast::Ran(opened::<B>(inputs, |weight, gradient, moments| {
+            cuda::adamw::<B>(weight, gradient, moments, &update)
+        }))),
+        Implementation::Reference => Fast::Reference(inputs),
+    }
+}
+
 /// Runs `update` on what lies in the inputs.
-fn opened<B: Dispatched, const D: usize>(
+fn opened<B: Dispatched>(
     inputs: [Option<DispatchTensor>; 4],
-    update: impl FnOnce(Plain<B>, Plain<B>, Option<[Plain<B>; 2]>) -> (Plain<B>, [Plain<B>; 2]),
-) -> (Tensor<D>, [Tensor<1>; 2]) {
+    update: impl FnOnce(Plain<B>, Plain<B>, Option<[Plain<B>; 2]>) -> Updated<Plain<B>>,
+) -> Updated<DispatchTensor> {
     let [weight, gradient, first, second] = inputs.map(|x| x.map(plain::<B>));
     let moments = first.zip(second).map(<[_; 2]>::from);
     let (weight, moments) = update(weight.expect(THERE), gradient.expect(THERE), moments);
-    (Tensor::from_dispatch(off_tape::<B>(weight)), moments.map(|x| Tensor::from_dispatch(off_tape::<B>(x))))
+    (off_tape::<B>(weight), moments.map(off_tape::<B>))
 }
 
 /// `Σ x²` of each of `tensors`, `[tensors]`.
 ///
 /// # Panics
-/// When there are none, or their dtypes differ.
+/// When there are none, their dtypes differ, or they are on a tape.
 pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     let inputs: Vec<_> = tensors.into_iter().map(input).collect();
+    off_the_tape("squares", inputs.iter().flatten());
     match choose_with_cuda("squares", inputs.iter().flatten(), |asked| asked.of_f32()) {
         Implementation::Cpu => {
             let tensors = inputs.into_iter().flatten().map(plain::<Flex>).collect();
@@ -150,6 +160,14 @@ mod tests {
         let count: usize = shape.iter().product();
         let values: Vec<f64> = (0..count).map(|i| ((i * 7 + seed) % 113) as f64 / 50.0 - 1.0).collect();
         Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), burn::tensor::DType::F64))
+    }
+
+    #[test]
+    #[should_panic(expected = "adamw has no gradient: it takes tensors off the tape (`Tensor::inner`)")]
+    fn weights_on_a_tape_are_refused() {
+        let weight = Tensor::<2>::ones([2, 3], &Device::flex().autodiff());
+        let update = Update { betas: [0.9, 0.99], scale: 1.0, keep: 1.0, size: 0.1, spread: 1.0, epsilon: 1e-8 };
+        adamw(weight.clone(), weight, None, update);
     }
 
     fn read<const D: usize>(x: Tensor<D>) -> Vec<f64> {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Runs `f` on one of the threads among which operators share out their work. From there a second one
 /// takes a part within a microsecond; from outside it has to be woken, which takes ten, some hundreds of
@@ -12,11 +13,12 @@ pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let before = crate::trace::leave();
     let (result, after) = rayon::scope(move |_| {
         let outer = crate::trace::enter(before);
-        let result = f();
+        // Both threads get their own back also where it panics.
+        let result = catch_unwind(AssertUnwindSafe(f));
         (result, crate::trace::enter(outer))
     });
     crate::trace::enter(after);
-    result
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// On how many threads `work` (multiplications, say) is worth sharing out.

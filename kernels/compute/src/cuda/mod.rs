@@ -13,7 +13,7 @@ pub mod tile;
 mod tune;
 
 use crate::trace::Because;
-pub(crate) use permit::{Asked, permitted, say};
+pub(crate) use permit::{Asked, permitted};
 pub use permit::{Card, Passed, Setting, VARIABLE, record};
 pub use program::emulated;
 pub(crate) use program::{Gpu, Program, is_emulated, with_gpu};

@@ -7,8 +7,6 @@ use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensorKind;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::Client;
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 /// The variable that switches the kernels on and off.
 pub const VARIABLE: &str = "ATTENTION_CUDA_KERNELS";
@@ -164,15 +162,6 @@ pub(crate) fn permitted(
     // A value that says nothing must not be taken for one that does.
     let setting = Setting::of_environment().unwrap_or_else(|error| panic!("{error}"));
     setting.permits(passed)
-}
-
-/// Says on stderr that the reference runs on a GPU in the place of kernels that there are, once for every reason.
-pub(crate) fn say(operator: &'static str, because: Because) {
-    static SAID: Mutex<BTreeSet<(&str, Because)>> = Mutex::new(BTreeSet::new());
-    let asked_for = because == Because::SwitchedOff;
-    if !asked_for && SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((operator, because)) {
-        eprintln!("{operator} runs by its reference: {because}");
-    }
 }
 
 /// A pass of `selftest` that is on record.

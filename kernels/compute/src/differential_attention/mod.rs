@@ -25,7 +25,10 @@ pub fn differential_attention(
     lambda: Tensor<4>,
     options: impl Into<AttentionOptions>,
 ) -> Tensor<4> {
-    let options = options.into();
+    difference(q, k, v, lambda, options.into())
+}
+
+fn difference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, lambda: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
     assert!(
         matches!(options.normaliser, crate::Normaliser::Softmax { sink: None }),
         "differential attention has softmax patterns without a sink"

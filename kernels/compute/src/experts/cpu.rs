@@ -1,13 +1,33 @@
 //! The places of all tokens in the order of their experts: every expert works on one run of rows, in
 //! tiles that threads share out, and no row is padded, masked or worked on twice.
 
+use super::reference::numbers;
 use crate::cpu::{
     Mat, MatMut, Real, Shared, Strided, as_rows, buffer, dot, for_each, forwards, output, product, vectorised,
     with_real, with_scratch,
 };
 use crate::operator::Operator;
+use burn::tensor::Tensor;
 use burn_dispatch::backends::Flex;
 use burn_dispatch::backends::flex::FlexTensor;
+
+/// Without sorting all: the largest so far in order, into which few come.
+pub fn route(shares: Tensor<2>, per_token: usize) -> Vec<i32> {
+    let [_, experts] = shares.dims();
+    let mut chosen = Vec::with_capacity(per_token * shares.dims()[0]);
+    for row in numbers(shares).chunks(experts) {
+        let mut best: Vec<(f64, i32)> = Vec::with_capacity(per_token + 1);
+        for (&share, expert) in row.iter().zip(0..) {
+            let place = best.partition_point(|(other, _)| *other >= share);
+            if place < per_token {
+                best.insert(place, (share, expert));
+                best.truncate(per_token);
+            }
+        }
+        chosen.extend(best.into_iter().map(|(_, expert)| expert));
+    }
+    chosen
+}
 
 /// The inputs are `x, weights`, and `gate, up, down` of every expert.
 #[derive(Clone, Debug)]
@@ -132,7 +152,7 @@ fn forward<E: Real>(
                     #[inline(always)]
                     || {
                         let pairs = gate.iter().zip(&*up);
-                        hidden.iter_mut().zip(pairs).for_each(|(h, (g, u))| *h = *g * g.sigmoid() * *u);
+                        hidden.iter_mut().zip(pairs).for_each(|(h, (g, u))| *h = g.silu() * *u);
                     },
                 );
                 let hidden = Mat::dense(hidden, n, width);

@@ -48,7 +48,7 @@ impl Routing {
 }
 
 /// The `per_token` experts of every token with the largest shares, the largest first; of equal ones the first comes
-/// first, what is not a number last. The choice has no gradient.
+/// first; what is no number counts as the lowest. The choice has no gradient.
 ///
 /// Shapes: `shares [tokens, experts]` → `[tokens, per_token]`, in i32.
 ///
@@ -66,9 +66,10 @@ pub fn route(shares: Tensor<2>, per_token: usize) -> Tensor<2, Int> {
             Tensor::from_dispatch(whole_off_tape::<B>(cuda::route::<B>(shares, per_token)))
         }),
         // Plain tensor operations would sort on the host as well.
-        Implementation::Cpu | Implementation::Reference => {
+        host => {
             let [shares] = inputs.map(|x| Tensor::from_dispatch(x.expect("shares are always there")));
-            let chosen = reference::route(shares, per_token);
+            let route = if host == Implementation::Cpu { cpu::route } else { reference::route };
+            let chosen = route(shares, per_token);
             Tensor::from_data(TensorData::new(chosen, [tokens, per_token]), &device)
         }
     }
@@ -94,6 +95,9 @@ pub fn experts(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, all: Ve
     for Expert { gate, up, down } in &all {
         let shapes = [gate.dims(), up.dims(), down.dims()];
         assert_eq!(shapes, [[width, d], [width, d], [d, width]], "gate, up and down of an expert");
+    }
+    if tokens == 0 {
+        return x;
     }
     let matrices = all.into_iter().map(|Expert { gate, up, down }| [gate, up, down].map(Tensor::into_dispatch));
     let matrices: Vec<[DispatchTensor; 3]> = matrices.collect();
@@ -235,6 +239,15 @@ mod tests {
         let shares = [[0.1, 0.4, 0.4, 0.1], [f32::NAN, 0.0, 0.0, 1.0], [f32::NEG_INFINITY, f32::NAN, 0.5, f32::NAN]];
         let chosen = route(Tensor::from_data(shares, &Device::flex()), 3);
         assert_eq!(chosen.into_data().iter::<i32>().collect::<Vec<_>>(), [1, 2, 0, 3, 1, 2, 2, 0, 1]);
+    }
+
+    #[test]
+    fn no_tokens_are_worked_on_by_nobody() {
+        let device = Device::flex().autodiff();
+        let ones = |shape: [usize; 2]| Tensor::<2>::ones(shape, &device);
+        let expert = Expert { gate: ones([3, 2]), up: ones([3, 2]), down: ones([2, 3]) };
+        let chosen = Tensor::<2, Int>::zeros([0, 1], &device);
+        assert_eq!(experts(ones([0, 2]), ones([0, 1]), chosen, vec![expert]).dims(), [0, 2]);
     }
 
     #[test]

@@ -4,8 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
 /// Token by token.
 pub fn route(shares: Tensor<2>, per_token: usize) -> Vec<i32> {
     let [_, experts] = shares.dims();
-    let number = |share: f64| if share.is_nan() { f64::MIN } else { share.max(f64::MIN) };
-    let shares: Vec<f64> = shares.into_data().iter::<f64>().map(number).collect();
+    let shares = numbers(shares);
     let best = |row: &[f64]| {
         let mut order: Vec<i32> = (0..experts as i32).collect();
         let share = |e: i32| row[e as usize];
@@ -14,6 +13,12 @@ pub fn route(shares: Tensor<2>, per_token: usize) -> Vec<i32> {
         order
     };
     shares.chunks(experts).flat_map(best).collect()
+}
+
+/// Shares in which what is no number is the lowest one.
+pub(super) fn numbers(shares: Tensor<2>) -> Vec<f64> {
+    let number = |share: f64| if share.is_nan() { f64::MIN } else { share.max(f64::MIN) };
+    shares.into_data().iter::<f64>().map(number).collect()
 }
 
 pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, all: &[Expert]) -> Tensor<2> {

@@ -3,10 +3,11 @@
 mod cpu;
 mod reference;
 
-use crate::operator::{Second, choose, input, run_on_cpu};
+use crate::operator::{Fast, Second, choose, input, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn_dispatch::DispatchTensor;
 use burn_dispatch::backends::Flex;
 
 /// Shapes: `x [.., in]`, `weight [out, in]`, `bias [out]` → `[.., out]`.
@@ -19,16 +20,21 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [out], "a bias per row of the weight {:?}", weight.dims());
     }
-    let inputs = [input(x), input(weight), bias.and_then(input)];
-    match choose("linear", inputs.iter().flatten()) {
-        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::Linear, inputs)),
-        _ => {
-            let [x, weight, bias] = inputs;
+    match fast([input(x), input(weight), bias.and_then(input)]) {
+        Fast::Ran(y) => Tensor::from_dispatch(y),
+        Fast::Reference([x, weight, bias]) => {
             let there = "tokens and a weight are always there";
             let (x, weight) = (x.expect(there), weight.expect(there));
             let bias = bias.map(Tensor::from_dispatch);
             reference::linear::<D>(Tensor::from_dispatch(x), Tensor::from_dispatch(weight), bias)
         }
+    }
+}
+
+fn fast(inputs: [Option<DispatchTensor>; 3]) -> Fast<DispatchTensor, 3> {
+    match choose("linear", inputs.iter().flatten()) {
+        Implementation::Cpu => Fast::Ran(run_on_cpu(cpu::Linear, inputs)),
+        _ => Fast::Reference(inputs),
     }
 }
 
@@ -49,18 +55,31 @@ pub fn linears<const D: usize, const N: usize>(x: Tensor<D>, weights: [Tensor<2>
     let mut inputs = [const { None }; 1 + cpu::MOST];
     inputs[0] = input(x);
     inputs[1..].iter_mut().zip(weights).for_each(|(to, weight)| *to = input(weight));
-    match choose("linear", inputs.iter().flatten()) {
-        Implementation::Cpu => {
-            let outputs: [Second<Flex>; N] = std::array::from_fn(|_| Second::default());
-            let nothing = run_on_cpu(cpu::Several { outputs: outputs.to_vec() }, inputs);
-            outputs.map(|output| Tensor::from_dispatch(output.beside(&nothing)))
+    match fast_several(N, inputs) {
+        Fast::Ran(outputs) => {
+            let mut outputs = outputs.into_iter();
+            std::array::from_fn(|_| Tensor::from_dispatch(outputs.next().expect("an output for every weight")))
         }
-        _ => {
+        Fast::Reference(inputs) => {
             let mut inputs = inputs.into_iter().flatten();
             let x = Tensor::<D>::from_dispatch(inputs.next().expect("tokens are always there"));
             let mut next = || Tensor::from_dispatch(inputs.next().expect("every weight is there"));
             std::array::from_fn(|_| reference::linear(x.clone(), next(), None))
         }
+    }
+}
+
+fn fast_several(
+    count: usize,
+    inputs: [Option<DispatchTensor>; 1 + cpu::MOST],
+) -> Fast<Vec<DispatchTensor>, { 1 + cpu::MOST }> {
+    match choose("linear", inputs.iter().flatten()) {
+        Implementation::Cpu => {
+            let outputs: Vec<Second<Flex>> = (0..count).map(|_| Second::default()).collect();
+            let nothing = run_on_cpu(cpu::Several { outputs: outputs.clone() }, inputs);
+            Fast::Ran(outputs.iter().map(|output| output.beside(&nothing)).collect())
+        }
+        _ => Fast::Reference(inputs),
     }
 }
 

@@ -44,6 +44,9 @@ pub struct ProductCodes {
 /// Shapes: `q [batch, heads, time, d]`, `recent` keys and values `[batch, kv_heads, recent, d]` →
 /// `[batch, heads, time, d_value]`. The queries are the last of all tokens, and their own keys are
 /// among the recent ones: `time ≤ recent`.
+///
+/// # Panics
+/// When shapes or dtypes do not fit together.
 pub fn product_attention(
     q: Tensor<4>,
     keys: &ProductCodes,
@@ -51,18 +54,36 @@ pub fn product_attention(
     recent: (Tensor<4>, Tensor<4>),
     options: impl Into<AttentionOptions>,
 ) -> Tensor<4> {
-    let mut options = options.into();
-    let (recent_k, recent_v) = recent;
-    let ([_, heads, time, d], [_, kv_heads, recent, _]) = (q.dims(), recent_k.dims());
-    let ([.., coded, subspaces], [_, _, width]) = (keys.codes.dims(), keys.centroids.dims());
+    look_up(q, keys, values, recent, options.into())
+}
+
+fn look_up(
+    q: Tensor<4>,
+    keys: &ProductCodes,
+    values: &ProductCodes,
+    (recent_k, recent_v): (Tensor<4>, Tensor<4>),
+    mut options: AttentionOptions,
+) -> Tensor<4> {
+    let ([batch, heads, time, d], [_, kv_heads, recent, _]) = (q.dims(), recent_k.dims());
+    let coded = keys.codes.dims()[2];
     assert!(recent >= time, "{time} queries but only {recent} recent keys");
-    assert_eq!(d, subspaces * width, "queries have head_dim {d}, keys are {subspaces} sub-vectors of {width}");
-    assert!(
-        heads.is_multiple_of(kv_heads) && values.codes.dims()[..3] == keys.codes.dims()[..3],
-        "{heads} query heads, keys of {:?} codes, values of {:?}, {kv_heads} heads of {recent} recent tokens",
-        keys.codes.dims(),
-        values.codes.dims()
-    );
+    options.check();
+    for (what, codes, newest) in [("keys", keys, &recent_k), ("values", values, &recent_v)] {
+        let ([.., subspaces], [parts, _, width]) = (codes.codes.dims(), codes.centroids.dims());
+        let channels = newest.dims()[3];
+        assert!(
+            codes.codes.dims() == [batch, kv_heads, coded, parts]
+                && newest.dims()[..3] == [batch, kv_heads, recent]
+                && parts * width == if what == "keys" { d } else { channels }
+                && parts * width == channels
+                && heads.is_multiple_of(kv_heads),
+            "{what} of {coded} tokens in {subspaces} codes of {parts} × {width} channels {:?}, recent ones {:?} and \
+             queries {:?} do not fit together",
+            codes.codes.dims(),
+            newest.dims(),
+            q.dims()
+        );
+    }
     let gate = options.gate.take();
     let dispatch = |x: &Option<Tensor<4>>| x.clone().and_then(input);
     let sink = match &options.normaliser {

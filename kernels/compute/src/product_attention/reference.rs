@@ -15,10 +15,9 @@ impl ProductCodes {
 
     /// `q kᵀ` by look-up, `[batch, heads, time, source]`.
     pub(super) fn products(&self, q: Tensor<4>) -> Tensor<4> {
-        let [batch, heads, time, d] = q.dims();
+        let [batch, heads, time, _] = q.dims();
         let [_, kv_heads, source, subspaces] = self.codes.dims();
         let [_, count, width] = self.centroids.dims();
-        assert_eq!(d, subspaces * width, "queries have head_dim {d}, keys are {subspaces} sub-vectors of {width}");
         let (groups, rows) = (batch * kv_heads, heads / kv_heads * time);
         let parts = q.reshape([groups * rows, subspaces, width]).swap_dims(0, 1);
         let table = parts.matmul(self.centroids.clone().transpose()); // [subspaces, groups · rows, count]
@@ -57,7 +56,6 @@ pub(super) fn attend(
 ) -> Tensor<4> {
     let [batch, heads, time, _] = q.dims();
     let (coded, recent) = (keys.codes.dims()[2], recent_k.dims()[2]);
-    assert!(recent >= time, "{time} queries but only {recent} recent keys");
     let source = coded + recent;
     let q = q * options.scale;
     let coded_scores = scores(keys.products(q.clone()), &options, 0, source);

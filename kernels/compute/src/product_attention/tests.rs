@@ -102,3 +102,14 @@ fn a_query_whose_own_key_is_coded_already_is_refused() {
 fn the_look_up_in_loops_agrees_with_the_reference() {
     crate::selftest::agree(cases(), 1e-12);
 }
+
+#[test]
+#[should_panic(expected = "values of 3 tokens in 3 codes of 3 × 4 channels [1, 1, 3, 3], recent ones [1, 1, 1, 8]")]
+fn values_of_other_widths_are_refused() {
+    let codes = |parts: usize, width: usize| ProductCodes {
+        codes: Tensor::from_data(TensorData::new(vec![0i64; 3 * parts], [1, 1, 3, parts]), &Device::flex()),
+        centroids: numbers(1, [parts, 4, width]),
+    };
+    let recent = (numbers(2, [1, 1, 1, 4]), numbers(3, [1, 1, 1, 8]));
+    product_attention(numbers(4, [1, 1, 1, 4]), &codes(2, 2), &codes(3, 4), recent, 1.0);
+}

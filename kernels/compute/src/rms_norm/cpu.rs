@@ -11,7 +11,7 @@ use burn_dispatch::backends::Flex;
 use burn_dispatch::backends::flex::FlexTensor;
 
 /// The inputs are `x, weight, z`, where `z` is what stands [`Beside`] `x`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Norm {
     pub eps: f64,
     /// The mean of the squares, or their sum.

@@ -10,10 +10,11 @@ mod reference;
 mod tests;
 
 use crate::cuda::with_gpu;
-use crate::operator::{Second, choose_with_cuda, input, run as run_on, run_on_cpu};
+use crate::operator::{Fast, Second, choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
+use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensor;
 use cpu::{AddNorm, Norm};
 
@@ -86,22 +87,9 @@ pub fn add_rms_norm<const D: usize>(
     options: impl Into<NormOptions>,
 ) -> [Tensor<D>; 2] {
     let norm = rms(options.into(), Some(Beside::Residual));
-    let (implementation, inputs) = chosen("add_rms_norm", &norm, x, Some(weight), Some(more));
-    match implementation {
-        Implementation::Cpu => {
-            let sum = Second::default();
-            let normed = run_on_cpu(AddNorm { norm, sum: sum.clone() }, inputs);
-            let sum = sum.beside(&normed);
-            [normed, sum].map(Tensor::from_dispatch)
-        }
-        Implementation::Cuda => with_gpu!(inputs, B => {
-            let sum = Second::default();
-            let normed = run_on::<B, _, 3>(cuda::GpuAddNorm { norm: cuda::GpuNorm(norm), sum: sum.clone() }, inputs);
-            let sum = sum.beside(&normed);
-            [normed, sum].map(Tensor::from_dispatch)
-        }),
-        Implementation::Reference => {
-            let [x, weight, more] = inputs;
+    match fast_sum(norm, checked("add_rms_norm", x, Some(weight), Some(more))) {
+        Fast::Ran(both) => both.map(Tensor::from_dispatch),
+        Fast::Reference([x, weight, more]) => {
             let there = "a sum and the weight of its norm are always there";
             let [x, more] = [x, more].map(|x| Tensor::<D>::from_dispatch(x.expect(there)));
             let sum = x + more;
@@ -139,14 +127,13 @@ fn rms(NormOptions { eps, zero_centred }: NormOptions, beside: Option<Beside>) -
     Norm { mean: true, offset: if zero_centred { 1.0 } else { 0.0 }, beside, eps, scale: 1.0 }
 }
 
-/// What runs, and its inputs.
-fn chosen<const D: usize>(
+/// The inputs.
+fn checked<const D: usize>(
     name: &'static str,
-    norm: &Norm,
     x: Tensor<D>,
     weight: Option<Tensor<1>>,
     z: Option<Tensor<D>>,
-) -> (Implementation, [Option<DispatchTensor>; 3]) {
+) -> [Option<DispatchTensor>; 3] {
     let shape = x.dims();
     let channels = shape[D - 1];
     if let Some(weight) = &weight {
@@ -155,9 +142,38 @@ fn chosen<const D: usize>(
     if let Some(z) = &z {
         assert_eq!(z.dims(), shape, "{name}: what stands beside an input has its shape");
     }
-    let inputs = [input(x), weight.and_then(input), z.and_then(input)];
-    let kernels = |asked: &_| cuda::permits(asked, norm, channels);
-    (choose_with_cuda(name, inputs.iter().flatten(), kernels), inputs)
+    [input(x), weight.and_then(input), z.and_then(input)]
+}
+
+fn chosen(name: &'static str, norm: &Norm, inputs: &[Option<DispatchTensor>; 3]) -> Implementation {
+    let channels = *inputs[0].as_ref().expect("an input").shape().last().expect("an axis");
+    choose_with_cuda(name, inputs.iter().flatten(), |asked| cuda::permits(asked, norm, channels))
+}
+
+fn fast(name: &'static str, norm: Norm, inputs: [Option<DispatchTensor>; 3]) -> Fast<DispatchTensor, 3> {
+    match chosen(name, &norm, &inputs) {
+        Implementation::Cpu => Fast::Ran(run_on_cpu(norm, inputs)),
+        Implementation::Cuda => with_gpu!(inputs, B => Fast::Ran(run_on::<B, _, 3>(cuda::GpuNorm(norm), inputs))),
+        Implementation::Reference => Fast::Reference(inputs),
+    }
+}
+
+fn fast_sum(norm: Norm, inputs: [Option<DispatchTensor>; 3]) -> Fast<[DispatchTensor; 2], 3> {
+    match chosen("add_rms_norm", &norm, &inputs) {
+        Implementation::Cpu => {
+            let sum = Second::default();
+            let normed = run_on_cpu(AddNorm { norm, sum: sum.clone() }, inputs);
+            let sum = sum.beside(&normed);
+            Fast::Ran([normed, sum])
+        }
+        Implementation::Cuda => with_gpu!(inputs, B => {
+            let sum = Second::default();
+            let normed = run_on::<B, _, 3>(cuda::GpuAddNorm { norm: cuda::GpuNorm(norm), sum: sum.clone() }, inputs);
+            let sum = sum.beside(&normed);
+            Fast::Ran([normed, sum])
+        }),
+        Implementation::Reference => Fast::Reference(inputs),
+    }
 }
 
 fn run<const D: usize>(
@@ -167,14 +183,9 @@ fn run<const D: usize>(
     weight: Option<Tensor<1>>,
     z: Option<Tensor<D>>,
 ) -> Tensor<D> {
-    let (implementation, inputs) = chosen(name, &norm, x, weight, z);
-    match implementation {
-        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(norm, inputs)),
-        Implementation::Cuda => {
-            with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 3>(cuda::GpuNorm(norm), inputs)))
-        }
-        Implementation::Reference => {
-            let [x, weight, z] = inputs;
+    match fast(name, norm, checked(name, x, weight, z)) {
+        Fast::Ran(y) => Tensor::from_dispatch(y),
+        Fast::Reference([x, weight, z]) => {
             let [x, z] = [x, z].map(|x| x.map(Tensor::from_dispatch));
             reference::norm(&norm, x.expect("an input"), weight.map(Tensor::from_dispatch), z)
         }

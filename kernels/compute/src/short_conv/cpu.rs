@@ -154,7 +154,8 @@ fn backward<E: Real>(
     let kept = taps - 1;
     let dy = Strided::<E, 3>::of(gradient);
     let mut d_x = buffer::<E>(batch * time * channels);
-    let mut d_past = buffer::<E>(if want_past { batch * kept * channels } else { 0 });
+    // Zeros where there is no token that could write it.
+    let mut d_past = vec![E::ZERO; if want_past { batch * kept * channels } else { 0 }];
     // The taps and the bias of every unit, joined in order: the result depends on no thread.
     let width = (taps + 1) * channels;
     let mut d_kernel = vec![E::ZERO; x.units() * width];

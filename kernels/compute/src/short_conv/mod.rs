@@ -34,6 +34,9 @@ pub fn short_conv(
         channels, weight_channels,
         "expected [batch, time, {weight_channels}], got [{batch}, {time}, {channels}]"
     );
+    if let Some(bias) = &bias {
+        assert_eq!(bias.dims(), [channels], "the bias of {channels} channels");
+    }
     if let Some(past) = &past {
         assert_eq!(past.dims(), [batch, taps - 1, channels], "the past of an input [{batch}, {time}, {channels}]");
     }

@@ -25,3 +25,21 @@ fn tokens_in_steps_are_those_of_the_whole() {
     let difference: f64 = (past.expect("a past") - end).abs().max().into_scalar();
     assert_eq!(difference, 0.0);
 }
+
+#[test]
+#[should_panic(expected = "the bias of 4 channels")]
+fn a_bias_of_another_width_is_refused() {
+    let device = Device::flex();
+    let bias = Tensor::<1>::zeros([6], &device);
+    short_conv(Tensor::zeros([1, 2, 4], &device), Tensor::zeros([4, 3], &device), Some(bias), None);
+}
+
+#[test]
+fn without_tokens_the_past_gets_the_gradient_of_the_next_past_alone() {
+    let device = Device::flex().autodiff();
+    let past = Tensor::<3>::ones([1, 3, 4], &device).require_grad();
+    let (y, next) =
+        short_conv(Tensor::zeros([1, 0, 4], &device), Tensor::ones([4, 4], &device), None, Some(past.clone()));
+    let gradient = past.grad(&(y.sum() + next.sum()).backward()).expect("a gradient");
+    assert_eq!(gradient.into_data().iter::<f32>().collect::<Vec<_>>(), [1.0; 12]);
+}

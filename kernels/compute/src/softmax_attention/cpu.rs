@@ -267,7 +267,7 @@ fn backward<E: Real>(
     let key_heads = x.k.shape[1];
     // Threads that there are too few groups for share a group's queries and sum their parts.
     let (blocks, groups) = (x.blocks(), batch * kv_heads);
-    let parts = rayon::current_num_threads().div_ceil(groups).min(blocks);
+    let parts = rayon::current_num_threads().div_ceil(groups.max(1)).min(blocks).max(1);
     let mut d_q = buffer::<E>(batch * time * heads * maps * d);
     let mut d_k: Vec<Vec<E>> = (0..parts).map(|_| vec![E::ZERO; batch * source * key_heads * d]).collect();
     let mut d_v: Vec<Vec<E>> = (0..parts).map(|_| vec![E::ZERO; batch * source * kv_heads * d_value]).collect();

@@ -11,7 +11,7 @@ pub(crate) mod rows;
 mod tests;
 
 use crate::cuda::with_gpu;
-use crate::operator::{choose_with_cuda, input, run, run_on_cpu};
+use crate::operator::{choose_with_cuda, run, run_on_cpu};
 use crate::selftest::{Case, Inputs};
 use crate::trace::Implementation;
 use burn::tensor::Tensor;
@@ -50,6 +50,14 @@ pub enum Normaliser {
     Sigmoid,
 }
 
+impl AttentionOptions {
+    /// # Panics
+    /// When no query could see its own key.
+    pub(crate) fn check(&self) {
+        assert!(self.window != Some(0), "a window of 0 keys: a query sees at least its own");
+    }
+}
+
 impl From<f64> for AttentionOptions {
     fn from(scale: f64) -> Self {
         Self {
@@ -73,7 +81,10 @@ impl From<f64> for AttentionOptions {
 /// # Panics
 /// When shapes or dtypes do not fit together.
 pub fn softmax_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
-    let options = options.into();
+    plain(q, k, v, options.into())
+}
+
+fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
     attend("softmax_attention", q, k, v, None, options, |q, k, v, _, options| {
         let gate = options.gate.clone();
         gated(apply(pattern(q, k, options), v), gate)
@@ -100,6 +111,7 @@ pub(crate) fn attend(
         v.dims()
     );
     assert!(source >= time, "{time} queries but only {source} keys");
+    options.check();
     assert!(
         q_heads.is_multiple_of(maps * kv_heads) && (k_heads == kv_heads || k_heads == maps * kv_heads),
         "{q_heads} query heads, {k_heads} key heads and {kv_heads} value heads do not fit together"
@@ -112,11 +124,7 @@ pub(crate) fn attend(
         Normaliser::Softmax { sink } => (sink, false),
         Normaliser::Sigmoid => (None, true),
     };
-    let optional = [bias, sink, lambda, gate].map(|x| x.map(Tensor::into_dispatch));
-    let inputs = [input(q), input(k), input(v)];
-    let [bias, sink, lambda, gate] = optional;
-    let inputs = inputs.into_iter().chain([bias, sink, lambda, gate]);
-    let inputs: [Option<_>; 7] = inputs.collect::<Vec<_>>().try_into().expect("seven inputs");
+    let inputs = [Some(q), Some(k), Some(v), bias, sink, lambda, gate].map(|x| x.map(Tensor::into_dispatch));
     let operator = cpu::Attend { scale, window, softcap, slopes, sigmoid };
     let shapes = inputs.each_ref().map(|x| x.as_ref().map(TensorMetadata::shape));
     let kernels = |asked: &_| cuda::permits(asked, &operator, shapes);

@@ -1,9 +1,18 @@
 use super::{AttentionOptions, Normaliser};
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
 use std::ops::Range;
 
-/// Far below any score, and finite: an infinity would make NaN of a row without keys.
-const HIDDEN: f32 = -1e30;
+/// What a bias is raised to at least, and what stands for a hidden score, so far below that its weight is zero.
+/// Finite: infinities would make NaN of a row that has nothing else.
+fn lowest(dtype: DType) -> [f64; 2] {
+    match dtype {
+        DType::F16 => [-3e4, -6e4],
+        _ => [LOWEST_BIAS, -3e38],
+    }
+}
+
+/// In f32, f64 and bf16.
+pub(super) const LOWEST_BIAS: f64 = -1.5e38;
 
 /// The attention pattern: `[batch, heads, time, source]`. A number for `options` is the scale.
 pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>) -> Tensor<4> {
@@ -11,6 +20,7 @@ pub fn pattern(q: Tensor<4>, k: Tensor<4>, options: impl Into<AttentionOptions>)
     let [batch, heads, time, _] = q.dims();
     let source = k.dims()[2];
     assert!(source >= time, "{time} queries but only {source} keys");
+    options.check();
     let scores = scores(products(q * options.scale, k), &options, 0, source);
     match options.normaliser {
         Normaliser::Sigmoid => activation::sigmoid(scores),
@@ -76,11 +86,14 @@ pub(crate) fn products(q: Tensor<4>, k: Tensor<4>) -> Tensor<4> {
 pub(crate) fn scores(products: Tensor<4>, options: &AttentionOptions, first: usize, source: usize) -> Tensor<4> {
     let [_, _, time, keys] = products.dims();
     let mut scores = products;
+    let [lowest_bias, lowest] = lowest(scores.dtype());
     if let Some(cap) = options.softcap {
         scores = (scores / cap).tanh() * cap;
     }
     if let Some(bias) = &options.bias {
         let bias = bias.clone();
+        let below = bias.clone().lower_elem(lowest_bias);
+        let bias = bias.mask_fill(below, lowest_bias);
         scores = scores + if bias.dims()[3] == source { bias.narrow(3, first, keys) } else { bias };
     }
     if let Some(slopes) = &options.slopes {
@@ -98,10 +111,9 @@ pub(crate) fn scores(products: Tensor<4>, options: &AttentionOptions, first: usi
         s > own || options.window.is_some_and(|window| s + window <= own)
     };
     if time > 1 || options.window.is_some_and(|window| window < source) {
-        let hide = |i: usize| if hidden(i / keys, first + i % keys) { HIDDEN } else { 0.0 };
-        let mask: Vec<f32> = (0..time * keys).map(hide).collect();
-        let like = (&scores.device(), scores.dtype());
-        scores = scores + Tensor::<4>::from_data(TensorData::new(mask, [1, 1, time, keys]), like);
+        let mask: Vec<bool> = (0..time * keys).map(|i| hidden(i / keys, first + i % keys)).collect();
+        let mask = Tensor::<4, Bool>::from_data(TensorData::new(mask, [1, 1, time, keys]), &scores.device());
+        scores = scores.clone().mask_fill(mask.expand(scores.shape()), lowest);
     }
     scores
 }

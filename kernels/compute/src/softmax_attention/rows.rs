@@ -1,5 +1,6 @@
 //! The loops over a tile's rows, between the products of matrices: scores to weights, and back.
 
+use super::reference::LOWEST_BIAS;
 use crate::cpu::{Real, Strided, dot, maximum, sum};
 
 /// What is done to the scores of one head.
@@ -46,12 +47,14 @@ impl Tile {
             scores.iter_mut().for_each(|s| *s = cap * Real::tanh(*s * inverse));
         }
         if let Some((bias, [batch, h])) = &head.bias {
+            let lowest = E::of(LOWEST_BIAS);
+            let raised = |b: E| if b < lowest { lowest } else { b };
             let stride = bias.strides[3];
             if stride == 1 {
                 let bias = bias.run([*batch, *h, t, source], scores.len());
-                scores.iter_mut().zip(bias).for_each(|(s, b)| *s += *b);
+                scores.iter_mut().zip(bias).for_each(|(s, b)| *s += raised(*b));
             } else {
-                scores.iter_mut().enumerate().for_each(|(j, s)| *s += bias.at([*batch, *h, t, source + j]));
+                scores.iter_mut().enumerate().for_each(|(j, s)| *s += raised(bias.at([*batch, *h, t, source + j])));
             }
         }
         if let Some(slope) = head.slope {

@@ -111,3 +111,47 @@ fn a_part_of_the_pattern_is_what_the_whole_has_there() {
         assert!(apart < 1e-14, "heads {heads:?}, rows {rows:?}: {apart}");
     }
 }
+
+#[test]
+#[should_panic(expected = "a window of 0 keys")]
+fn a_window_that_hides_a_query_s_own_key_is_refused() {
+    let x = numbers([1, 1, 4, 4]);
+    softmax_attention(x.clone(), x.clone(), x, AttentionOptions { window: Some(0), ..options() });
+}
+
+/// Padding: the lowest number or −∞ on keys that are not to be seen.
+#[test]
+fn a_bias_however_low_shows_no_future_key_and_makes_no_nan() {
+    let x = numbers([1, 1, 3, 4]);
+    for low in [f64::NEG_INFINITY, f64::MIN, f32::MIN.into(), -1e30] {
+        let like = (&Device::flex(), DType::F64);
+        let bias = |keys: [f64; 3]| Some(Tensor::<4>::from_data(TensorData::new(keys.to_vec(), [1, 1, 1, 3]), like));
+        let with = |keys| AttentionOptions { bias: bias(keys), ..options() };
+        let found = rows(pattern(x.clone(), x.clone(), with([low, 0.0, 0.0])));
+        assert_eq!(found[0], [1.0, 0.0, 0.0], "query 0 sees key 0 alone, {low}");
+        assert_eq!(found[1], [0.0, 1.0, 0.0], "{low}");
+        // Where all keys are low, they share what there is among those that are no future.
+        let found = rows(pattern(x.clone(), x.clone(), with([low; 3])));
+        assert_eq!(found[0], [1.0, 0.0, 0.0], "{low}");
+        assert!(found[2].iter().all(|weight| *weight > 0.0), "{low}: {found:?}");
+        // The tiles agree.
+        for keys in [[low, 0.0, 0.0], [low; 3]] {
+            let fast = softmax_attention(x.clone(), x.clone(), x.clone(), with(keys));
+            let slow = crate::by_reference(|| softmax_attention(x.clone(), x.clone(), x.clone(), with(keys)));
+            let difference: f64 = (fast - slow).abs().max().into_scalar();
+            assert!(difference < 1e-12, "{low}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn what_is_empty_has_an_empty_gradient() {
+    let device = Device::flex().autodiff();
+    for shape in [[0, 2, 4, 8], [1, 2, 0, 8]] {
+        let [q, k, v] = [(); 3].map(|()| Tensor::<4>::zeros(shape, &device).require_grad());
+        let gradients = softmax_attention(q.clone(), k.clone(), v.clone(), 1.0).sum().backward();
+        for x in [q, k, v] {
+            assert_eq!(x.grad(&gradients).expect("a gradient").dims(), shape);
+        }
+    }
+}

@@ -8,10 +8,11 @@ pub mod cuda;
 mod tests;
 
 use crate::cuda::with_gpu;
-use crate::operator::{choose_with_cuda, input, run as run_on, run_on_cpu};
+use crate::operator::{Fast, choose_with_cuda, input, run as run_on, run_on_cpu};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::{Tensor, activation::silu};
+use burn_dispatch::DispatchTensor;
 
 /// `silu(gate) ∘ up`, both of the same shape and of up to four axes.
 ///
@@ -19,16 +20,20 @@ use burn::tensor::{Tensor, activation::silu};
 /// When shapes or dtypes differ.
 pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "both factors have one shape");
-    let inputs = [input(gate), input(up)];
-    match choose_with_cuda("swiglu", inputs.iter().flatten(), |asked| asked.in_f32()) {
-        Implementation::Cpu => Tensor::from_dispatch(run_on_cpu(cpu::SwiGlu, inputs)),
-        Implementation::Cuda => {
-            with_gpu!(inputs, B => Tensor::from_dispatch(run_on::<B, _, 2>(cuda::GpuSwiGlu, inputs)))
-        }
-        Implementation::Reference => {
+    match fast([input(gate), input(up)]) {
+        Fast::Ran(y) => Tensor::from_dispatch(y),
+        Fast::Reference(inputs) => {
             let [gate, up] = inputs.map(|x| Tensor::from_dispatch(x.expect("both are there")));
             silu(gate) * up
         }
+    }
+}
+
+fn fast(inputs: [Option<DispatchTensor>; 2]) -> Fast<DispatchTensor, 2> {
+    match choose_with_cuda("swiglu", inputs.iter().flatten(), |asked| asked.in_f32()) {
+        Implementation::Cpu => Fast::Ran(run_on_cpu(cpu::SwiGlu, inputs)),
+        Implementation::Cuda => with_gpu!(inputs, B => Fast::Ran(run_on::<B, _, 2>(cuda::GpuSwiGlu, inputs))),
+        Implementation::Reference => Fast::Reference(inputs),
     }
 }
 

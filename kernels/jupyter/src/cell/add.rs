@@ -11,8 +11,17 @@ use std::time::Duration;
 
 impl Engine {
     pub(super) fn add(&mut self, addition: &Addition) -> Result<(), CellError> {
-        let unknown = |error: anyhow::Error| CellError::new("UnknownCrate", format!("{error:#}"));
-        let proposal = propose(&self.toolkit, addition).map_err(unknown)?;
+        let mut watch = Watcher::new(&self.sink, &self.interrupts);
+        let proposal =
+            propose(&self.toolkit, addition, &mut watch).map_err(|error| match self.interrupts.pressed() {
+                // Whatever a killed cargo complained about, the reason is the button.
+                true => CellError::new("Interrupted", "interrupted"),
+                false => CellError::new("UnknownCrate", format!("{error:#}")),
+            })?;
+        if proposal.inside {
+            self.scope.deps.insert(addition.name.clone());
+            return Ok(());
+        }
         let cost = cost(&proposal);
         if let Some(lost) = self.held() {
             let evalue = format!("{cost} {lost} would be lost, so nothing has been done.");
@@ -20,7 +29,6 @@ impl Engine {
             return Err(CellError::new("SessionInUse", evalue).note(note));
         }
         (self.sink)(Stream::Stdout, Piece::Text(format!("{cost}\n")));
-        let mut watch = Watcher::new(&self.sink, &self.interrupts);
         let made = proposal.carry_out(&self.toolkit, &mut watch);
         self.toolkit = made.map_err(|error| {
             let said = watch.lines.join("\n");
@@ -65,7 +73,7 @@ fn cost(proposal: &Proposal) -> String {
 struct Watcher<'a> {
     sink: &'a Sink,
     interrupts: &'a Arc<Interrupts>,
-    /// cargo's last words, for the case that it fails.
+    /// The last words of cargo or the compiler, for the case that they fail.
     lines: Vec<String>,
     id: String,
     shown: bool,
@@ -84,7 +92,7 @@ impl<'a> Watcher<'a> {
     }
 }
 
-/// More of cargo's output than this explains nothing.
+/// More of their output than this explains nothing.
 const LINES: usize = 40;
 
 impl Watch for Watcher<'_> {

@@ -1,19 +1,17 @@
-//! Runs rustc on a generated crate. No cargo, no rust-analyzer: 0.15 s instead of a second.
+//! Runs rustc on a generated crate. No cargo, no rust-analyzer: 0.1 s instead of a second.
 //!
 //! rustc makes an archive of objects only, and the linker is called here: rustc would have it read the
-//! dylib's 200 000 symbols (0.4 s and more), though the loader resolves them anyway. For the same reason
-//! generic code is not shared with the dylib: to look for what could be shared costs rustc more
-//! than a cell's own copies.
+//! dylib's 200 000 symbols (0.4 s and more), though the loader resolves them anyway.
 
 use crate::interrupts::Interrupts;
 use crate::toolkit::Toolkit;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -56,8 +54,8 @@ pub enum Kind {
     /// A cell's items: a library with one identity, statics included.
     Items,
     /// A cell's statements: loaded and run once. Straight-line code gains nothing from being
-    /// optimised; what it calls has been.
-    Run { optimise: bool },
+    /// optimised; what it calls has been. Whether the cell has items of its own.
+    Run { optimise: bool, items: bool },
     /// Nothing is made; only the diagnostics matter.
     Check,
 }
@@ -103,6 +101,8 @@ pub struct Compilers {
 pub struct Job {
     rustc: Rustc,
     interrupts: Arc<Interrupts>,
+    said: Lines<BufReader<ChildStderr>>,
+    errors: Vec<Diagnostic>,
 }
 
 pub struct Compiled {
@@ -117,7 +117,7 @@ impl Compilers {
 
     /// Has compilers wait for the next statements, those that would do already apart.
     pub fn prepare(&mut self, toolkit: &Toolkit, externs: &BTreeSet<String>) -> Result<()> {
-        for kind in [Kind::Run { optimise: false }, Kind::Check] {
+        for kind in [Kind::Run { optimise: false, items: false }, Kind::Check] {
             if let Some(waiting) = self.take(kind, externs) {
                 self.waiting.push(waiting);
             } else {
@@ -138,7 +138,7 @@ impl Compilers {
         self.waiting.iter().map(|rustc| rustc.child.id())
     }
 
-    /// One that waits and knows all of `externs`. Another of its kind ends: they share a cache.
+    /// One that waits and knows all of `externs`. Another of its kind ends: it will not do for later cells either.
     fn take(&mut self, kind: Kind, externs: &BTreeSet<String>) -> Option<Rustc> {
         let at = self.waiting.iter().position(|waiting| waiting.kind == kind)?;
         let mut waiting = self.waiting.swap_remove(at);
@@ -168,7 +168,8 @@ impl Compilers {
             // One that has been stopped reads no more; how it ended tells.
             let _ = pipe.write_all(text.as_bytes());
         }
-        Ok(Job { rustc, interrupts: self.interrupts.clone() })
+        let said = BufReader::new(rustc.child.stderr.take().expect("stderr is piped")).lines();
+        Ok(Job { rustc, interrupts: self.interrupts.clone(), said, errors: Vec::new() })
     }
 
     /// A rustc at work on its text or, without one, waiting for it.
@@ -231,23 +232,23 @@ impl Compilers {
             };
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));
         }
-        rustc.args(["--crate-type", "lib", "-Zshare-generics=no"]);
+        // Nothing is kept from cell to cell (`-Cincremental`): to hash and to write what a later cell could use takes
+        // longer than to compile the few lines around the user's own.
+        // To call what the library has instantiated already, rustc reads all there is of it. That pays for new types,
+        // for which much is instantiated, and not for statements alone.
+        let shared = if matches!(kind, Kind::Items | Kind::Run { items: true, .. }) { "yes" } else { "no" };
+        rustc.args(["--crate-type", "lib"]).arg(format!("-Zshare-generics={shared}"));
         match kind {
             Kind::Items => {
-                rustc.args(["--crate-name", &name, "-Copt-level=1"]);
+                rustc.args(["--crate-name", &name, "-Copt-level=1", "--json=artifacts"]);
                 rustc.arg(format!("--emit=link={name}.a,metadata=lib{name}.rmeta")).arg(source(&name))
             }
-            // Statements change little from cell to cell around the user's lines, so incremental
-            // compilation halves the time. Two compilers that run at once need a cache each.
-            Kind::Run { optimise } => {
-                let level = u8::from(optimise);
-                rustc.args(["--crate-name", "cell"]);
-                rustc.arg(format!("-Copt-level={level}")).arg(format!("-Cincremental=run{level}.cache"));
+            Kind::Run { optimise, .. } => {
+                rustc.args(["--crate-name", "cell"]).arg(format!("-Copt-level={}", u8::from(optimise)));
                 rustc.arg(format!("--emit=link={name}.a")).arg(around(&name))
             }
             Kind::Check => {
-                rustc.args(["--crate-name", "cell", "-Cincremental=check.cache"]);
-                rustc.arg(format!("--emit=metadata={name}.rmeta")).arg(around(&name))
+                rustc.args(["--crate-name", "cell"]).arg(format!("--emit=metadata={name}.rmeta")).arg(around(&name))
             }
         };
         let stdin = if kind == Kind::Items { Stdio::null() } else { Stdio::piped() };
@@ -286,27 +287,41 @@ impl Job {
         &self.rustc.name
     }
 
-    pub fn finish(mut self) -> Result<Compiled> {
-        let stderr = self.rustc.child.stderr.take().expect("stderr is piped");
-        let mut errors = Vec::new();
-        for line in BufReader::new(stderr).lines() {
+    /// Waits until the crate is described, so that others can be compiled against it while its code is made. False
+    /// where it will not be.
+    pub fn described(&mut self) -> Result<bool> {
+        while let Some(line) = self.said.next() {
             let line = line?;
-            match serde_json::from_str::<Diagnostic>(&line) {
-                Ok(found) if found.level.starts_with("error") => errors.push(found),
-                Ok(_) => {}
-                // A compiler that cannot start says so in plain text.
-                Err(_) => errors.push(Diagnostic {
-                    message: line.clone(),
-                    level: "error".into(),
-                    code: None,
-                    spans: Vec::new(),
-                    rendered: Some(line),
-                }),
+            if line.contains("\"emit\":\"metadata\"") {
+                return Ok(true);
             }
+            self.note(line);
+        }
+        Ok(false)
+    }
+
+    fn note(&mut self, line: String) {
+        match serde_json::from_str::<Diagnostic>(&line) {
+            Ok(found) if found.level.starts_with("error") => self.errors.push(found),
+            Ok(_) => {}
+            // A compiler that cannot start says so in plain text.
+            Err(_) => self.errors.push(Diagnostic {
+                message: line.clone(),
+                level: "error".into(),
+                code: None,
+                spans: Vec::new(),
+                rendered: Some(line),
+            }),
+        }
+    }
+
+    pub fn finish(mut self) -> Result<Compiled> {
+        while let Some(line) = self.said.next() {
+            self.note(line?);
         }
         self.interrupts.compiler_ended(self.rustc.child.id() as i32);
         let success = self.rustc.child.wait()?.success();
-        Ok(Compiled { success, errors })
+        Ok(Compiled { success, errors: self.errors })
     }
 }
 

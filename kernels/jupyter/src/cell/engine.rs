@@ -1,6 +1,6 @@
 //! Executes one cell: split, compile, run, and keep what it leaves behind.
 
-use super::compile::{Compiled, Compilers, Kind};
+use super::compile::{Compiled, Compilers, Job, Kind};
 use super::generate::{self, ENTRY, Run, Source};
 use super::keep::moved_by;
 use super::parse::{self, Cell, Unparsed};
@@ -19,6 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Items whose code is being made.
+struct Items {
+    job: Job,
+    source: Source,
+}
 
 pub struct Engine {
     pub(super) toolkit: Toolkit,
@@ -55,7 +61,7 @@ impl Engine {
         interrupts: Arc<Interrupts>,
     ) -> Result<Self> {
         let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
-        let session = Session::start(&toolkit, &sink, &limit, None)?;
+        let session = Session::start(&toolkit, &sink, &limit, None, &interrupts)?;
         let linked = modified(&toolkit);
         let (device, scope, sources, libraries) = (None, Scope::default(), BTreeMap::new(), Vec::new());
         let ran = Duration::ZERO;
@@ -89,7 +95,8 @@ impl Engine {
         self.scope.variables.clear();
         // They know the library that the old session had.
         self.compilers.dismiss();
-        self.session = Session::start(&self.toolkit, &self.sink, &self.limit, self.device.as_deref())?;
+        let device = self.device.as_deref();
+        self.session = Session::start(&self.toolkit, &self.sink, &self.limit, device, &self.interrupts)?;
         self.libraries.iter().try_for_each(|library| self.session.load(library))
     }
 
@@ -149,13 +156,14 @@ impl Engine {
         let mut scope = self.scope.clone();
         let began = Instant::now();
         self.ran = Duration::ZERO;
-        self.define(&mut scope, &cell, number)?;
+        let items = self.define(&mut scope, &cell, number)?;
         if !cell.runs() {
+            self.load(items, &scope, &cell, number)?;
             keep_imports(&mut scope, &cell);
             self.scope = scope;
             return Ok(Shown(said));
         }
-        let shown = self.run(scope, &cell, number);
+        let shown = self.run(scope, &cell, items, number);
         if timing {
             let compiled = began.elapsed().saturating_sub(self.ran);
             let text = format!("ran in {:.3?}, compiled in {compiled:.2?}\n", self.ran);
@@ -194,29 +202,26 @@ impl Engine {
         job.finish().map_err(internal)
     }
 
-    /// Compiles the cell's items, imports and macros, and enters them into `scope`.
-    fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize) -> Result<(), CellError> {
+    /// Compiles the cell's items, imports and macros, and enters them into `scope`. Of items the code is still to come,
+    /// by [`Self::load`].
+    fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize) -> Result<Option<Items>, CellError> {
         if !cell.items.is_empty() {
             scope.forget_imports(&cell.items);
             let older = merged(to_merge(scope, &cell.items), &cell.items);
             let source = generate::items(scope, cell, &older);
             let externs = self.externs(scope);
-            let job = self.compilers.start(&self.toolkit, Kind::Items, &source.text, &externs).map_err(internal)?;
-            let krate = job.name().to_string();
-            let compiled = job.finish().map_err(internal)?;
-            if !compiled.success {
-                return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
+            let mut job = self.compilers.start(&self.toolkit, Kind::Items, &source.text, &externs).map_err(internal)?;
+            if !job.described().map_err(internal)? {
+                return Err(self.load(Some(Items { job, source }), scope, cell, number).expect_err("no description"));
             }
-            let library = self.compilers.link(&self.toolkit, &krate).map_err(internal)?;
-            self.session.load(&library).map_err(internal)?;
-            self.libraries.push(library);
+            let krate = job.name().to_string();
             let fresh = cell.items.iter().map(|part| KeptItem {
                 part: part.clone(),
                 text: generate::published(&cell.source, &part.range, &part.publish),
             });
             let items = older.into_iter().chain(fresh).collect();
             scope.define_crate(&krate, items);
-            self.remember(&krate, number, source);
+            return Ok(Some(Items { job, source }));
         } else if !cell.runs() && (!cell.uses.is_empty() || !cell.macros.is_empty()) {
             let source = generate::imports(scope, cell);
             let externs = self.externs(scope);
@@ -225,6 +230,21 @@ impl Engine {
                 return Err(compile_error(&compiled.errors, &source, number));
             }
         }
+        Ok(None)
+    }
+
+    /// Waits for the code of items and loads it into the session.
+    fn load(&mut self, items: Option<Items>, scope: &Scope, cell: &Cell, number: usize) -> Result<(), CellError> {
+        let Some(Items { job, source }) = items else { return Ok(()) };
+        let krate = job.name().to_string();
+        let compiled = job.finish().map_err(internal)?;
+        if !compiled.success {
+            return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
+        }
+        let library = self.compilers.link(&self.toolkit, &krate).map_err(internal)?;
+        self.session.load(&library).map_err(internal)?;
+        self.libraries.push(library);
+        self.remember(&krate, number, source);
         Ok(())
     }
 
@@ -244,10 +264,16 @@ impl Engine {
         externs
     }
 
-    fn run(&mut self, mut scope: Scope, cell: &Cell, number: usize) -> Result<Option<String>, CellError> {
+    fn run(
+        &mut self,
+        mut scope: Scope,
+        cell: &Cell,
+        items: Option<Items>,
+        number: usize,
+    ) -> Result<Option<String>, CellError> {
         let mut moved = BTreeSet::new();
         let mut types = None;
-        let kind = Kind::Run { optimise: cell.repeats() };
+        let kind = Kind::Run { optimise: cell.repeats(), items: !cell.items.is_empty() };
         // Each round learns of at least one more variable that the cell moves.
         let (name, source) = loop {
             let run = Run { moved: &moved, reveal: false };
@@ -272,6 +298,7 @@ impl Engine {
         };
         let types = types.unwrap_or_default();
         self.unkeepable(cell, &types, None, &source)?;
+        self.load(items, &scope, cell, number)?;
         keep_imports(&mut scope, cell);
         self.remember(&name, number, source);
         self.scope = scope;
@@ -280,7 +307,7 @@ impl Engine {
         }
         let library = self.compilers.link(&self.toolkit, &name).map_err(internal)?;
         let began = Instant::now();
-        let answer = self.session.run(&library, ENTRY, &self.interrupts).map_err(internal)?;
+        let answer = self.session.run(&library, ENTRY).map_err(internal)?;
         self.ran = began.elapsed();
         // The loader has mapped it; a long session must not fill the disk.
         let _ = std::fs::remove_file(&library);

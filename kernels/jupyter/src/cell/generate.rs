@@ -6,8 +6,7 @@ use super::scope::{KeptItem, Scope, rooted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// The entry of every cell. The same name each time, so that incremental compilation finds little
-/// changed; the loader looks it up in the one library it has just opened.
+/// The entry of every cell; the loader looks it up in the one library it has just opened.
 pub const ENTRY: &str = "attention_cell";
 
 /// How the last expression of a cell is shown, decided by method lookup in one compilation: the cell

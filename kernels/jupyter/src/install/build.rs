@@ -1,15 +1,14 @@
 //! Runs `cargo build --workspace` and tells whoever waits how far it is.
 
 use super::plan::{Plan, Unit};
+use super::run::{Line, output, run};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, IsTerminal, Read};
-use std::os::unix::process::CommandExt;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What cargo said it made.
@@ -61,10 +60,10 @@ pub fn readable(time: Duration) -> String {
 
 /// Whoever waits for a build.
 pub trait Watch {
-    /// cargo runs; its process, and its group's where it has one.
+    /// A program runs, cargo or the compiler; its process, and its group's where it has one.
     fn began(&mut self, _group: i32) {}
     fn ended(&mut self, _group: i32) {}
-    /// A line of cargo's.
+    /// A line of what it says.
     fn said(&mut self, line: &str);
     fn progress(&mut self, progress: Progress);
     /// Everything is compiled; about how long linking takes is known from the last time.
@@ -73,21 +72,37 @@ pub trait Watch {
 
 pub struct Cargo<'a> {
     pub program: &'a Path,
+    /// The compiler it is to use; else the one it would.
+    pub rustc: Option<&'a Path>,
     pub workspace: &'a Path,
     /// Where to build; else where cargo itself would.
     pub target: Option<&'a Path>,
-    /// Whether to run it in a process group of its own, for a stop button to end. At a terminal Ctrl-C must reach it.
+    /// As [`run`] has it.
     pub apart: bool,
 }
 
-enum Event {
-    Said(String),
-    Made(Value),
-}
-
 impl Cargo<'_> {
+    /// The program in its workspace, without arguments.
+    pub fn command(&self) -> Command {
+        let mut cargo = Command::new(self.program);
+        cargo.current_dir(self.workspace);
+        if let Some(rustc) = self.rustc {
+            // Another path of the same compiler makes nothing out of date: cargo goes by what it says of its version.
+            cargo.env("RUSTC", rustc);
+        }
+        cargo
+    }
+
+    /// Where cargo builds.
+    pub fn target_folder(&self, watch: &mut dyn Watch) -> Result<PathBuf> {
+        let mut metadata = self.command();
+        let text = output(metadata.args(["metadata", "--no-deps", "--format-version=1"]), self.apart, watch)?;
+        let metadata: Value = serde_json::from_str(&text).context("cargo's metadata cannot be read")?;
+        metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target folder")
+    }
+
     pub fn build(&self, plan: &Plan, watch: &mut dyn Watch) -> Result<Artifacts> {
-        let mut build = Command::new(self.program);
+        let mut build = self.command();
         build.args(["build", "--workspace", "--message-format=json-render-diagnostics"]);
         if let Some(target) = self.target {
             build.arg("--target-dir").arg(target);
@@ -106,42 +121,24 @@ impl Cargo<'_> {
                 build.env_remove(name);
             }
         }
-        build.current_dir(self.workspace).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if self.apart {
-            build.process_group(0);
-        }
-        let mut child = build.spawn().context("cannot run cargo; is the Rust toolchain installed?")?;
-        let group = child.id() as i32;
-        watch.began(group);
-        let (send, events) = channel();
-        lines(child.stderr.take().expect("piped"), send.clone(), |line| Some(Event::Said(line)));
-        lines(child.stdout.take().expect("piped"), send, |line| serde_json::from_str(&line).ok().map(Event::Made));
         let mut artifacts = Artifacts::default();
         let mut clock = Clock::new(plan);
-        for event in events {
-            match event {
-                Event::Said(line) => watch.said(&line),
-                Event::Made(message) => {
-                    artifacts.note(&message);
-                    if let Some(progress) = clock.note(&message) {
-                        watch.progress(progress);
-                    }
+        let well = run(&mut build, self.apart, watch, |line, watch| match line {
+            Line::Err(line) => watch.said(&line),
+            Line::Out(line) => {
+                // What a build script or a macro prints is no message.
+                let Ok(message) = serde_json::from_str::<Value>(&line) else { return };
+                artifacts.note(&message);
+                if let Some(progress) = clock.note(&message) {
+                    watch.progress(progress);
                 }
             }
-        }
-        watch.ended(group);
-        if !child.wait()?.success() {
+        })?;
+        if !well {
             bail!("`cargo build --workspace` failed in {}", self.workspace.display());
         }
         Ok(artifacts)
     }
-}
-
-fn lines(from: impl Read + Send + 'static, to: Sender<Event>, event: fn(String) -> Option<Event>) {
-    std::thread::spawn(move || {
-        let lines = BufReader::new(from).lines().map_while(Result::ok);
-        lines.filter_map(event).for_each(|event| drop(to.send(event)));
-    });
 }
 
 /// Time left: what is left of the plan, at the pace of what has been compiled so far.
@@ -251,6 +248,10 @@ impl Watch for Terminal {
     fn progress(&mut self, progress: Progress) {
         // Until something is compiled there is nothing to wait for.
         let Some(_) = progress.left else { return };
+        // The plan's cargo, which came first, has ended the bar.
+        if self.bar.is_finished() {
+            self.bar.reset();
+        }
         self.bar.set_length(progress.total as u64);
         self.bar.set_position(progress.done as u64);
         self.bar.set_message(progress.to_string());
@@ -293,6 +294,15 @@ mod tests {
         assert_eq!(half.to_string(), "2 of 3, about 2 min left");
         assert_eq!(clock.note(&made("c", false)).unwrap().left.map(|left| left.as_secs()), Some(0));
         assert_eq!(clock.note(&made("c", false)), None, "no unit ends twice");
+    }
+
+    #[test]
+    fn the_bar_of_a_build_outlives_the_programs_before_it() {
+        let mut terminal = Terminal::new();
+        terminal.ended(1);
+        assert!(terminal.bar.is_finished());
+        terminal.progress(Progress { done: 1, total: 3, left: Some(Duration::from_secs(1)) });
+        assert!(!terminal.bar.is_finished());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Makes the kernel: builds the workspace, links one dylib of everything, writes the kernelspec.
 
 mod add;
+mod attempt;
 mod build;
 mod plan;
 mod project;
+mod run;
 
 pub use add::{Addition, Proposal, propose};
 pub use build::{Progress, Watch, readable};
@@ -11,11 +13,13 @@ pub use build::{Progress, Watch, readable};
 use crate::assist::index::Index;
 use crate::toolkit::{Inside, Toolkit};
 use anyhow::{Context, Result, bail};
+use attempt::Attempt;
 use build::{Artifacts, Cargo, Library, Terminal};
 use plan::Plan;
+use run::{Line, run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -39,15 +43,24 @@ pub struct Installed {
 }
 
 pub fn install(options: &InstallOptions) -> Result<Installed> {
-    let cargo = std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from);
-    let cargo =
-        Cargo { program: &cargo, workspace: &options.workspace, target: None, apart: !std::io::stderr().is_terminal() };
-    make(&cargo, &options.prefix, &mut Terminal::new())
+    let program = std::env::var_os("CARGO").map_or("cargo".into(), PathBuf::from);
+    let (workspace, apart) = (options.workspace.as_path(), !std::io::stderr().is_terminal());
+    let cargo = Cargo { program: &program, rustc: None, workspace, target: None, apart };
+    let mut watch = Terminal::new();
+    let target = cargo.target_folder(&mut watch)?;
+    // Where nothing has been built yet, no addition can have broken off.
+    if target.is_dir() {
+        Attempt::open(&target, workspace)?;
+    }
+    make(&cargo, &options.prefix, &mut watch)
 }
 
 fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed> {
-    let sysroot = sysroot(cargo.workspace)?;
-    let plan = Plan::of(cargo.program, cargo.workspace)?;
+    let sysroot = match cargo.rustc {
+        Some(rustc) => rustc.ancestors().nth(2).context("a compiler without a toolchain")?.to_path_buf(),
+        None => sysroot(cargo.workspace)?,
+    };
+    let plan = Plan::of(cargo, watch)?;
     let artifacts = cargo.build(&plan, watch)?;
     let kernel = artifacts.kernel.as_ref().context("cargo made no `attention-kernel`")?;
     let facade = artifacts.crates.get("attention").and_then(|all| all.first());
@@ -56,6 +69,7 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
     let deps = profile.join("deps");
     let session = profile.join("session");
     std::fs::create_dir_all(&session).with_context(|| format!("cannot create {}", session.display()))?;
+    sweep(&session)?;
     // The second is for item crates, which find the dylib they were compiled against by search.
     let folders = [&deps, &session].map(|folder| format!("dependency={}", folder.display()));
     let mut search = Vec::from(folders);
@@ -72,7 +86,7 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
         crates: BTreeMap::new(),
         linked_in: Toolkit::load(&session).map_or(0.0, |old| old.linked_in),
     };
-    let linked = link(&mut toolkit, facade, &preloaded, watch)?;
+    let linked = link(&mut toolkit, facade, &preloaded, cargo.apart, watch)?;
     // It is made by the kernel's own code, and is as old as that or older.
     if linked || modified(&Toolkit::index(&session)) < modified(kernel) {
         let mut index = Index::default();
@@ -91,7 +105,7 @@ fn make(cargo: &Cargo, prefix: &Path, watch: &mut dyn Watch) -> Result<Installed
     write(&Toolkit::file(&session), &serde_json::to_string_pretty(&toolkit)?)?;
     let kernelspec = prefix.join("share/jupyter/kernels/attention");
     std::fs::create_dir_all(&kernelspec).with_context(|| format!("cannot create {}", kernelspec.display()))?;
-    let spec = kernelspec_json(kernel, &session, &toolkit);
+    let spec = kernelspec_json(kernel, &session);
     write(&kernelspec.join("kernel.json"), &serde_json::to_string_pretty(&spec)?)?;
     Ok(Installed { kernelspec, kernel: kernel.clone(), session })
 }
@@ -108,13 +122,13 @@ fn preloaded<'a>(artifacts: &'a Artifacts, plan: &Plan) -> Result<BTreeMap<Strin
         .collect()
 }
 
-fn kernelspec_json(kernel: &Path, session: &Path, toolkit: &Toolkit) -> Value {
+/// No environment: it would take the place of what the user has, such as the folders of CUDA's libraries.
+fn kernelspec_json(kernel: &Path, session: &Path) -> Value {
     json!({
         "argv": [kernel, "serve", "--connection-file", "{connection_file}", "--session", session],
         "display_name": "Attention Zoo (Rust)",
         "language": "rust",
         "interrupt_mode": "message",
-        "env": { "LD_LIBRARY_PATH": toolkit.library_path },
         "metadata": { "debugger": false },
     })
 }
@@ -159,27 +173,42 @@ pub extern \"C\" fn attention_session_main() -> i32 {
 }
 ";
 
-/// Links the dylib, unless it is newer than the library it is made of; says whether it did.
+/// What the dylib is linked from. The path of a library tells one version of a crate from another.
+fn source(preloaded: &BTreeMap<String, &Library>) -> String {
+    let names = preloaded.iter().map(|(name, made)| format!("extern crate {name} as _; // {}\n", made.path.display()));
+    SESSION.to_string() + &names.collect::<String>()
+}
+
+/// Whether the dylib is of this source, and newer than every library it is made of. Cargo makes the facade again
+/// whenever anything below it has changed; the crates of `notebooks/Cargo.toml` are not below it.
+fn is_linked<'a>(dylib: &Path, source: &str, libraries: impl Iterator<Item = &'a Path>) -> bool {
+    let same = std::fs::read_to_string(dylib.with_file_name(SOURCE)).is_ok_and(|old| old == source);
+    same && modified(dylib) > libraries.map(modified).max().flatten()
+}
+
+/// The source of the dylib beside it, written when it has been linked.
+const SOURCE: &str = "session.rs";
+
+/// Links the dylib where it has to be, and says whether it had.
 fn link(
     toolkit: &mut Toolkit,
     facade: &Path,
     preloaded: &BTreeMap<String, &Library>,
+    apart: bool,
     watch: &mut dyn Watch,
 ) -> Result<bool> {
-    let source = toolkit.dylib.with_file_name("session.rs");
-    let names = preloaded.keys().map(|name| format!("extern crate {name} as _;\n"));
-    let text = SESSION.to_string() + &names.collect::<String>();
-    let same = std::fs::read_to_string(&source).is_ok_and(|old| old == text);
-    // Cargo makes the facade again whenever anything below it has changed.
-    if same && modified(&toolkit.dylib) > modified(facade) {
+    let text = source(preloaded);
+    let libraries = preloaded.values().map(|library| library.path.as_path());
+    if is_linked(&toolkit.dylib, &text, libraries.chain([facade])) {
         return Ok(false);
     }
     let before = (toolkit.linked_in > 0.0).then(|| Duration::from_secs_f64(toolkit.linked_in));
     watch.linking(before);
-    write(&source, &text)?;
     let begun = Instant::now();
     // Kernels that run now keep the file they have open; a rename does not touch it.
-    let fresh = toolkit.dylib.with_extension(format!("{}.tmp", std::process::id()));
+    let (file, fresh) = (toolkit.dylib.with_file_name(SOURCE), unfinished(&toolkit.dylib));
+    let unlinked = unfinished(&file);
+    std::fs::write(&unlinked, &text).with_context(|| format!("cannot write {}", unlinked.display()))?;
     let mut rustc = Command::new(&toolkit.rustc);
     rustc
         .env("LD_LIBRARY_PATH", &toolkit.library_path)
@@ -195,11 +224,17 @@ fn link(
     for search in &toolkit.search {
         rustc.arg("-L").arg(search);
     }
-    let status = rustc.arg("-o").arg(&fresh).arg(&source).status();
-    if !status.context("cannot run rustc")?.success() {
+    rustc.arg("-o").arg(&fresh).arg(&unlinked);
+    let well = run(&mut rustc, apart, watch, |line, watch| match line {
+        Line::Out(line) | Line::Err(line) => watch.said(&line),
+    })?;
+    if !well {
+        sweep(toolkit.session())?;
         bail!("rustc could not link {}", toolkit.dylib.display());
     }
-    std::fs::rename(&fresh, &toolkit.dylib).with_context(|| format!("cannot replace {}", toolkit.dylib.display()))?;
+    for (from, to) in [(&fresh, &toolkit.dylib), (&unlinked, &file)] {
+        std::fs::rename(from, to).with_context(|| format!("cannot replace {}", to.display()))?;
+    }
     toolkit.linked_in = begun.elapsed().as_secs_f64();
     Ok(true)
 }
@@ -252,8 +287,108 @@ fn inside_as(library: &Library, preloaded: bool) -> Inside {
 
 /// Writes through a temporary name: a reader sees the old file or the new one.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let temporary = unfinished(path);
     std::fs::write(&temporary, text)
         .and_then(|()| std::fs::rename(&temporary, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// What a file is called until it is whole: `libattention.PROCESS.tmp`.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.tmp", std::process::id()))
+}
+
+/// Removes what has not become whole: files of processes that are gone, and of this one, which writes nothing now.
+/// The compiler begins the names of its own parts with the same two words.
+fn sweep(folder: &Path) -> Result<()> {
+    let cannot = || format!("cannot clean {}", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let process = name.split('.').nth(1).and_then(|word| word.parse::<u32>().ok());
+        let ended = |id: u32| id == std::process::id() || !Path::new("/proc").join(id.to_string()).exists();
+        if process.is_some_and(ended) {
+            match std::fs::remove_file(&path) {
+                // Another kernel cleans as well.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.with_context(cannot)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn library(path: &Path) -> Library {
+        Library { package: String::new(), features: Vec::new(), path: path.into() }
+    }
+
+    /// A file as old as `seconds` says, counted upwards.
+    fn file(path: &Path, text: &str, seconds: u64) {
+        std::fs::write(path, text).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    }
+
+    #[test]
+    fn the_dylib_is_linked_anew_for_another_version_and_for_a_library_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (dylib, facade) = (at("libattention.so"), at("libattention.rlib"));
+        let (old, new) = (library(&at("libroman-1.rlib")), library(&at("libroman-2.rlib")));
+        for path in [&facade, &old.path, &new.path] {
+            file(path, "", 10);
+        }
+        let linked = |roman: &Library| {
+            let text = source(&BTreeMap::from([("roman".to_string(), roman)]));
+            is_linked(&dylib, &text, [facade.as_path(), roman.path.as_path()].into_iter())
+        };
+        assert!(!linked(&old), "there is none");
+        file(&dylib, "", 20);
+        assert!(!linked(&old), "a link that broke off has left no source");
+        file(&at(SOURCE), &source(&BTreeMap::from([("roman".to_string(), &old)])), 20);
+        assert!(linked(&old));
+        assert!(!linked(&new), "another version of the same crate");
+        file(&old.path, "", 30);
+        assert!(!linked(&old), "made again");
+        file(&dylib, "", 40);
+        assert!(linked(&old));
+        file(&facade, "", 50);
+        assert!(!linked(&old), "the facade made again");
+    }
+
+    #[test]
+    fn only_what_somebody_still_writes_survives_the_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let mut alive = Command::new("sleep").arg("100").spawn().unwrap();
+        let (gone, own) = (gone.id(), std::process::id());
+        let written = format!("libattention.{}.tmp", alive.id());
+        let kept = ["libattention.so", &written, "session.json", SOURCE];
+        let swept =
+            [gone, own].map(|id| [format!("libattention.{id}.tmp"), format!("libattention.{id}.a-cgu.0.rcgu.o")]);
+        for name in kept.iter().map(|name| name.to_string()).chain(swept.into_iter().flatten()) {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        sweep(folder.path()).unwrap();
+        alive.kill().unwrap();
+        alive.wait().unwrap();
+        let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: BTreeSet<_> = left.map(|name| name.into_string().unwrap()).collect();
+        assert_eq!(left, BTreeSet::from(kept.map(String::from)));
+    }
+
+    #[test]
+    fn the_kernel_is_started_in_the_users_own_environment() {
+        let spec = kernelspec_json(Path::new("/kernel"), Path::new("/session"));
+        assert_eq!(spec.get("env"), None, "{spec}");
+    }
 }

@@ -1,6 +1,8 @@
 //! What a build consists of, by cargo's own plan: which crates, what each is made from, how long it may take.
 
-use anyhow::{Context, Result, bail};
+use super::build::{Cargo, Watch};
+use super::run::output;
+use anyhow::{Context, Result};
 use semver::Version;
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,8 +10,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Every compilation of a `cargo build --workspace`.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Unit {
     pub target: String,
     /// About how long one core takes.
     pub seconds: f64,
+    /// When its source was last changed.
+    pub changed: Option<SystemTime>,
     /// The same for the same package, features and profile on the same dependencies: cargo does not
     /// compile it again.
     identity: u64,
@@ -90,24 +93,19 @@ impl Target {
 #[cfg(test)]
 impl Unit {
     pub fn for_test(name: &str, seconds: f64) -> Self {
-        Self { package: name.into(), target: name.into(), seconds, identity: 0 }
+        Self { package: name.into(), target: name.into(), seconds, changed: None, identity: 0 }
     }
 }
 
 impl Plan {
     /// Asks cargo; nothing is compiled. Crates that the lock file does not name are looked up.
-    pub fn of(cargo: &Path, workspace: &Path) -> Result<Self> {
-        let output = Command::new(cargo)
-            .args(["build", "--workspace", "--unit-graph", "-Zunstable-options"])
-            // The plan is an unstable option; only this cargo, which runs no compiler, gets to see it.
-            .env("RUSTC_BOOTSTRAP", "1")
-            .current_dir(workspace)
-            .output()
-            .context("cannot run cargo; is the Rust toolchain installed?")?;
-        if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(Self::read(serde_json::from_slice(&output.stdout).context("cargo's plan cannot be read")?))
+    pub fn of(cargo: &Cargo, watch: &mut dyn Watch) -> Result<Self> {
+        let mut plan = cargo.command();
+        plan.args(["build", "--workspace", "--unit-graph", "-Zunstable-options"]);
+        // The plan is an unstable option; only this cargo, which runs no compiler, gets to see it.
+        plan.env("RUSTC_BOOTSTRAP", "1");
+        let text = output(&mut plan, cargo.apart, watch)?;
+        Ok(Self::read(serde_json::from_str(&text).context("cargo's plan cannot be read")?))
     }
 
     fn read(Graph { units: nodes }: Graph) -> Self {
@@ -116,11 +114,12 @@ impl Plan {
         let mut plan = Self { project: super::project::project(&nodes), ..Self::default() };
         for (at, node) in nodes.iter().enumerate() {
             let source = node.target.src_path.parent().unwrap_or(Path::new("")).to_path_buf();
-            let bytes = *sizes.entry(source).or_insert_with_key(|folder| rust_bytes(folder));
+            let (bytes, changed) = *sizes.entry(source).or_insert_with_key(|folder| rust(folder));
             plan.units.push(Unit {
                 package: node.pkg_id.clone(),
                 target: node.target.crate_name(),
                 seconds: seconds(bytes, &node.profile.opt_level),
+                changed,
                 identity: identity(at, &nodes, &mut identities),
             });
             if node.is_of("notebooks") && node.mode == "build" {
@@ -134,10 +133,10 @@ impl Plan {
         plan
     }
 
-    /// What this build compiles that `other` did not.
-    pub fn beyond(&self, other: &Self) -> Vec<&Unit> {
+    /// What this build compiles that `other` did not, and what has been edited since.
+    pub fn beyond(&self, other: &Self, edited: impl Fn(&Unit) -> bool) -> Vec<&Unit> {
         let known: HashSet<u64> = other.units.iter().map(|unit| unit.identity).collect();
-        self.units.iter().filter(|unit| !known.contains(&unit.identity)).collect()
+        self.units.iter().filter(|unit| !known.contains(&unit.identity) || edited(unit)).collect()
     }
 
     /// About how long `units` take where all cores are free.
@@ -185,16 +184,46 @@ fn identity(at: usize, nodes: &[Node], known: &mut Vec<Option<u64>>) -> u64 {
     *known[at].insert(hasher.finish())
 }
 
-/// How much Rust is in the folder and below.
-fn rust_bytes(folder: &Path) -> u64 {
+/// How much Rust is in the folder and below, and when it was last changed.
+fn rust(folder: &Path) -> (u64, Option<SystemTime>) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => rust_bytes(&entry.path()),
-            Ok(_) if entry.path().extension().is_some_and(|kind| kind == "rs") => {
-                entry.metadata().map_or(0, |m| m.len())
-            }
-            _ => 0,
-        })
-        .sum()
+    let all = entries.map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => rust(&entry.path()),
+        Ok(_) if entry.path().extension().is_some_and(|kind| kind == "rs") => {
+            entry.metadata().map_or((0, None), |file| (file.len(), file.modified().ok()))
+        }
+        _ => (0, None),
+    });
+    all.fold((0, None), |(bytes, last), (more, changed)| (bytes + more, last.max(changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_compiles_what_is_new_and_what_has_been_edited() {
+        let unit = |name: &str, identity| Unit { identity, ..Unit::for_test(name, 1.0) };
+        let before = Plan { units: vec![unit("a", 1), unit("b", 2)], ..Plan::default() };
+        let after = Plan { units: vec![unit("a", 1), unit("b", 2), unit("c", 3)], ..Plan::default() };
+        let names = |edited: &str| -> Vec<String> {
+            after.beyond(&before, |unit| unit.package == edited).iter().map(|unit| unit.package.clone()).collect()
+        };
+        assert_eq!(names("none"), ["c"]);
+        assert_eq!(names("b"), ["b", "c"]);
+        assert_eq!(names("c"), ["c"], "once");
+    }
+
+    #[test]
+    fn the_last_change_of_a_source_is_that_of_its_newest_file_wherever_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (name, seconds) in [("lib.rs", 10), ("deep/part.rs", 30), ("notes.txt", 90)] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(5).unwrap();
+            file.set_modified(at(seconds)).unwrap();
+        }
+        assert_eq!(rust(folder.path()), (10, Some(at(30))));
+    }
 }

@@ -162,6 +162,11 @@ impl Kernel {
         timeout(PATIENCE, self.client.reply()).await.expect("a reply in time").unwrap().content
     }
 
+    /// Sends what has no reply, or whose reply is to be seen later; its number is that of the messages it brings.
+    pub async fn tell(&mut self, message: impl Into<JupyterMessage>) -> String {
+        self.client.send(message.into()).await.unwrap()
+    }
+
     /// Asks the kernel to end and waits until it has.
     pub async fn shutdown(self) -> bool {
         self.client.shutdown().await.unwrap().is_some_and(|status| status.success())

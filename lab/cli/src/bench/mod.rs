@@ -81,8 +81,13 @@ struct Common {
     #[arg(long)]
     json: bool,
     /// Repeat at most this long, where the median does not get steady
-    #[arg(long, default_value_t = 20.0, value_name = "SECONDS")]
-    longest: f64,
+    #[arg(long, default_value = "20", value_name = "SECONDS", value_parser = seconds)]
+    longest: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let found = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    found.ok_or_else(|| "expected seconds, 0 or more".into())
 }
 
 /// What is measured.
@@ -123,7 +128,7 @@ impl ModelRun {
         let Bench { parameters, tokens, work, mut run } = bench(&self.model, shape, &device)?;
         let (first, ran) = kernels::trace(&mut run);
         first?;
-        let timing = measure::measure(Duration::from_secs_f64(self.common.longest), run)?;
+        let timing = measure::measure(self.common.longest, run)?;
         let ModelArguments { mixer, d_model, layers, heads, ffn, vocab } = &self.model;
         let [batch, seq] = shape;
         let sizes = json!({
@@ -180,4 +185,24 @@ fn follow(bench: impl FnOnce() -> Result<Bench>, device: &Device) -> Result<()> 
     }
     let (base, peak) = memory.end();
     say(json!({ "base_bytes": base, "peak_bytes": peak }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+
+    #[test]
+    fn a_time_is_seconds_from_0_on() {
+        let command = || Arguments::augment_args(clap::Command::new("bench"));
+        for line in ["step --longest", "op rope --longest", "notebook --pause"] {
+            let parsed = |value: &str| command().try_get_matches_from(format!("bench {line}={value}").split(' '));
+            assert!(parsed("0").is_ok() && parsed("0.5").is_ok(), "{line}");
+            for wrong in ["inf", "nan", "-1", "1e300", "soon"] {
+                let message = parsed(wrong).unwrap_err().to_string();
+                assert!(message.contains(wrong) && message.contains("expected seconds, 0 or more"), "{message}");
+            }
+        }
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+    }
 }

@@ -15,9 +15,9 @@ pub struct Arguments {
     /// Kernels started one after the other; every cell runs once in each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds between cells, in which a reader reads
-    #[arg(long, default_value_t = 0.5)]
-    pause: f64,
+    /// The time between cells, in which a reader reads
+    #[arg(long, default_value = "0.5", value_name = "SECONDS", value_parser = super::seconds)]
+    pause: Duration,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -62,8 +62,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.rounds == 0 {
         bail!("--rounds is 0, expected at least 1");
     }
-    let pause = Duration::try_from_secs_f64(arguments.pause)
-        .with_context(|| format!("--pause is {}, expected seconds, 0 or more", arguments.pause))?;
     let root = root()?;
     let prefix = Environment::new(&root).prefix();
     let installed = install(&InstallOptions { workspace: root.clone(), prefix }).context("cannot make the kernel")?;
@@ -82,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut all = Vec::new();
     for (spec, before) in &kernels {
         eprintln!("{}", spec.display_name);
-        all.push(runtime.block_on(waits(spec, &root, before.as_deref(), arguments.rounds, pause))?);
+        all.push(runtime.block_on(waits(spec, &root, before.as_deref(), arguments.rounds, arguments.pause))?);
     }
     runtime.shutdown_background();
     if arguments.json {

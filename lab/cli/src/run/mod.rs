@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-pub use document::{read, save};
+pub use document::{read, save, source};
 
 /// Run a notebook from top to bottom and save it with its outputs; fails where a cell fails.
 ///

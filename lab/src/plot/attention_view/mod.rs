@@ -137,11 +137,11 @@ impl AttentionView {
         self.first.unwrap_or_else(|| places.into_iter().find(|place| place.0 == last).unwrap_or((0, 0)))
     }
 
-    /// What the view opens with: that head of the first two models.
+    /// What the view opens with: that head of the first two models that have it.
     fn shown(&self) -> Vec<(&str, &Pattern)> {
         let start = self.start();
         let found = |model: &'_ Model| model.patterns.iter().position(|p| (p.layer, p.head) == start);
-        self.models.iter().take(2).filter_map(|m| Some((m.name.as_str(), &m.patterns[found(m)?]))).collect()
+        self.models.iter().filter_map(|m| Some((m.name.as_str(), &m.patterns[found(m)?]))).take(2).collect()
     }
 
     /// The view as a piece of HTML, to be put into a page: no other file is needed.

@@ -38,6 +38,20 @@ fn the_file_and_the_view_open_with_the_same_heads_of_the_first_two_models() {
 }
 
 #[test]
+fn the_file_opens_with_the_models_that_have_the_head_however_late_they_come() {
+    let deep = || vec![Pattern { layer: 2, ..made(4, 0) }];
+    let view = models(&["one", "two"], 1, 1, 4).model("three", deep());
+    let opened = |view: &AttentionView| {
+        let svg = view.svg().unwrap();
+        let shown = |name: &&str| svg.contains(&format!(">{name}</text>"));
+        ["one", "two", "three", "four", "five"].into_iter().filter(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(opened(&view), ["three"]);
+    assert_eq!(opened(&view.clone().at(2, 0)), ["three"]);
+    assert_eq!(opened(&view.model("four", deep()).model("five", deep())), ["three", "four"]);
+}
+
+#[test]
 fn two_models_at_a_usual_size_take_less_than_200_kb_and_need_nothing_else() {
     let view = models(&["one", "two"], 4, 4, 64).tokens((0..64).map(|i| format!("t{i}")));
     let html = view.html().unwrap();

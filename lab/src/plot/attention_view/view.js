@@ -67,9 +67,12 @@ async function (id, data, style) {
       return make("label", {}, label + " ", select);
     };
 
+    // The first two models that have the head to begin with.
+    const first = data.models.flatMap((model, index) =>
+      model.heads.some((h) => h.layer === data.layer && h.head === data.head) ? [index] : []).slice(0, 2);
     const state = {
       layer: data.layer, scale: "linear", query: null, key: null, zoom: 1, x: 0, y: 0,
-      panels: data.models.length > 1 ? [0, 1] : [0], heads: [data.head, data.head], name: "pattern",
+      panels: first, heads: [data.head, data.head], name: "pattern",
     };
     const names = unique(heads.map((head) => head.name));
     const numbers = (field) => unique(heads.map((head) => head[field])).sort((a, b) => a - b);

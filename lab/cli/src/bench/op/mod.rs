@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, Tensor};
 use calls::{Call, OPERATORS};
 use serde_json::json;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What all operators take their shapes from.
 #[derive(clap::Args)]
@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn compare(arguments: &Arguments, device: &Device) -> Result<()> {
     let Call { case, flops, moved, trains } = arguments.call()?;
     let machine = Machine::measured(device)?;
-    let longest = Duration::from_secs_f64(arguments.common.longest);
+    let longest = arguments.common.longest;
     let Arguments { name, d_model, heads, ffn, vocab, seq, batch, dtype, .. } = arguments;
     let precision = format!("{dtype:?}").to_lowercase();
     let sizes = json!({

@@ -11,6 +11,7 @@ mod terminal;
 use super::document::{source, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lab::show::escape;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -89,22 +90,6 @@ fn shown(mime: &str, content: &Value) -> String {
 
 fn picture(mime: &str, base64: &str) -> String {
     format!("<figure><img alt=\"\" src=\"data:{mime};base64,{base64}\"></figure>\n")
-}
-
-/// Text as it may stand in HTML, in attributes too.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 /// `text` with a class, escaped.
