@@ -3,6 +3,7 @@
 use super::compile::{Compiled, Compilers, Job, Kind};
 use super::generate::{self, ENTRY, Run, Source};
 use super::keep::moved_by;
+use super::moves;
 use super::parse::{self, Cell, Unparsed};
 use super::report::{CellError, compile_error, outdated};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
@@ -271,7 +272,8 @@ impl Engine {
         items: Option<Items>,
         number: usize,
     ) -> Result<Option<String>, CellError> {
-        let mut moved = BTreeSet::new();
+        let (guessed, said) = moves::guess(&scope, cell);
+        let mut moved: BTreeSet<String> = guessed.union(&said).cloned().collect();
         let mut types = None;
         let kind = Kind::Run { optimise: cell.repeats(), items: !cell.items.is_empty() };
         // Each round learns of at least one more variable that the cell moves.
@@ -281,8 +283,17 @@ impl Engine {
             let externs = self.externs(&scope);
             let job = self.compilers.start(&self.toolkit, kind, &source.text, &externs).map_err(internal)?;
             let name = job.name().to_string();
-            if types.is_none() {
+            let first = types.is_none();
+            if first {
                 types = Some(self.types(&scope, cell, &externs)?);
+            }
+            // Is it right? What is not moved could be put back.
+            if first && !guessed.is_empty() {
+                let source = generate::statements(&scope, cell, &Run { moved: &said, reveal: false });
+                if moved_by(&self.compile(&source, Kind::Check, &externs)?.errors, &source) != guessed {
+                    moved.clear();
+                    continue;
+                }
             }
             let compiled = job.finish().map_err(internal)?;
             if compiled.success {

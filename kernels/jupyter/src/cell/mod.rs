@@ -9,6 +9,7 @@ mod export;
 pub mod generate;
 pub mod items;
 mod keep;
+mod moves;
 pub mod parse;
 pub mod report;
 pub mod scope;

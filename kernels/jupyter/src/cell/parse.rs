@@ -2,6 +2,7 @@
 //! Everything is a byte range of the user's own text, so that line numbers stay the user's.
 
 use super::items::{ItemPart, item_part, thread_locals};
+use super::moves::Moves;
 use super::report::CellError;
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ pub struct Cell {
     pub mentioned: BTreeSet<String>,
     /// Under `%timeit` the statements run again and again, and leave nothing behind.
     pub timed: bool,
+    pub moves: Moves,
     closures: bool,
 }
 
@@ -157,6 +159,7 @@ pub fn parse(code: &str) -> Result<Cell, Box<Unparsed>> {
     let sorted = match Block::parse_within.parse_str(&cell.source) {
         Ok(stmts) => {
             cell.sort(&stmts);
+            cell.moves = Moves::of(&stmts);
             Ok(cell)
         }
         Err(error) => {

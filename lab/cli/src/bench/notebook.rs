@@ -24,7 +24,8 @@ pub struct Arguments {
 }
 
 /// What is timed, in this order. The first is the first of every notebook; its time stands apart.
-const CELLS: [&str; 15] = [
+/// The last defines a mixer, makes a model of it and trains it for a step.
+const CELLS: [&str; 17] = [
     "use attention::prelude::*;\nlet device = burn::tensor::Device::flex();",
     "let x = Tensor::<2>::ones([4, 8], &device);",
     "println!(\"{x}\");",
@@ -41,6 +42,15 @@ const CELLS: [&str; 15] = [
      fn scores(&self, x: Tensor<3>) -> Tensor<3> { self.q.forward(x.clone()).matmul(self.k.forward(x).swap_dims(1, 2)) }\n}",
     "let model = preset(\"baseline\", \"nano\")?.init(0, &device)?;",
     "model.num_params()",
+    "let train = TrainConfig { steps: 1, warmup: 1, eval_every: 0, eval_batches: 1, \
+     ..TrainConfig::new(\"mixer\", preset(\"baseline\", \"nano\")?) };\nlet data = train.data.open()?;",
+    "#[derive(Module, Debug)]\nstruct RunningMean { proj: Linear }\nimpl Mixer for RunningMean {\n    \
+     fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {\n        let time = x.dims()[1];\n        \
+     let counts = Tensor::<1, Int>::arange(1..time as i64 + 1, &x.device()).float().reshape([1, time, 1]);\n        \
+     tap.at(\"out\", self.proj.forward(x.cumsum(1) / counts))\n    }\n}\n\
+     let width = train.model.d_model;\nlet mixers = Decoder::with_mixers(&train.model, 0, &device.clone().autodiff(), \
+     |_, init| RunningMean { proj: Linear::residual(width, width, init) })?;\n\
+     let run = Trainer::new(train.clone(), mixers, data.clone())?.quiet().run()?;",
 ];
 
 /// What a kernel took, in seconds.
@@ -54,7 +64,7 @@ struct Waits {
 
 impl Waits {
     fn small(&self) -> Timing {
-        Timing::new(self.cells[1..].iter().map(Timing::median).collect())
+        Timing::new(self.cells[1..CELLS.len() - 1].iter().map(Timing::median).collect())
     }
 }
 
@@ -166,12 +176,13 @@ async fn timed(client: &mut Client, code: &str) -> Result<f64> {
 }
 
 /// Name and time of what stands in the summary.
-fn summary(waits: &Waits) -> [(&'static str, f64); 3] {
+fn summary(waits: &Waits) -> [(&'static str, f64); 4] {
     let before = waits.before.as_ref().map_or(0.0, Timing::median);
     [
         ("ready", waits.ready.median() + before),
         ("first cell", waits.cells[0].median()),
         ("median of the others", waits.small().median()),
+        ("a new mixer, and a step of its training", waits.cells[CELLS.len() - 1].median()),
     ]
 }
 
@@ -180,22 +191,22 @@ fn json(all: &[Waits]) -> Value {
     let kernel = |waits: &Waits| {
         let cells = CELLS.iter().zip(&waits.cells);
         let cells: Vec<Value> = cells.map(|(code, t)| json!({ "code": code, "median_ms": ms(t.median()) })).collect();
-        let [ready, first, others] = summary(waits).map(|(_, seconds)| ms(seconds));
+        let [ready, first, others, mixer] = summary(waits).map(|(_, seconds)| ms(seconds));
         let rounds = waits.ready.repetitions();
         json!({
-            "kernel": waits.name, "rounds": rounds, "ready_ms": ready, "first_ms": first, "others_ms": others, "cells": cells,
+            "kernel": waits.name, "rounds": rounds, "ready_ms": ready, "first_ms": first, "others_ms": others, "mixer_ms": mixer, "cells": cells,
         })
     };
     let kernels: Vec<Value> = all.iter().map(kernel).collect();
     let ratios = all.get(1).map(|other| {
-        let [ready, first, others] = ratios(&all[0], other);
-        json!({ "ready": ready, "first": first, "others": others })
+        let [ready, first, others, mixer] = ratios(&all[0], other);
+        json!({ "ready": ready, "first": first, "others": others, "mixer": mixer })
     });
     json!({ "what": "notebook", "kernels": kernels, "ratios": ratios })
 }
 
 /// How many times as long the other kernel takes.
-fn ratios(own: &Waits, other: &Waits) -> [f64; 3] {
+fn ratios(own: &Waits, other: &Waits) -> [f64; 4] {
     let (own, other) = (summary(own), summary(other));
     std::array::from_fn(|i| other[i].1 / own[i].1)
 }
@@ -213,9 +224,10 @@ fn table(all: &[Waits]) -> String {
         }
     }
     if let [own, other] = all {
-        let [ready, first, others] = ratios(own, other);
+        let [ready, first, others, mixer] = ratios(own, other);
         text += &format!(
-            "{} takes {ready:.1} times as long to be ready, {first:.1} for the first cell, {others:.1} for the others\n",
+            "{} takes {ready:.1} times as long to be ready, {first:.1} for the first cell, {others:.1} for the others, \
+             {mixer:.1} for a new mixer\n",
             other.name
         );
     }
@@ -233,10 +245,10 @@ mod tests {
             name: name.into(),
             ready: timing(0.5),
             before: before.map(timing),
-            cells: std::iter::once(timing(9.0)).chain((1..CELLS.len()).map(|_| timing(cell))).collect(),
+            cells: [9.0].into_iter().chain([cell; CELLS.len() - 2]).chain([8.0]).map(timing).collect(),
         };
         let all = [waits("own", None, 0.25), waits("other", Some(19.5), 1.0)];
-        assert_eq!(ratios(&all[0], &all[1]), [40.0, 1.0, 4.0]);
+        assert_eq!(ratios(&all[0], &all[1]), [40.0, 1.0, 4.0, 1.0]);
         let json = json(&all);
         assert_eq!((&json["kernels"][0]["others_ms"], &json["ratios"]["ready"]), (&json!(250.0), &json!(40.0)));
         assert!(table(&all).contains("40.0 times as long to be ready, 1.0 for the first cell, 4.0"));
