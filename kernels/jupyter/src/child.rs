@@ -90,7 +90,7 @@ impl Session {
                 } else if libc::dup2(fd, 3) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
-                follow();
+                follow(orphaned());
                 Ok(())
             });
         }
@@ -197,13 +197,36 @@ impl Drop for Session {
     }
 }
 
-/// Between fork and exec: the process dies with the thread that starts it, and where memory runs out after all, the
-/// kernel's children go first and nothing else. Makes only async-signal-safe calls.
-pub fn follow() {
+/// The signal by which a session learns that its kernel is gone, however it went. None that a cell's crates would use.
+#[cfg(target_os = "linux")]
+fn orphaned() -> i32 {
+    libc::SIGRTMAX() - 1
+}
+
+/// Nobody sends one elsewhere.
+#[cfg(not(target_os = "linux"))]
+fn orphaned() -> i32 {
+    libc::SIGTERM
+}
+
+/// In a session: when the kernel goes, it takes the programs along that its cells have started, which are in its group.
+pub fn go_together() {
+    extern "C" fn kill_all(_: i32) {
+        // SAFETY: async-signal-safe, without memory effects; the group is the session's own.
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    let handler: extern "C" fn(i32) = kill_all;
+    // SAFETY: the handler makes one async-signal-safe call.
+    unsafe { libc::signal(orphaned(), handler as libc::sighandler_t) };
+}
+
+/// Between fork and exec: the process gets a signal when the thread that starts it ends, and where memory runs out
+/// after all, the kernel's children go first and nothing else. Makes only async-signal-safe calls.
+pub fn follow(signal: i32) {
     #[cfg(target_os = "linux")]
-    // SAFETY: system calls on constants and on a descriptor of their own.
+    // SAFETY: system calls on numbers and on a descriptor of their own.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal);
         let adjust = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
         if adjust >= 0 {
             libc::write(adjust, c"1000".as_ptr().cast(), 4);

@@ -34,6 +34,7 @@ pub use toolkit::Toolkit;
 /// Loads the dylib and hands the process over to it; returns only if that fails.
 pub fn run_session(dylib: &std::path::Path) -> anyhow::Result<()> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    child::go_together();
     // SAFETY: the dylib is the one `install` linked; its entry has this type.
     unsafe {
         let library = Library::open(Some(dylib), RTLD_NOW | RTLD_GLOBAL)?;

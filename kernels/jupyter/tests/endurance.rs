@@ -185,6 +185,11 @@ async fn a_program_that_a_cell_has_started_ends_with_the_kernel() {
     assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGTERM) }, 0);
     until("the kernel does not end", || !alive(pid)).await;
     until("the program outlives a kernel that was terminated", || !alive(program)).await;
+
+    let mut kernel = Kernel::start().await;
+    let program = kernel.run(sleep).await.result().parse().unwrap();
+    kernel.kill().await;
+    until("the program outlives a kernel that was killed", || !alive(program)).await;
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ impl Place {
         // SAFETY: only system calls between fork and exec.
         unsafe {
             command.pre_exec(|| {
-                follow();
+                follow(libc::SIGKILL);
                 // A cell that runs comes first.
                 libc::setpriority(libc::PRIO_PROCESS, 0, 10);
                 Ok(())
