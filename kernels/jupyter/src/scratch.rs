@@ -27,14 +27,17 @@ fn sweep(base: &Path) {
             .and_then(|name| name.strip_prefix(PREFIX))
             .and_then(|rest| rest.split('-').next())
             .and_then(|pid| pid.parse::<i32>().ok());
-        let Some(pid) = pid else { continue };
-        // SAFETY: signal 0 only asks whether the process exists.
-        let gone =
-            unsafe { libc::kill(pid, 0) } != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
-        if gone {
+        if pid.is_some_and(is_gone) {
             remove(entry.path());
         }
     }
+}
+
+/// Whether there is no such process any more.
+pub fn is_gone(pid: i32) -> bool {
+    // SAFETY: signal 0 only asks whether the process exists.
+    let asked = unsafe { libc::kill(pid, 0) };
+    asked != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// A compiler of the kernel that is gone may be writing into its folder for a moment longer.

@@ -11,6 +11,7 @@ pub use add::{Addition, Proposal, propose};
 pub use build::{Progress, Watch, readable};
 
 use crate::assist::index::Index;
+use crate::scratch::is_gone;
 use crate::toolkit::{Inside, Toolkit};
 use anyhow::{Context, Result, bail};
 use attempt::Attempt;
@@ -309,8 +310,8 @@ fn sweep(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(cannot)? {
         let path = entry.with_context(cannot)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let process = name.split('.').nth(1).and_then(|word| word.parse::<u32>().ok());
-        let ended = |id: u32| id == std::process::id() || !Path::new("/proc").join(id.to_string()).exists();
+        let process = name.split('.').nth(1).and_then(|word| word.parse::<i32>().ok());
+        let ended = |id: i32| id == std::process::id() as i32 || is_gone(id);
         if process.is_some_and(ended) {
             match std::fs::remove_file(&path) {
                 // Another kernel cleans as well.
