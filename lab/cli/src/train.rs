@@ -3,7 +3,7 @@
 use crate::root::{root, shown};
 use anyhow::{Context, Result, bail};
 use datasets::DatasetConfig;
-use lab::train::run_config;
+use lab::train::{Precision, run_config};
 use lab::{Run, TrainConfig, Trainer};
 use std::path::{Path, PathBuf};
 use zoo::presets;
@@ -45,13 +45,14 @@ pub struct Arguments {
 impl Arguments {
     /// A flag that says nothing about a run that is there already.
     fn beside_a_run(&self) -> Option<&'static str> {
-        let RunArguments { data, steps, batch, time, learning_rate } = &self.run;
+        let RunArguments { data, steps, batch, time, learning_rate, precision } = &self.run;
         let given = [
             ("--data", data.is_some()),
             ("--steps", steps.is_some()),
             ("--batch", batch.is_some()),
             ("--time", time.is_some()),
             ("--learning-rate", learning_rate.is_some()),
+            ("--precision", precision.is_some()),
             ("--seed", self.seed.is_some()),
             ("--print-config", self.print_config),
         ];
@@ -77,6 +78,14 @@ pub struct RunArguments {
     /// The highest learning rate
     #[arg(long)]
     learning_rate: Option<f64>,
+    /// The numbers in which forward and backward are computed: f32, or bf16 (for GPUs; weights and their update stay f32)
+    #[arg(long, value_parser = precision)]
+    precision: Option<Precision>,
+}
+
+/// As a configuration has it.
+pub fn precision(name: &str) -> Result<Precision, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 impl RunArguments {
@@ -91,6 +100,7 @@ impl RunArguments {
         config.batch = self.batch.unwrap_or(config.batch);
         config.time = self.time.unwrap_or(config.time);
         config.learning_rate = self.learning_rate.unwrap_or(config.learning_rate);
+        config.precision = self.precision.unwrap_or(config.precision);
         config.min_learning_rate = config.min_learning_rate.min(config.learning_rate);
         Ok(())
     }

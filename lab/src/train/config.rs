@@ -1,5 +1,6 @@
 //! What a run is: everything its result depends on, in one JSON file.
 
+use super::Precision;
 use crate::LabError;
 use crate::error::invalid;
 use datasets::DatasetConfig;
@@ -61,6 +62,9 @@ pub struct TrainConfig {
     /// 0: only the last.
     #[serde(default)]
     pub checkpoint_every: usize,
+    /// The numbers in which forward and backward are computed: `f32` or `bf16`.
+    #[serde(default)]
+    pub precision: Precision,
     /// Chooses the initial weights and the order of the data.
     #[serde(default)]
     pub seed: u64,
@@ -136,6 +140,7 @@ impl TrainConfig {
             eval_every: default::eval_every(),
             eval_batches: default::eval_batches(),
             checkpoint_every: 0,
+            precision: Precision::default(),
             seed: 0,
         }
     }

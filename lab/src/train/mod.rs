@@ -13,6 +13,7 @@ mod history;
 mod loss;
 mod objective;
 mod optimizer;
+mod precision;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use history::{History, HistoryRow, bits};
 pub use loss::cross_entropy;
 use objective::objective;
 pub use optimizer::{AdamW, gradient_squares};
+pub use precision::Precision;
 pub use trainer::{Run, Trainer};
 
 use crate::LabError;

@@ -1,7 +1,7 @@
 //! What a step minimises: the cross-entropy, and what some parts of a model ask for beside it.
 
 use super::TrainConfig;
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use datasets::Batch;
 use zoo::{Decoder, Tap, Value, ZooError, load_balance};
 
@@ -38,12 +38,17 @@ pub(super) fn objective(
     }
     let per_token = config.model.experts.as_ref().map_or(1, |experts| experts.per_token);
     if let Some(balance) = load_balance(&parts.routers, per_token) {
-        whole = whole + balance * config.balance_weight;
+        whole = whole + in_f32(balance) * config.balance_weight;
     }
     if let Some(ponder) = parts.ponder {
-        whole = whole + ponder.mean() * config.ponder_weight;
+        whole = whole + in_f32(ponder.mean()) * config.ponder_weight;
     }
     Ok((loss, whole))
+}
+
+/// As the cross-entropy is, whatever the model computes in.
+fn in_f32(part: Tensor<1>) -> Tensor<1> {
+    part.cast(FloatDType::F32)
 }
 
 /// Keeps, with their gradients, the values that the objective needs.

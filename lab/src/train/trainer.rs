@@ -182,7 +182,7 @@ impl Trainer {
         let TrainConfig { seed, batch, time, clip, .. } = self.config;
         let data = self.dataset.train(seed, step, batch, time);
         let model = self.model();
-        let (loss, whole) = objective(model, &self.config, &data)?;
+        let (loss, whole) = objective(&self.config.precision.of(model), &self.config, &data)?;
         let mut gradients = GradientsParams::from_grads(whole.backward(), model);
         let (names, squares, untrained) = gradient_squares(model, &gradients);
         let squares = squares.expect("a decoder's embedding has a gradient");
@@ -230,7 +230,7 @@ impl Trainer {
 
     /// Loss and accuracy of the model as it is now, over the run's validation batches.
     pub fn evaluate(&self) -> Result<Evaluation, LabError> {
-        evaluate_batches(self.model(), &self.validation)
+        evaluate_batches(&self.config.precision.of(&self.model().valid()), &self.validation)
     }
 
     /// Trains to the end.

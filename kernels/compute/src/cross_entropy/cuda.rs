@@ -124,7 +124,7 @@ impl<B: Gpu> Operator<B, 2> for GpuCrossEntropy {
         if count == 0 {
             let zeros = |rows| B::float_zeros([rows, d].into(), &device, dtype);
             let saved = gradients.then(|| [zeros(tokens), zeros(vocab)]);
-            return (B::float_full([1].into(), f32::NAN.into(), &device, dtype), saved);
+            return (B::float_full([1].into(), f32::NAN.into(), &device, FloatDType::F32), saved);
         }
         let select = |x, rows: Vec<i32>| {
             let count = rows.len();
@@ -163,12 +163,12 @@ impl<B: Gpu> Operator<B, 2> for GpuCrossEntropy {
             }
             [row_grads, B::float_cast(weight_grad, dtype)]
         });
-        (B::float_cast(B::float_sum(B::float_cat(losses, 0)), dtype), saved)
+        (B::float_sum(B::float_cat(losses, 0)), saved)
     }
 
     fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
-        let factor = B::float_reshape(gradient, [1, 1].into());
         let [hidden, weight] = saved.expect("gradients are asked for where they will be wanted");
+        let factor = B::float_cast(B::float_reshape(gradient, [1, 1].into()), hidden.dtype().into());
         let scaled = |x, wanted: bool| wanted.then(|| B::float_mul(x, factor.clone()));
         [scaled(hidden, wanted[0]), scaled(weight, wanted[1])]
     }

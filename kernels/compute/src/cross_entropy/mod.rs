@@ -17,7 +17,7 @@ pub use reference::of_logits;
 /// `Σ_t w_t · −log softmax(W h_t)[target_t] / Σ_t w_t`, in nats per counted token, `[1]`.
 ///
 /// Shapes: `hidden [tokens, d]`, `weight [vocab, d]`, a target and a weight `w` for every token. Tokens of
-/// weight 0 are left out. NaN when no token counts.
+/// weight 0 are left out. NaN when no token counts. Inputs of 16 bits have a loss in f32.
 ///
 /// # Panics
 /// When shapes or dtypes do not fit together, or a target is not in the vocabulary.

@@ -1,9 +1,9 @@
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation::log_softmax};
 
 /// The loss of logits `[tokens, vocab]`; see [`cross_entropy`](super::cross_entropy()).
 ///
 /// Rows without weight are left out before the softmax, which is what makes a task with a few answers
-/// and a large vocabulary cheap.
+/// and a large vocabulary cheap. Logits of 16 bits have a loss in f32.
 pub fn of_logits(logits: Tensor<2>, targets: Tensor<1, Int>, weights: &[f32]) -> Tensor<1> {
     let [tokens, _] = logits.dims();
     assert!(
@@ -14,6 +14,9 @@ pub fn of_logits(logits: Tensor<2>, targets: Tensor<1, Int>, weights: &[f32]) ->
     );
     let device = logits.device();
     let (mut logits, mut targets) = (logits, targets);
+    if logits.dtype().size() < 4 {
+        logits = logits.cast(FloatDType::F32);
+    }
     let counted: Vec<i32> = (0..tokens as i32).filter(|&i| weights[i as usize] != 0.0).collect();
     if counted.is_empty() {
         return logits.sum() * f32::NAN;

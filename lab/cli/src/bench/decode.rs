@@ -14,7 +14,7 @@ pub const WRITTEN: usize = 64;
 
 pub fn bench(arguments: &ModelArguments, [batch, context]: [usize; 2], device: &Device) -> Result<Bench> {
     let config = arguments.config()?;
-    let model = config.init(0, device)?;
+    let model = arguments.precision.of(&config.init(0, device)?);
     let parameters = model.num_params();
     let prompts: Vec<Vec<i32>> = (0..batch).map(|row| noise(config.vocab_size, row * context, context)).collect();
     let flops = forward_flops(&model, &config, [batch, context + WRITTEN / 2, 1]);
@@ -36,7 +36,7 @@ pub fn bench(arguments: &ModelArguments, [batch, context]: [usize; 2], device: &
     Ok(Bench {
         parameters,
         tokens: batch,
-        work: Work { flops, bytes: (parameters * size_of::<f32>() + cached) as f64 },
+        work: Work { flops, bytes: (parameters * arguments.weight_bytes() + cached) as f64 },
         run: Box::new(run),
     })
 }

@@ -129,11 +129,11 @@ impl ModelRun {
         let (first, ran) = kernels::trace(&mut run);
         first?;
         let timing = measure::measure(self.common.longest, run)?;
-        let ModelArguments { mixer, d_model, layers, heads, ffn, vocab } = &self.model;
+        let ModelArguments { mixer, d_model, layers, heads, ffn, vocab, precision } = &self.model;
         let [batch, seq] = shape;
         let sizes = json!({
             "mixer": mixer, "d_model": d_model, "layers": layers, "heads": heads, "ffn": ffn, "vocab": vocab,
-            "parameters": parameters, "batch": batch, "seq": seq,
+            "parameters": parameters, "batch": batch, "seq": seq, "precision": precision,
         });
         self.common.show(&Report {
             what: what.into(),

@@ -1,8 +1,10 @@
 //! The model that is measured, and the work that it cannot avoid.
 
+use crate::train::precision;
 use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use lab::train::Precision;
 use zoo::{Decoder, DifferentialVersion, MixerConfig, ModelConfig, SoftmaxConfig, presets};
 
 /// Sizes of a model of bytes with QK-norm and SwiGLU.
@@ -24,9 +26,20 @@ pub struct ModelArguments {
     pub ffn: usize,
     #[arg(long, default_value_t = 256)]
     pub vocab: usize,
+    /// The numbers that are computed in: f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: Precision,
 }
 
 impl ModelArguments {
+    /// Bytes of a weight as it is computed with.
+    pub fn weight_bytes(&self) -> usize {
+        match self.precision {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        }
+    }
+
     pub fn config(&self) -> Result<ModelConfig> {
         let base = ModelConfig::new(self.d_model, self.ffn, self.layers, Vec::new());
         let base = ModelConfig { vocab_size: self.vocab, ..base };
@@ -99,7 +112,15 @@ mod tests {
     use burn::tensor::Device;
 
     fn flops(mixer: &str, shape: [usize; 3]) -> Option<f64> {
-        let sizes = ModelArguments { mixer: mixer.into(), d_model: 32, layers: 4, heads: 2, ffn: 24, vocab: 48 };
+        let sizes = ModelArguments {
+            mixer: mixer.into(),
+            d_model: 32,
+            layers: 4,
+            heads: 2,
+            ffn: 24,
+            vocab: 48,
+            precision: Precision::F32,
+        };
         let config = sizes.config().unwrap();
         forward_flops(&config.init(0, &Device::flex()).unwrap(), &config, shape)
     }

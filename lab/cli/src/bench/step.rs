@@ -10,16 +10,18 @@ use lab::{TrainConfig, Trainer};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Accesses to a parameter's four bytes that no step avoids: the weight is read forwards, backwards
-/// and by the update, which writes it; the gradient is written, and read by the norm and by the
-/// update; both moments are read and written.
-const ACCESSES: f64 = 11.0;
+/// Accesses to a parameter that no step avoids. As it is computed with, the weight is read forwards and backwards. In
+/// f32 it is read by the update, which writes it; the gradient is written, and read by the norm and by the update; both
+/// moments are read and written.
+const ACCESSES: [usize; 2] = [2, 9];
 
 pub fn bench(arguments: &ModelArguments, [batch, time]: [usize; 2], device: &Device) -> Result<Bench> {
     let model = arguments.config()?;
-    let config = TrainConfig { batch, time, eval_batches: 1, ..TrainConfig::new("bench", model.clone()) };
+    let precision = arguments.precision;
+    let config = TrainConfig { batch, time, precision, eval_batches: 1, ..TrainConfig::new("bench", model.clone()) };
     let decoder = model.init(config.seed, device)?;
     let parameters = decoder.num_params();
+    let bytes = ACCESSES[0] * arguments.weight_bytes() + ACCESSES[1] * size_of::<f32>();
     let flops = forward_flops(&decoder, &model, [batch, 0, time]).map(|forward| 3.0 * forward);
     let mut trainer = Trainer::new(config, decoder, Arc::new(Noise { vocab: model.vocab_size }))?.quiet();
     let device = device.clone();
@@ -32,7 +34,7 @@ pub fn bench(arguments: &ModelArguments, [batch, time]: [usize; 2], device: &Dev
     Ok(Bench {
         parameters,
         tokens: batch * time,
-        work: Work { flops, bytes: ACCESSES * (parameters * size_of::<f32>()) as f64 },
+        work: Work { flops, bytes: (parameters * bytes) as f64 },
         run: Box::new(run),
     })
 }
@@ -78,6 +80,7 @@ pub fn noise(vocab: usize, start: usize, count: usize) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lab::train::Precision;
 
     #[test]
     fn noise_is_of_the_vocabulary_and_its_targets_are_the_next_ids() {
@@ -91,7 +94,9 @@ mod tests {
 
     #[test]
     fn a_repetition_trains_and_its_work_follows_the_shape() {
-        let sizes = ModelArguments { mixer: "baseline".into(), d_model: 16, layers: 1, heads: 2, ffn: 8, vocab: 9 };
+        let precision = Precision::F32;
+        let sizes =
+            ModelArguments { mixer: "baseline".into(), d_model: 16, layers: 1, heads: 2, ffn: 8, vocab: 9, precision };
         let of = |shape| bench(&sizes, shape, &Device::flex()).unwrap();
         let mut short = of([2, 4]);
         assert!((short.run)().unwrap() > 0.0);

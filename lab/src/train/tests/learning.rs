@@ -51,6 +51,39 @@ fn a_gradient_reaches_every_parameter_of_every_variant() {
     }
 }
 
+/// What bf16 rounds is a part in 256 of every number. The weights after the steps are those of f32, as far as that allows: Adam's
+/// first steps have the size of the rate, whatever the gradient is.
+#[test]
+fn every_variant_trains_in_bf16_and_its_weights_stay_in_f32() {
+    for variant in zoo::presets::VARIANTS {
+        let config = small(variant, 3);
+        let model = zoo::presets::variant(variant, 2, ModelConfig { layers: 2, ..config.model.clone() }).unwrap();
+        let run = |precision| {
+            let config = TrainConfig { model: model.clone(), precision, eval_every: 0, ..config.clone() };
+            let mut trainer = trainer(&config);
+            let run = trainer.run().unwrap_or_else(|error| panic!("{variant} in {precision:?}: {error}"));
+            assert_eq!(trainer.untrained(), [""; 0], "{variant} in {precision:?}");
+            for (name, weight) in zoo::checkpoint::tensors(&run.model) {
+                assert_eq!(weight.dtype(), burn::tensor::DType::F32, "{name} of {variant}");
+            }
+            run.history
+        };
+        let (whole, rounded) = (run(Precision::F32), run(Precision::Bf16));
+        for (whole, rounded) in whole.rows.iter().zip(&rounded.rows) {
+            let step = whole.step;
+            let numbers = [
+                ("loss", whole.train_loss, rounded.train_loss, 0.01),
+                ("gradient norm", whole.gradient_norm, rounded.gradient_norm, 0.1),
+            ];
+            for (what, whole, rounded, tolerance) in numbers {
+                let off = (rounded / whole - 1.0).abs();
+                assert!(off < tolerance, "{variant}, step {}: {what} {rounded} in bf16, {whole} in f32", step);
+                assert_ne!(rounded, whole, "{variant}: {what}");
+            }
+        }
+    }
+}
+
 /// A mixer as a notebook cell would write it: every token gets the mean of those so far.
 #[derive(burn::module::Module, Debug)]
 struct RunningMean {
