@@ -1,5 +1,6 @@
 //! Which implementation of which operator runs, so that a slow path is never taken unseen.
 
+use crate::cuda::program::{Emulator, set_emulator};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -100,18 +101,17 @@ pub fn by_reference<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// What [`trace`] and [`by_reference`] have set on a thread.
-#[derive(Debug)]
-pub(crate) struct State(Option<Vec<Ran>>, bool);
+/// What [`trace`], [`by_reference`] and [`emulated`](crate::cuda::emulated) have set on a thread.
+pub(crate) struct State(Option<Vec<Ran>>, bool, Option<Emulator>);
 
 /// Takes the state of this thread along.
 pub(crate) fn leave() -> State {
-    State(TRACE.take(), REFERENCE_ONLY.get())
+    State(TRACE.take(), REFERENCE_ONLY.get(), set_emulator(None))
 }
 
 /// Sets the state of this thread and returns what it was.
-pub(crate) fn enter(State(trace, reference): State) -> State {
-    State(TRACE.replace(trace), REFERENCE_ONLY.replace(reference))
+pub(crate) fn enter(State(trace, reference, emulator): State) -> State {
+    State(TRACE.replace(trace), REFERENCE_ONLY.replace(reference), set_emulator(emulator))
 }
 
 pub(crate) fn reference_only() -> bool {

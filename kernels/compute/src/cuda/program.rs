@@ -332,11 +332,16 @@ pub fn emulated<T>(emulator: Emulator, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<Emulator>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            EMULATOR.replace(self.0.take());
+            set_emulator(self.0.take());
         }
     }
-    let _restore = Restore(EMULATOR.replace(Some(emulator)));
+    let _restore = Restore(set_emulator(Some(emulator)));
     f()
+}
+
+/// Sets that of this thread and returns what it was.
+pub(crate) fn set_emulator(emulator: Option<Emulator>) -> Option<Emulator> {
+    EMULATOR.replace(emulator)
 }
 
 pub(crate) fn is_emulated() -> bool {
