@@ -29,10 +29,14 @@ pub struct Id(usize);
 #[derive(Clone, Debug, PartialEq)]
 enum Start {
     Input,
+    /// The same, as it lies, where each of its rows lies in order and begins at a multiple of so many numbers.
+    InputByRows(usize),
     Unwritten,
     Values(Vec<u8>),
     /// What this input has.
     Of(Id),
+    /// Three numbers for each of these.
+    Strides(Vec<Id>),
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +91,22 @@ impl Program {
         assert_eq!(self.inputs, self.buffers.len(), "{}: inputs stand before other memory", self.name);
         self.inputs += 1;
         self.add(tensor.shape(), tensor.dtype(), Start::Input)
+    }
+
+    /// The memory of the next input, of four axes, as it lies: views are not copied where their rows lie in order and begin at
+    /// multiples of `multiple` numbers. [`Program::strides`] tells kernels where.
+    ///
+    /// # Panics
+    /// As [`Program::input`].
+    pub fn input_by_rows(&mut self, tensor: &impl TensorMetadata, multiple: usize) -> Id {
+        let id = self.input(tensor);
+        self.buffers[id.0].start = Start::InputByRows(multiple);
+        id
+    }
+
+    /// Numbers from one to the next along the first three axes of each of `memory`, in u32.
+    pub fn strides(&mut self, memory: &[Id]) -> Id {
+        self.add([3 * memory.len()].into(), DType::U32, Start::Strides(memory.into()))
     }
 
     /// The same, where kernels were compiled for this dtype: they would read another one as this.
@@ -184,6 +204,12 @@ impl Program {
         self.steps.push(Step { kernels, arguments: arguments.to_vec() });
     }
 
+    /// What the memory of strides `of` these holds, where inputs lie as `views` of something else, or in order.
+    fn steps_of(&self, of: &[Id], views: &[Option<[u32; 3]>]) -> Vec<u8> {
+        let view = |&Id(at): &Id| views.get(at).copied().flatten();
+        bytes_of(of.iter().map(|id| view(id).unwrap_or_else(|| steps_in_order(&self.buffers[id.0].shape))))
+    }
+
     /// A step of no work launches nothing.
     fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|step| step.kernels[0].cubes.iter().all(|&n| n > 0))
@@ -193,6 +219,27 @@ impl Program {
 /// Memory that goes into a program or comes out of one. Floats and whole numbers are one type on the backends on which programs
 /// run, and a tensor knows its dtype.
 pub type Memory<B> = FloatTensor<B>;
+
+/// What [`Program::strides`] has for memory of these, and whether a view that lies so may be read by rows.
+fn steps(shape: &[usize], strides: &[usize], multiple: usize) -> Option<[u32; 3]> {
+    let (&[.., width], &[.., last]) = (<&[usize; 4]>::try_from(shape).ok()?, <&[usize; 4]>::try_from(strides).ok()?);
+    let leading = || shape[..3].iter().zip(strides).filter(|(n, _)| **n > 1);
+    let end: usize = leading().map(|(n, stride)| (n - 1) * stride).sum();
+    let by_rows = (last == 1 || width == 1)
+        && leading().all(|(_, &stride)| stride > 0 && stride.is_multiple_of(multiple))
+        && end + width < 1 << 31;
+    by_rows.then(|| std::array::from_fn(|axis| if shape[axis] > 1 { strides[axis] as u32 } else { 0 }))
+}
+
+/// The same of memory in order.
+fn steps_in_order(shape: &[usize]) -> [u32; 3] {
+    let &[_, b, c, d] = <&[usize; 4]>::try_from(shape).expect("memory of four axes");
+    [b * c * d, c * d, d].map(|stride| stride as u32)
+}
+
+fn bytes_of(steps: impl Iterator<Item = [u32; 3]>) -> Vec<u8> {
+    steps.flatten().flat_map(u32::to_le_bytes).collect()
+}
 
 /// A backend on which programs run.
 pub trait Gpu: Dispatched {
@@ -282,14 +329,20 @@ impl Operation<FusionCubeRuntime> for Queued {
 /// Launches every kernel on the client of the first input.
 fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
     let (client, device): (Client, CubeDevice) = (inputs[0].client.clone(), inputs[0].device.clone());
-    let inputs: Vec<CubeTensor> = inputs.into_iter().map(in_order).collect();
+    let placed = |(buffer, tensor): (&Buffer, CubeTensor)| match buffer.start {
+        Start::InputByRows(multiple) => by_rows(tensor, multiple),
+        _ => (in_order(tensor), None),
+    };
+    let (inputs, views): (Vec<CubeTensor>, Vec<Option<[u32; 3]>>) =
+        program.buffers.iter().zip(inputs).map(placed).unzip();
     let fresh: Vec<Handle> = program.buffers[program.inputs..]
         .iter()
         .map(|buffer| match &buffer.start {
             Start::Values(values) => client.create_from_slice(values),
+            Start::Strides(of) => client.create_from_slice(&program.steps_of(of, &views)),
             Start::Of(Id(input)) if inputs[*input].can_mut() => inputs[*input].handle.clone(),
             Start::Of(Id(input)) => inputs[*input].copy().handle,
-            Start::Input | Start::Unwritten => client.empty(buffer.bytes()),
+            Start::Input | Start::InputByRows(_) | Start::Unwritten => client.empty(buffer.bytes()),
         })
         .collect();
     let handles: Vec<Handle> = inputs.into_iter().map(|x| x.handle).chain(fresh).collect();
@@ -304,11 +357,23 @@ fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
     program.outputs.iter().map(output).collect()
 }
 
+/// `tensor` as it lies, and how; or in order.
+fn by_rows(tensor: CubeTensor, multiple: usize) -> (CubeTensor, Option<[u32; 3]>) {
+    let plain = tensor.qparams.is_none() && !tensor.meta.is_tiled() && is_aligned(&tensor);
+    match steps(tensor.meta.shape(), tensor.meta.strides(), multiple).filter(|_| plain) {
+        Some(steps) => (tensor, Some(steps)),
+        None => (in_order(tensor), None),
+    }
+}
+
+fn is_aligned(tensor: &CubeTensor) -> bool {
+    tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16)
+}
+
 /// `tensor` with its numbers one after the other from a 16-byte word on, as asynchronous copies take them.
 fn in_order(tensor: CubeTensor) -> CubeTensor {
     let tensor = into_contiguous(tensor);
-    let aligned = tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
-    if aligned { tensor } else { into_contiguous(tensor.copy()) }
+    if is_aligned(&tensor) { tensor } else { into_contiguous(tensor.copy()) }
 }
 
 /// Memory of an emulator.
@@ -348,6 +413,16 @@ pub(crate) fn is_emulated() -> bool {
     EMULATOR.with_borrow(Option::is_some)
 }
 
+/// All that lies behind the first number of `x`, and the steps from one of its rows to the next.
+fn by_rows_on_cpu(x: &Memory<Flex>, multiple: usize) -> Option<(Vec<u8>, [u32; 3])> {
+    let (layout, size) = (x.layout(), x.dtype().size());
+    let strides: Vec<usize> = layout.strides().iter().map(|&stride| stride.try_into().ok()).collect::<Option<_>>()?;
+    let steps = steps(layout.shape().as_slice(), &strides, multiple)?;
+    let start = layout.start_offset();
+    let aligned = (start * size).is_multiple_of(16);
+    aligned.then(|| (x.bytes()[start * size..].to_vec(), steps))
+}
+
 impl Gpu for Flex {
     fn memory(numbers: IntTensor<Self>) -> Memory<Self> {
         numbers
@@ -363,13 +438,22 @@ impl Gpu for Flex {
             EMULATOR.with_borrow(Clone::clone).expect("CUDA kernels run on the CPU inside of `emulated` only");
         assert_eq!(program.inputs, inputs.len(), "{}: inputs", program.name);
         let device = inputs.first().expect("an operator has an input").device();
-        let read = |x| burn::tensor::read_sync(Flex::float_into_data(x)).expect("the numbers of a tensor");
-        let mut memory: Vec<Vec<u8>> = inputs.into_iter().map(|x| read(x).as_bytes().to_vec()).collect();
+        let placed = |(buffer, x): (&Buffer, Memory<Self>)| {
+            if let Start::InputByRows(multiple) = buffer.start
+                && let Some((memory, steps)) = by_rows_on_cpu(&x, multiple)
+            {
+                return (memory, Some(steps));
+            }
+            let numbers = burn::tensor::read_sync(Flex::float_into_data(x)).expect("the numbers of a tensor");
+            (numbers.as_bytes().to_vec(), None)
+        };
+        let (mut memory, views): (Vec<Vec<u8>>, Vec<_>) = program.buffers.iter().zip(inputs).map(placed).unzip();
         for buffer in &program.buffers[program.inputs..] {
             memory.push(match &buffer.start {
                 Start::Values(values) => values.clone(),
                 Start::Of(Id(input)) => memory[*input].clone(),
-                Start::Input | Start::Unwritten => vec![0xff; buffer.bytes()],
+                Start::Strides(of) => program.steps_of(of, &views),
+                Start::Input | Start::InputByRows(_) | Start::Unwritten => vec![0xff; buffer.bytes()],
             });
         }
         for Step { kernels, arguments } in program.steps() {

@@ -144,10 +144,10 @@ pub fn multiply_columns<E: Float>(
     }
 }
 
-/// Begins to copy `rows` rows, from row `first` on, into a tile of `depth` columns: `source` has rows of `width`
-/// numbers, the first of them at `base`. What lies outside of `limit` rows or of `columns` becomes zero.
+/// Begins to copy `rows` rows, from row `first` on, into a tile of `depth` columns: the rows of `source` begin `stride`
+/// numbers apart, the first of them at `base`. What lies outside of `limit` rows or of `columns` becomes zero.
 ///
-/// `vector` numbers are copied at once: it divides `width` and `columns`, and rows are aligned to it.
+/// `vector` numbers are copied at once: it divides `stride` and `columns`, and rows are aligned to it.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub fn copy_rows<E: Float>(
@@ -156,9 +156,9 @@ pub fn copy_rows<E: Float>(
     base: u32,
     first: u32,
     limit: u32,
+    stride: u32,
     columns: u32,
     #[comptime] rows: usize,
-    #[comptime] width: usize,
     #[comptime] depth: usize,
     #[comptime] vector: usize,
 ) {
@@ -169,7 +169,7 @@ pub fn copy_rows<E: Float>(
         let row = at / in_row;
         let column = at % in_row * vector as u32;
         let inside = first + row < limit && column < columns;
-        let from = select(inside, base + (first + row) * width as u32 + column, base) as usize;
+        let from = select(inside, base + (first + row) * stride + column, base) as usize;
         let length = select(inside, vector as u32, 0u32) as usize;
         let to = (row * comptime!((depth + PAD) as u32) + column) as usize;
         copy_async_checked(&source[from..from + length], &mut tile[to..to + vector], vector as u32);
@@ -177,7 +177,8 @@ pub fn copy_rows<E: Float>(
     }
 }
 
-/// Stores the sums of the 16 rows of a plane, times `scale`: `row` is this lane's first, `base` the row before all.
+/// Stores the sums of the 16 rows of a plane, times `scale`: `row` is this lane's first, `base` the row before all, and they
+/// stand `between` rows apart.
 #[cube]
 pub fn store_rows<E: Float>(
     sums: &Sequence<Fragment<f32>>,
@@ -185,6 +186,7 @@ pub fn store_rows<E: Float>(
     base: u32,
     row: u32,
     limit: u32,
+    between: u32,
     scale: f32,
     #[comptime] width: usize,
     #[comptime] depth: usize,
@@ -197,7 +199,7 @@ pub fn store_rows<E: Float>(
             for n in 0..depth / 8 {
                 let c = n as u32 * 8 + UNIT_POS_X % 4 * 2;
                 if c < width as u32 {
-                    let at = ((base + row) * width as u32 + c) / 2;
+                    let at = ((base + row * between) * width as u32 + c) / 2;
                     out[at as usize] = Pair::cast_from(sums.index(n)[r] * Pair::new(scale));
                 }
             }

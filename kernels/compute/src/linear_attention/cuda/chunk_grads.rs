@@ -111,18 +111,18 @@ pub fn delta_rule_walk_back<E: Float>(
         // The last chunk's tiles have been read.
         sync_cube();
         let from = base * width as u32;
-        copy_rows::<E>(query, &mut queries, from, first, time, width as u32, rows, width, width, 8usize);
-        copy_rows::<E>(key, &mut keys, from, first, time, width as u32, rows, width, width, 8usize);
-        copy_rows::<E>(erased, &mut erasers, from, first, time, width as u32, rows, width, width, 8usize);
+        copy_rows::<E>(query, &mut queries, from, first, time, width as u32, width as u32, rows, width, 8usize);
+        copy_rows::<E>(key, &mut keys, from, first, time, width as u32, width as u32, rows, width, 8usize);
+        copy_rows::<E>(erased, &mut erasers, from, first, time, width as u32, width as u32, rows, width, 8usize);
         copy_rows::<E>(
             out_grad,
             &mut outs,
             base * value_width + first_column,
             first,
             time,
+            value_width,
             value_width - first_column,
             rows,
-            comptime!(plan.value_width),
             comptime!(COLUMNS as usize),
             comptime!(plan.vector()),
         );
@@ -289,12 +289,11 @@ pub fn delta_rule_token_grads<E: Float>(
 
     let from = base * value_width;
     let vector = comptime!(plan.vector());
-    let values = comptime!(plan.value_width);
-    copy_rows::<E>(out_grad, &mut outs, from, first, time, value_width, rows, values, depth, vector);
-    copy_rows::<E>(new, &mut news, from, first, time, value_width, rows, values, depth, vector);
-    copy_rows::<E>(new_grad, &mut rests, from, first, time, value_width, rows, values, depth, vector);
+    copy_rows::<E>(out_grad, &mut outs, from, first, time, value_width, value_width, rows, depth, vector);
+    copy_rows::<E>(new, &mut news, from, first, time, value_width, value_width, rows, depth, vector);
+    copy_rows::<E>(new_grad, &mut rests, from, first, time, value_width, value_width, rows, depth, vector);
     let one = number * chunk;
-    copy_rows::<E>(inverses, &mut inverted, 0u32.runtime(), one, one + chunk, chunk, rows, rows, rows, 8usize);
+    copy_rows::<E>(inverses, &mut inverted, 0u32.runtime(), one, one + chunk, chunk, chunk, rows, rows, 8usize);
     commit_copies();
     sum_decays(decay, &mut gamma, head, first, time);
     if UNIT_POS < chunk {
@@ -364,19 +363,8 @@ pub fn delta_rule_token_grads<E: Float>(
         // The last half's tiles have been read, and the gradients of the weights are there.
         sync_cube();
         let from = base * width + half * 64;
-        copy_rows::<E>(
-            query,
-            &mut queries,
-            from,
-            first,
-            time,
-            64u32.runtime(),
-            rows,
-            comptime!(plan.width),
-            rows,
-            8usize,
-        );
-        copy_rows::<E>(key, &mut keys, from, first, time, 64u32.runtime(), rows, comptime!(plan.width), rows, 8usize);
+        copy_rows::<E>(query, &mut queries, from, first, time, width, 64u32.runtime(), rows, rows, 8usize);
+        copy_rows::<E>(key, &mut keys, from, first, time, width, 64u32.runtime(), rows, rows, 8usize);
         commit_copies();
         state_into::<E>(states, &mut before, number * width, half * 64, plan);
         state_into::<E>(state_grads, &mut after, number * width, half * 64, plan);

@@ -166,7 +166,7 @@ pub fn delta_rule_prepare<E: Float>(
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
-    copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+    copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, width as u32, rows, width, 8usize);
     copy_rows::<E>(
         value,
         &mut values,
@@ -174,8 +174,8 @@ pub fn delta_rule_prepare<E: Float>(
         first,
         time,
         value_width as u32,
+        value_width as u32,
         rows,
-        value_width,
         value_depth,
         comptime!(plan.vector()),
     );
@@ -250,14 +250,14 @@ pub fn delta_rule_prepare<E: Float>(
         let m = left::<E>(&by_value, plane_row, k as u32 * 16, SQUARE);
         multiply_columns::<E>(&mut sums, &m, &values, k as u32 * 16, value_depth, value_stride);
     }
-    store_rows::<E>(&sums, new, base, first + row, time, 1.0, value_width, value_depth);
+    store_rows::<E>(&sums, new, base, first + row, time, 1, 1.0, value_width, value_depth);
     let mut sums = zeros(width);
     #[unroll]
     for k in 0..rows / 16 {
         let m = left::<E>(&by_key, plane_row, k as u32 * 16, SQUARE);
         multiply_columns::<E>(&mut sums, &m, &keys, k as u32 * 16, width, stride);
     }
-    store_rows::<E>(&sums, erased, base, first + row, time, 1.0, width, width);
+    store_rows::<E>(&sums, erased, base, first + row, time, 1, 1.0, width, width);
 }
 
 /// This plane's rows of the columns `first_column ..` of the state that begins at row `base`, 16 of every 64; zeros where there is
@@ -443,13 +443,24 @@ pub fn delta_rule_walk<E: Float>(
                 first,
                 time,
                 width as u32,
+                width as u32,
                 rows,
-                width,
                 width,
                 8usize,
             );
         }
-        copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, rows, width, width, 8usize);
+        copy_rows::<E>(
+            key,
+            &mut keys,
+            base * width as u32,
+            first,
+            time,
+            width as u32,
+            width as u32,
+            rows,
+            width,
+            8usize,
+        );
         copy_rows::<E>(
             erased,
             &mut erasers,
@@ -457,8 +468,8 @@ pub fn delta_rule_walk<E: Float>(
             first,
             time,
             width as u32,
+            width as u32,
             rows,
-            width,
             width,
             8usize,
         );
@@ -468,9 +479,9 @@ pub fn delta_rule_walk<E: Float>(
             base * value_width + first_column,
             first,
             time,
+            value_width,
             value_width - first_column,
             rows,
-            comptime!(plan.value_width),
             comptime!(COLUMNS as usize),
             comptime!(plan.vector()),
         );

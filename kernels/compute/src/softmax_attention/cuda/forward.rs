@@ -12,11 +12,11 @@ use cubecl::prelude::*;
 /// `out = softmax(scores) value` and the logarithm of every row's sum.
 ///
 /// `query [batch, heads, time, width]`, `key [batch, kv_heads, source, width]`,
-/// `value [batch, kv_heads, source, value_width]`, `slopes, sinks [heads]`, `gate [batch, heads, time]` or as the output (not read
-/// unless planned), all contiguous → `out [batch, heads, time, value_width]` in pairs, `log_sum [batch, heads, time]`, and where
-/// there is a gate `gated`, the output times it.
+/// `value [batch, kv_heads, source, value_width]`, `gate [batch, heads, time, value_width or 1]`, whose rows lie in order and begin
+/// where `strides [4, 3]` says; `slopes, sinks [heads]` (not read unless planned, as the gate) → `out [batch, time, heads, value_width]`
+/// in pairs, `log_sum [batch, heads, time]`, and where there is a gate `gated`, the output times it.
 ///
-/// With two maps a head has two rows of queries, of `log_sum` and, where they are its own, of keys, `[batch, heads, 2, ..]`; what
+/// With two maps a head is two heads of queries, of `log_sum` and, where they are its own, of keys; what
 /// the second gives alone is `other`, shaped as `out`, and `out` is what the first gives minus `lambda [batch, heads, time]` times that.
 ///
 /// `scale` and `cap` are in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)` of `(32, PLANES · maps)`.
@@ -26,6 +26,7 @@ pub fn attention_forward<E: Float>(
     query: &[E],
     key: &[E],
     value: &[E],
+    strides: &[u32],
     slopes: &[f32],
     sinks: &[f32],
     gate: &[E],
@@ -60,11 +61,12 @@ pub fn attention_forward<E: Float>(
 
     let heads = CUBE_COUNT_Y;
     let head = CUBE_POS_Y;
-    let kv = CUBE_POS_Z * kv_heads + head / (heads / kv_heads);
+    let batch = CUBE_POS_Z;
+    let kv = head / (heads / kv_heads);
     // The last queries see most: their cubes begin first.
     let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
-    let row_base = (CUBE_POS_Z * heads + head) * time;
-    let kv_base = kv * source;
+    let row_base = (batch * heads + head) * time;
+    let out_base = batch * time * heads + head;
 
     let lane = UNIT_POS_X;
     let mut plane = UNIT_POS_Y;
@@ -96,9 +98,24 @@ pub fn attention_forward<E: Float>(
     }
 
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_maps::<E>(query, &mut queries, row_base, first_row, time, rows, width, maps);
+    copy_maps::<E>(query, &mut queries, strides, batch, head, first_row, time, QUERY, rows, width, maps);
     let from = first * step as u32;
-    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, from, source, key_maps, step, plan);
+    copy_stage::<E>(
+        key,
+        value,
+        &mut keys,
+        &mut values,
+        0usize,
+        strides,
+        batch,
+        kv,
+        from,
+        source,
+        [KEY, VALUE],
+        key_maps,
+        step,
+        plan,
+    );
     commit_copies();
 
     for j in first..end {
@@ -106,7 +123,22 @@ pub fn attention_forward<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             let from = (j + 1) * step as u32;
-            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, key_maps, step, plan);
+            copy_stage::<E>(
+                key,
+                value,
+                &mut keys,
+                &mut values,
+                next,
+                strides,
+                batch,
+                kv,
+                from,
+                source,
+                [KEY, VALUE],
+                key_maps,
+                step,
+                plan,
+            );
         }
         commit_copies();
         wait_for_all_but_last();
@@ -186,15 +218,15 @@ pub fn attention_forward<E: Float>(
     }
     if comptime!(plan.two_maps()) {
         if map == 1 {
-            store_rows::<E>(&sums, other, row_base, row, time, 1.0, value_width, value_depth);
+            store_rows::<E>(&sums, other, out_base, row, time, heads, 1.0, value_width, value_depth);
         }
         // The first map's planes read what the second's have just written.
         sync_cube();
         if map == 0 {
-            store_output::<E>(&sums, gate, lambda, out, gated, other, row_base, row, time, plan);
+            store_output::<E>(&sums, gate, strides, lambda, out, gated, other, row, time, plan);
         }
     } else {
-        store_output::<E>(&sums, gate, lambda, out, gated, other, row_base, row, time, plan);
+        store_output::<E>(&sums, gate, strides, lambda, out, gated, other, row, time, plan);
     }
 }
 
@@ -204,16 +236,18 @@ pub fn attention_forward<E: Float>(
 fn store_output<E: Float>(
     sums: &Sequence<Fragment<f32>>,
     gate: &[E],
+    strides: &[u32],
     lambda: &[f32],
     out: &mut [Pair<E>],
     gated: &mut [Pair<E>],
     other: &mut [Pair<E>],
-    row_base: u32,
     row: u32,
     time: u32,
     #[comptime] plan: Plan,
 ) {
     let value_width = comptime!(plan.value_width);
+    let (heads, head, batch) = (CUBE_COUNT_Y, CUBE_POS_Y, CUBE_POS_Z);
+    let (gate_base, gate_stride) = place(strides, batch, head, FOURTH);
     #[unroll]
     for r in 0..2usize {
         let t = row + r as u32 * 8;
@@ -222,15 +256,15 @@ fn store_output<E: Float>(
             for n in 0..comptime!(Plan::depth(value_width) / 8) {
                 let c = n as u32 * 8 + UNIT_POS_X % 4 * 2;
                 if c < value_width as u32 {
-                    let at = (((row_base + t) * value_width as u32 + c) / 2) as usize;
+                    let at = ((((batch * time + t) * heads + head) * value_width as u32 + c) / 2) as usize;
                     let mut pair = sums.index(n)[r];
                     if comptime!(plan.two_maps()) {
-                        let share = lambda[(row_base + t) as usize];
+                        let share = lambda[((batch * heads + head) * time + t) as usize];
                         pair -= Pair::cast_from(other[at]) * Pair::new(share);
                     }
                     out[at] = Pair::cast_from(pair);
                     if comptime!(plan.gate != Gate::None) {
-                        gated[at] = Pair::cast_from(pair * gate_of::<E>(gate, row_base + t, c, plan));
+                        gated[at] = Pair::cast_from(pair * gate_of::<E>(gate, gate_base + t * gate_stride, c, plan));
                     }
                 }
             }

@@ -26,7 +26,7 @@ impl Of {
 
 /// The gradients of keys and values: rows of a tile are keys, its columns queries.
 ///
-/// Shapes as in [`attention_query_grad`](super::query_grad::attention_query_grad); `key_grad, value_grad` as `key, value`, in pairs; a gradient that is not asked for is not
+/// Shapes as in [`attention_query_grad`](super::query_grad::attention_query_grad); `key_grad, value_grad [batch, source, kv_heads, ..]` in pairs; a gradient that is not asked for is not
 /// written. Both maps share the gradient of the weights and one sum of the values' gradient. Cubes: `(⌈source / ROWS⌉, kv_heads, batch)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -34,6 +34,7 @@ pub fn attention_key_value_grad<E: Float>(
     query: &[E],
     key: &[E],
     value: &[E],
+    strides: &[u32],
     slopes: &[f32],
     out_grad: &[E],
     log_sum: &[f32],
@@ -75,10 +76,10 @@ pub fn attention_key_value_grad<E: Float>(
 
     let kv_heads = CUBE_COUNT_Y;
     let group = heads / kv_heads;
-    let kv = CUBE_POS_Z * kv_heads + CUBE_POS_Y;
-    let first_head = CUBE_POS_Y * group;
+    let batch = CUBE_POS_Z;
+    let kv = CUBE_POS_Y;
+    let first_head = kv * group;
     let first_row = CUBE_POS_X * ROWS;
-    let kv_base = kv * source;
 
     let plane_row = UNIT_POS_Y * 16;
     let row = first_row + plane_row + UNIT_POS_X / 4;
@@ -95,14 +96,28 @@ pub fn attention_key_value_grad<E: Float>(
     // The heads of the group, one after the other.
     let rounds = steps * group;
 
-    copy_maps::<E>(key, &mut keys, kv_base, first_row, source, rows, width, key_maps);
+    copy_maps::<E>(key, &mut keys, strides, batch, kv, first_row, source, KEY, rows, width, key_maps);
     if comptime!(of.key()) {
-        copy_tile::<E>(value, &mut values, kv_base, first_row, source, rows, value_width);
+        copy_maps::<E>(value, &mut values, strides, batch, kv, first_row, source, VALUE, rows, value_width, 1usize);
     }
     if rounds > 0 {
-        let base = (CUBE_POS_Z * heads + first_head) * time;
         let t = first * step as u32;
-        copy_stage::<E>(query, out_grad, &mut queries, &mut grads, 0usize, base, t, time, maps, step, plan);
+        copy_stage::<E>(
+            query,
+            out_grad,
+            &mut queries,
+            &mut grads,
+            0usize,
+            strides,
+            batch,
+            first_head,
+            t,
+            time,
+            [QUERY, FOURTH],
+            maps,
+            step,
+            plan,
+        );
     }
     commit_copies();
 
@@ -110,9 +125,24 @@ pub fn attention_key_value_grad<E: Float>(
         let stage = (round % 2) as usize;
         let next = 1 - stage;
         if round + 1 < rounds {
-            let base = (CUBE_POS_Z * heads + first_head + (round + 1) / steps) * time;
+            let head = first_head + (round + 1) / steps;
             let t = (first + (round + 1) % steps) * step as u32;
-            copy_stage::<E>(query, out_grad, &mut queries, &mut grads, next, base, t, time, maps, step, plan);
+            copy_stage::<E>(
+                query,
+                out_grad,
+                &mut queries,
+                &mut grads,
+                next,
+                strides,
+                batch,
+                head,
+                t,
+                time,
+                [QUERY, FOURTH],
+                maps,
+                step,
+                plan,
+            );
         }
         commit_copies();
         wait_for_all_but_last();
@@ -120,7 +150,7 @@ pub fn attention_key_value_grad<E: Float>(
         let queries_now = &queries[stage * stage_tiles..(stage + 1) * stage_tiles];
         let grads_now = &grads[stage * grad_tile..(stage + 1) * grad_tile];
         let head = first_head + round / steps;
-        let row_base = (CUBE_POS_Z * heads + head) * time;
+        let row_base = (batch * heads + head) * time;
         let t = (first + round % steps) * step as u32 + column;
         let mut slope = 0.0f32.runtime();
         if comptime!(plan.slopes) {
@@ -173,12 +203,14 @@ pub fn attention_key_value_grad<E: Float>(
     if comptime!(of.key()) {
         #[unroll]
         for map in 0..key_maps {
-            let base = of_map(kv_base, source, comptime!(map as u32), comptime!(key_maps as u32));
-            store_rows::<E>(key_sums.index(map), key_grad, base, row, source, gradient_scale, width, depth);
+            let all = kv_heads * key_maps as u32;
+            let base = batch * source * all + kv * key_maps as u32 + comptime!(map as u32);
+            store_rows::<E>(key_sums.index(map), key_grad, base, row, source, all, gradient_scale, width, depth);
         }
     }
     if comptime!(of.value()) {
-        store_rows::<E>(&value_sums, value_grad, kv_base, row, source, 1.0, value_width, value_depth);
+        let base = batch * source * kv_heads + kv;
+        store_rows::<E>(&value_sums, value_grad, base, row, source, kv_heads, 1.0, value_width, value_depth);
     }
 }
 

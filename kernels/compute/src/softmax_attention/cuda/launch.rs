@@ -134,7 +134,7 @@ impl Call {
             units(self.maps),
             forward::attention_forward as AttentionForward,
             [
-                query: queries, key: keys, value: values, slopes: slopes, sinks: sinks, gate: gate, lambda: lambda,
+                query: queries, key: keys, value: values, strides: 12, slopes: slopes, sinks: sinks, gate: gate, lambda: lambda,
                 out: outs => 2, log_sum: of_maps, gated: gated => 2, other: other => 2
             ],
             {
@@ -163,7 +163,7 @@ impl Call {
             units(1),
             delta::attention_delta as AttentionDelta,
             [
-                out: outs => 2, out_grad: outs => 2, gate: gate, log_sum: of_maps, sinks: sinks, other: other => 2,
+                out: outs => 2, out_grad: outs => 2, gate: gate, strides: 6, log_sum: of_maps, sinks: sinks, other: other => 2,
                 lambda: lambda, delta: of_maps, sink_grad: sink_rows, gate_grad: gate, inner_grad: inner => 2,
                 lambda_grad: lambda
             ],
@@ -190,7 +190,7 @@ impl Call {
             units(1),
             query_grad::attention_query_grad as AttentionQueryGrad,
             [
-                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                query: queries, key: keys, value: values, strides: 12, slopes: slopes, out_grad: outs, log_sum: of_maps,
                 delta: of_maps, lambda: lambda, grad: queries => 2
             ],
             {
@@ -232,7 +232,7 @@ impl Call {
             units(1),
             key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
             [
-                query: queries, key: keys, value: values, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                query: queries, key: keys, value: values, strides: 12, slopes: slopes, out_grad: outs, log_sum: of_maps,
                 delta: of_maps, lambda: lambda, key_grad: keys => 2, value_grad: values => 2
             ],
             {

@@ -1,7 +1,8 @@
 //! The operator on a GPU. Inputs in bf16: tensor cores would round others.
 
 use super::launch::Call;
-use super::plan::Gate;
+use super::plan::{Gate, Plan};
+use crate::cuda::program::Id;
 use crate::cuda::{Asked, Gpu, Program};
 use crate::operator::Operator;
 use crate::softmax_attention::cpu;
@@ -22,7 +23,7 @@ pub struct Saved<B: Backend> {
     /// In f32.
     sinks: Option<FloatTensor<B>>,
     gate: Option<FloatTensor<B>>,
-    /// Before the gate.
+    /// Before the gate, `[batch, time, heads, d_value]`.
     out: FloatTensor<B>,
     log_sum: FloatTensor<B>,
     maps: Option<Maps<B>>,
@@ -35,7 +36,7 @@ struct Maps<B: Backend> {
     lambda: FloatTensor<B>,
     /// As it was given.
     lambda_shape: Shape,
-    /// What the second map gives alone.
+    /// What the second map gives alone, as the output.
     other: FloatTensor<B>,
 }
 
@@ -111,6 +112,22 @@ fn onto<B: Gpu>(shape: &Shape, rows: FloatTensor<B>, dtype: DType) -> FloatTenso
     B::float_cast(sum, dtype.into())
 }
 
+/// The shape in which kernels write what is shaped as `x`: `[batch, time, heads, ..]`, where projections take it without a copy.
+fn across(x: &impl TensorMetadata) -> [usize; 4] {
+    let [batch, heads, time, width] = x.shape().dims();
+    [batch, time, heads, width]
+}
+
+/// As `[batch, heads, time, ..]`.
+fn by_heads<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_swap_dims(x, 1, 2)
+}
+
+/// Queries, keys and values as inputs.
+fn by_rows<B: Gpu>(program: &mut Program, inputs: [&FloatTensor<B>; 3]) -> [Id; 3] {
+    inputs.map(|x| program.input_by_rows(x, Plan::vector(x.shape().dims::<4>()[3])))
+}
+
 impl Attend {
     fn call<B: Gpu>(&self, inputs: [Option<&FloatTensor<B>>; 7]) -> Call {
         let shapes = inputs.map(|x| x.map(TensorMetadata::shape));
@@ -133,14 +150,14 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let sinks = sink.map(in_f32);
         let dtype = q.dtype();
         let Call { batch, heads, time, value_width, maps, .. } = call;
-        let outs = [batch, heads, time, value_width];
+        let outs = [batch, time, heads, value_width];
         let lambda_shape = lambda.as_ref().map(TensorMetadata::shape);
         let lambda = lambda.map(|lambda| B::float_expand(in_f32(lambda), [batch, heads, time, 1].into()));
 
         let mut program = Program::new(if lambda.is_some() { "differential_attention" } else { "softmax_attention" });
-        let [query, key, value] = [&q, &k, &v].map(|x| program.input(x));
+        let [query, key, value] = by_rows::<B>(&mut program, [&q, &k, &v]);
         let sink = sinks.as_ref().map(|x| program.input(x));
-        let factor = gate.as_ref().map(|x| program.input(x));
+        let factor = gate.as_ref().map(|x| program.input_by_rows(x, 1));
         let share = lambda.as_ref().map(|x| program.input(x));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
@@ -148,7 +165,8 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let gated = if gate.is_some() { program.output(outs, dtype) } else { nothing };
         let other = if lambda.is_some() { program.output(outs, dtype) } else { nothing };
         let [sink, factor, share] = [sink, factor, share].map(|x| x.unwrap_or(nothing));
-        let arguments = [query, key, value, slopes, sink, factor, share, out, log_sum, gated, other];
+        let strides = program.strides(&[query, key, value, factor]);
+        let arguments = [query, key, value, strides, slopes, sink, factor, share, out, log_sum, gated, other];
         program.then_fastest(call.forward(), &arguments);
 
         let inputs = [q.clone(), k.clone(), v.clone()].into_iter().chain(sinks.clone()).chain(gate.clone());
@@ -158,7 +176,7 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let (out, log_sum) = (next(), next());
         let given = if gate.is_some() { next() } else { out.clone() };
         let maps = lambda.zip(lambda_shape).map(|(lambda, lambda_shape)| Maps { lambda, lambda_shape, other: next() });
-        (given, Saved { q, k, v, sinks, gate, out, log_sum, maps })
+        (by_heads::<B>(given), Saved { q, k, v, sinks, gate, out, log_sum, maps })
     }
 
     fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, wanted: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
@@ -167,13 +185,15 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let call = self.call::<B>([Some(&q), Some(&k), Some(&v), None, sinks.as_ref(), lambda, gate.as_ref()]);
         let dtype = q.dtype();
         assert_eq!(gradient.dtype(), dtype, "the gradient of attention's output");
-        let Call { batch, heads, time, .. } = call;
+        let Call { batch, heads, time, value_width, .. } = call;
         let rows = [batch, heads, time];
 
         let mut program = Program::new("attention's gradient");
-        let [query, key, value, output, sums, grad] = [&q, &k, &v, &out, &log_sum, &gradient].map(|x| program.input(x));
+        let [query, key, value] = by_rows::<B>(&mut program, [&q, &k, &v]);
+        let [output, sums] = [&out, &log_sum].map(|x| program.input(x));
+        let grad = program.input_by_rows(&gradient, Plan::vector(value_width));
         let sink = sinks.as_ref().map(|x| program.input(x));
-        let factor = gate.as_ref().map(|x| program.input(x));
+        let factor = gate.as_ref().map(|x| program.input_by_rows(x, 1));
         let both = maps.as_ref().map(|maps| [&maps.lambda, &maps.other].map(|x| program.input(x)));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
@@ -181,21 +201,23 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         // The gradient of the output before the gate.
         let inner = if gate.is_some() { program.buffer(gradient.shape(), dtype) } else { nothing };
         let sink_grad = sink.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
-        let gate_grad = gate.as_ref().map(|gate| program.output(gate.shape(), dtype)).unwrap_or(nothing);
+        let gate_grad = gate.as_ref().map(|gate| program.output(across(gate), dtype)).unwrap_or(nothing);
         let share_grad = both.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
         let [sink, factor] = [sink, factor].map(|x| x.unwrap_or(nothing));
         let [share, other] = both.unwrap_or([nothing; 2]);
+        let strides = program.strides(&[grad, factor]);
         let arguments =
-            [output, grad, factor, sums, sink, other, share, delta, sink_grad, gate_grad, inner, share_grad];
+            [output, grad, factor, strides, sums, sink, other, share, delta, sink_grad, gate_grad, inner, share_grad];
         program.then(call.delta(), &arguments);
         let grad = if gate.is_some() { inner } else { grad };
-        let arguments = [query, key, value, slopes, grad, sums, delta, share];
+        let strides = program.strides(&[query, key, value, grad]);
+        let arguments = [query, key, value, strides, slopes, grad, sums, delta, share];
         if wanted[0] {
-            let query_grad = program.output(q.shape(), dtype);
+            let query_grad = program.output(across(&q), dtype);
             program.then_fastest(call.query_grad(), &[&arguments[..], &[query_grad]].concat());
         }
         if wanted[1] || wanted[2] {
-            let grads = [program.output(k.shape(), dtype), program.output(v.shape(), dtype)];
+            let grads = [&k, &v].map(|x| program.output(across(x), dtype));
             for kernels in call.key_value_grads() {
                 program.then_fastest(kernels, &[&arguments[..], &grads].concat());
             }
@@ -209,12 +231,12 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
         let mut next = |there: bool| there.then(|| outputs.next().expect("an output for every one that was asked for"));
         let sink_grad = next(sink_shape.is_some()).zip(sink_shape);
-        let gate_grad = next(gate_there);
+        let gate_grad = next(gate_there).map(by_heads::<B>);
         let lambda_grad = next(lambda_shape.is_some()).zip(lambda_shape);
         let [sink_grad, lambda_grad] =
             [sink_grad, lambda_grad].map(|x| x.map(|(rows, shape)| onto::<B>(&shape, rows, dtype)));
-        let query_grad = next(wanted[0]);
-        let [key_grad, value_grad] = [(); 2].map(|()| next(wanted[1] || wanted[2]));
+        let query_grad = next(wanted[0]).map(by_heads::<B>);
+        let [key_grad, value_grad] = [(); 2].map(|()| next(wanted[1] || wanted[2]).map(by_heads::<B>));
         [query_grad, key_grad, value_grad, None, sink_grad, lambda_grad, gate_grad]
     }
 }

@@ -8,8 +8,8 @@ use cubecl::prelude::*;
 
 /// The gradient of the queries: the forward pass's walk over the keys.
 ///
-/// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad` as its output, `delta` as `log_sum`,
-/// `grad` as `query`, in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)`
+/// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad [batch, heads, time, value_width]` with the
+/// fourth strides, `delta` as `log_sum`, `grad [batch, time, heads, width]` in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)`
 /// of `(32, PLANES)`: a plane has its rows of both maps, which share the gradient of the weights.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -17,6 +17,7 @@ pub fn attention_query_grad<E: Float>(
     query: &[E],
     key: &[E],
     value: &[E],
+    strides: &[u32],
     slopes: &[f32],
     out_grad: &[E],
     log_sum: &[f32],
@@ -54,10 +55,10 @@ pub fn attention_query_grad<E: Float>(
 
     let heads = CUBE_COUNT_Y;
     let head = CUBE_POS_Y;
-    let kv = CUBE_POS_Z * kv_heads + head / (heads / kv_heads);
+    let batch = CUBE_POS_Z;
+    let kv = head / (heads / kv_heads);
     let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
-    let row_base = (CUBE_POS_Z * heads + head) * time;
-    let kv_base = kv * source;
+    let row_base = (batch * heads + head) * time;
 
     let plane_row = UNIT_POS_Y * 16;
     let row = first_row + plane_row + UNIT_POS_X / 4;
@@ -87,10 +88,25 @@ pub fn attention_query_grad<E: Float>(
         sums.push(zeros(depth));
     }
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
-    copy_maps::<E>(query, &mut queries, row_base, first_row, time, rows, width, maps);
-    copy_tile::<E>(out_grad, &mut grads, row_base, first_row, time, rows, value_width);
+    copy_maps::<E>(query, &mut queries, strides, batch, head, first_row, time, QUERY, rows, width, maps);
+    copy_maps::<E>(out_grad, &mut grads, strides, batch, head, first_row, time, FOURTH, rows, value_width, 1usize);
     let from = first * step as u32;
-    copy_stage::<E>(key, value, &mut keys, &mut values, 0usize, kv_base, from, source, key_maps, step, plan);
+    copy_stage::<E>(
+        key,
+        value,
+        &mut keys,
+        &mut values,
+        0usize,
+        strides,
+        batch,
+        kv,
+        from,
+        source,
+        [KEY, VALUE],
+        key_maps,
+        step,
+        plan,
+    );
     commit_copies();
 
     for j in first..end {
@@ -98,7 +114,22 @@ pub fn attention_query_grad<E: Float>(
         let next = 1 - stage;
         if j + 1 < end {
             let from = (j + 1) * step as u32;
-            copy_stage::<E>(key, value, &mut keys, &mut values, next, kv_base, from, source, key_maps, step, plan);
+            copy_stage::<E>(
+                key,
+                value,
+                &mut keys,
+                &mut values,
+                next,
+                strides,
+                batch,
+                kv,
+                from,
+                source,
+                [KEY, VALUE],
+                key_maps,
+                step,
+                plan,
+            );
         }
         commit_copies();
         wait_for_all_but_last();
@@ -146,8 +177,9 @@ pub fn attention_query_grad<E: Float>(
                 }
             }
         }
-        let base = of_map(row_base, time, comptime!(map as u32), comptime!(maps as u32));
-        store_rows::<E>(sums.index(map), grad, base, row, time, gradient_scale, width, depth);
+        let all = heads * maps as u32;
+        let base = batch * time * all + head * maps as u32 + comptime!(map as u32);
+        store_rows::<E>(sums.index(map), grad, base, row, time, all, gradient_scale, width, depth);
     }
 }
 

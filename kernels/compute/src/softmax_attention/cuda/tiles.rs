@@ -4,46 +4,32 @@ use super::plan::{Gate, Plan};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
-/// Begins to copy `rows` rows of `width` numbers from `first` on into `tile`; `base` is the row where their head begins, `limit` how
-/// many rows it has.
+/// Where the strides of queries, keys and values stand; behind them those of the gate, or of the output's gradient.
+pub const QUERY: usize = 0;
+pub const KEY: usize = 1;
+pub const VALUE: usize = 2;
+pub const FOURTH: usize = 3;
+
+/// Where `head` of `batch` begins in input number `input`, and how far its rows are apart.
 #[cube]
-pub fn copy_tile<E: Float>(
-    source: &[E],
-    tile: &mut [E],
-    base: u32,
-    first: u32,
-    limit: u32,
-    #[comptime] rows: usize,
-    #[comptime] width: usize,
-) {
-    copy_rows::<E>(
-        source,
-        tile,
-        base * width as u32,
-        first,
-        limit,
-        width as u32,
-        rows,
-        width,
-        comptime!(Plan::depth(width)),
-        comptime!(Plan::vector(width)),
-    );
+pub fn place(strides: &[u32], batch: u32, head: u32, #[comptime] input: usize) -> (u32, u32) {
+    let of = comptime!(3 * input);
+    (batch * strides[of] + head * strides[of + 1], strides[of + 2])
 }
 
-/// The first row of map `map`, where every head has `rows` rows of each of its `maps`; `base` is that of a head of one.
+/// Begins to copy `rows` rows of `width` numbers from `first` on, of each of `maps`, into one tile after the other; of `limit`
+/// rows of `head`, whose maps are heads one after the other.
 #[cube]
-pub fn of_map(base: u32, rows: u32, #[comptime] map: u32, #[comptime] maps: u32) -> u32 {
-    base * maps + map * rows
-}
-
-/// [`copy_tile`] for each of `maps`, one tile after the other.
-#[cube]
+#[allow(clippy::too_many_arguments)]
 pub fn copy_maps<E: Float>(
     source: &[E],
     tiles: &mut [E],
-    base: u32,
+    strides: &[u32],
+    batch: u32,
+    head: u32,
     first: u32,
     limit: u32,
+    #[comptime] input: usize,
     #[comptime] rows: usize,
     #[comptime] width: usize,
     #[comptime] maps: usize,
@@ -51,8 +37,19 @@ pub fn copy_maps<E: Float>(
     let size = comptime!(rows * Plan::stride(width));
     #[unroll]
     for map in 0..maps {
-        let base = of_map(base, limit, comptime!(map as u32), comptime!(maps as u32));
-        copy_tile::<E>(source, &mut tiles[map * size..(map + 1) * size], base, first, limit, rows, width);
+        let (base, stride) = place(strides, batch, head * maps as u32 + comptime!(map as u32), input);
+        copy_rows::<E>(
+            source,
+            &mut tiles[map * size..(map + 1) * size],
+            base,
+            first,
+            limit,
+            stride,
+            width as u32,
+            rows,
+            comptime!(Plan::depth(width)),
+            comptime!(Plan::vector(width)),
+        );
     }
 }
 
@@ -65,9 +62,12 @@ pub fn copy_stage<E: Float>(
     key_tiles: &mut [E],
     value_tiles: &mut [E],
     stage: usize,
-    base: u32,
+    strides: &[u32],
+    batch: u32,
+    head: u32,
     first: u32,
     limit: u32,
+    #[comptime] inputs: [usize; 2],
     #[comptime] maps: usize,
     #[comptime] step: usize,
     #[comptime] plan: Plan,
@@ -75,16 +75,16 @@ pub fn copy_stage<E: Float>(
     let size = comptime!(maps * step * Plan::stride(plan.width));
     let value_size = comptime!(step * Plan::stride(plan.value_width));
     let key_tiles = &mut key_tiles[stage * size..(stage + 1) * size];
-    copy_maps::<E>(keys, key_tiles, base, first, limit, step, plan.width, maps);
-    copy_tile::<E>(
-        values,
-        &mut value_tiles[stage * value_size..(stage + 1) * value_size],
-        base,
-        first,
-        limit,
-        step,
-        plan.value_width,
-    );
+    let value_tiles = &mut value_tiles[stage * value_size..(stage + 1) * value_size];
+    let [of_keys, of_values] = comptime!(inputs);
+    copy_maps::<E>(keys, key_tiles, strides, batch, head, first, limit, of_keys, step, plan.width, maps);
+    copy_maps::<E>(values, value_tiles, strides, batch, head, first, limit, of_values, step, plan.value_width, 1usize);
+}
+
+/// The first row of map `map`, where every head has `rows` rows of each of its `maps`; `base` is that of a head of one.
+#[cube]
+pub fn of_map(base: u32, rows: u32, #[comptime] map: u32, #[comptime] maps: u32) -> u32 {
+    base * maps + map * rows
 }
 
 /// `sums += own · othersᵀ` for the 16 rows of a plane of `own`, from `row` on, and `columns` rows of `others`, all of `width` numbers.
@@ -139,7 +139,7 @@ pub fn share_of_map(lambda: &[f32], row: u32, #[comptime] map: usize) -> f32 {
     share
 }
 
-/// What multiplies numbers `c, c + 1` of a row of the output.
+/// What multiplies numbers `c, c + 1` of a row of the output; the row's numbers of the gate begin at `row`.
 #[cube]
 pub fn gate_of<E: Float>(gate: &[E], row: u32, c: u32, #[comptime] plan: Plan) -> Pair<f32> {
     let mut pair = Pair::<f32>::new(1.0);
@@ -147,7 +147,7 @@ pub fn gate_of<E: Float>(gate: &[E], row: u32, c: u32, #[comptime] plan: Plan) -
         pair = Pair::new(f32::cast_from(gate[row as usize]));
     }
     if comptime!(plan.gate == Gate::Channel) {
-        let at = (row * plan.value_width as u32 + c) as usize;
+        let at = (row + c) as usize;
         pair.insert(0usize, f32::cast_from(gate[at]));
         pair.insert(1usize, f32::cast_from(gate[at + 1]));
     }
