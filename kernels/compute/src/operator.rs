@@ -64,6 +64,9 @@ impl Dispatched for Cube {
 /// Said of an operator without CUDA kernels.
 const NO_KERNELS: Because = Because::NoKernel("this operator");
 
+/// Said of sizes beyond what kernels count, in 32 bits, or a grid has.
+pub const TOO_LARGE: Because = Because::NoKernel("so many numbers or heads: more than 32-bit indices or a grid reach");
+
 /// The implementation for an operator over `inputs` that has no CUDA kernels, recorded for
 /// [`trace`](crate::trace()).
 ///
@@ -116,6 +119,8 @@ fn one_of<'a>(
     let everywhere = |is: fn(&DispatchTensorKind) -> bool| inputs.clone().all(|x| is(without_tape(&x.kind)));
     let on_flex = everywhere(|kind| matches!(kind, DispatchTensorKind::Flex(_)));
     let on_cube = everywhere(|kind| matches!(kind, DispatchTensorKind::Cube(_)));
+    let too_large = inputs.clone().any(|x| x.shape().num_elements() >= 1 << 31);
+    let kernels = |asked: &_| if too_large { Err(TOO_LARGE) } else { kernels(asked) };
     if reference_only() {
         (Implementation::Reference, None)
     } else if on_cube || (on_flex && cuda::is_emulated()) {

@@ -120,18 +120,20 @@ fn check_heads(d_model: usize, heads: usize, kv_heads: usize, head_dim: Option<u
     }
 }
 
-/// QK-norm, where there is one.
-fn normed(x: Tensor<4>, norm: &Option<RmsNorm>) -> Tensor<4> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
-    }
-}
-
 /// `[batch, time, heads · d]` → `[batch, heads, time, d]`.
 fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    normed_heads(x, heads, &None)
+}
+
+/// The same with QK-norm, where there is one: of heads as they lie, before axes change places.
+fn normed_heads(x: Tensor<3>, heads: usize, norm: &Option<RmsNorm>) -> Tensor<4> {
     let [batch, time, width] = x.dims();
-    x.reshape([batch, time, heads, width / heads]).swap_dims(1, 2)
+    let x = x.reshape([batch, time, heads, width / heads]);
+    let x = match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    };
+    x.swap_dims(1, 2)
 }
 
 /// `[batch, heads, time, d]` → `[batch, time, heads · d]`.

@@ -28,7 +28,7 @@
 //! Decoding keeps the keys of every level and `V` (shared), or those of every loop; over queries and
 //! keys, all levels of both and `V`.
 
-use super::{SoftmaxConfig, check_heads, merge_heads, normed, split_heads};
+use super::{SoftmaxConfig, check_heads, merge_heads, normed_heads, split_heads};
 use crate::cache::KeyValues;
 use crate::error::{ZooError, positive};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Silent, Tap};
@@ -215,10 +215,10 @@ impl NexusProjections {
     }
 
     fn queries(&self, x: Tensor<3>) -> Tensor<4> {
-        normed(split_heads(self.q_proj.forward(x), self.heads), &self.q_norm)
+        normed_heads(self.q_proj.forward(x), self.heads, &self.q_norm)
     }
     fn keys(&self, x: Tensor<3>) -> Tensor<4> {
-        normed(split_heads(self.k_proj.forward(x), self.kv_heads), &self.k_norm)
+        normed_heads(self.k_proj.forward(x), self.kv_heads, &self.k_norm)
     }
     fn values(&self, x: Tensor<3>) -> Tensor<4> {
         split_heads(self.v_proj.forward(x), self.kv_heads)

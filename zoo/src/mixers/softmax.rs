@@ -16,7 +16,7 @@
 //! sink.
 
 use super::sinks::{Sink, SinkShape};
-use super::{check_heads, merge_heads, normed, split_heads};
+use super::{check_heads, merge_heads, normed_heads, split_heads};
 use crate::cache::KeyValues;
 use crate::error::{ZooError, positive, positive_number};
 use crate::{Cache, Init, Linear, Mixer, Position, RmsNorm, Tap};
@@ -155,8 +155,8 @@ impl Softmax {
     pub(crate) fn inputs(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let (heads, kv_heads) = (self.config.heads, self.config.kv_heads());
         let [q, k, v] = Linear::all([&self.q_proj, &self.k_proj, &self.v_proj], x);
-        let q = normed(split_heads(q, heads), &self.q_norm);
-        let k = normed(split_heads(k, kv_heads), &self.k_norm);
+        let q = normed_heads(q, heads, &self.q_norm);
+        let k = normed_heads(k, kv_heads, &self.k_norm);
         [q, k, split_heads(v, kv_heads)]
     }
 

@@ -159,9 +159,9 @@ impl Program {
         self.add([bytes.len() / 4].into(), dtype, Start::Values(bytes))
     }
 
-    /// For an argument that a kernel does not look at: the first input serves.
-    pub fn nothing(&self) -> Id {
-        Id(0)
+    /// For an argument that a kernel does not look at: memory that nothing else is in.
+    pub fn nothing(&mut self) -> Id {
+        self.buffer([1; 4], DType::F32)
     }
 
     /// Runs `kernel` next, on its arguments in their order.
@@ -225,7 +225,9 @@ fn steps(shape: &[usize], strides: &[usize], multiple: usize) -> Option<[u32; 3]
     let (&[.., width], &[.., last]) = (<&[usize; 4]>::try_from(shape).ok()?, <&[usize; 4]>::try_from(strides).ok()?);
     let leading = || shape[..3].iter().zip(strides).filter(|(n, _)| **n > 1);
     let end: usize = leading().map(|(n, stride)| (n - 1) * stride).sum();
+    // Rows that lie one in the other are more numbers than their memory has.
     let by_rows = (last == 1 || width == 1)
+        && shape.iter().product::<usize>() <= end + width
         && leading().all(|(_, &stride)| stride > 0 && stride.is_multiple_of(multiple))
         && end + width < 1 << 31;
     by_rows.then(|| std::array::from_fn(|axis| if shape[axis] > 1 { strides[axis] as u32 } else { 0 }))
@@ -341,7 +343,8 @@ fn launch(program: &Program, inputs: Vec<CubeTensor>) -> Vec<CubeTensor> {
             Start::Values(values) => client.create_from_slice(values),
             Start::Strides(of) => client.create_from_slice(&program.steps_of(of, &views)),
             Start::Of(Id(input)) if inputs[*input].can_mut() => inputs[*input].handle.clone(),
-            Start::Of(Id(input)) => inputs[*input].copy().handle,
+            // A copy may have longer rows.
+            Start::Of(Id(input)) => into_contiguous(inputs[*input].copy()).handle,
             Start::Input | Start::InputByRows(_) | Start::Unwritten => client.empty(buffer.bytes()),
         })
         .collect();
@@ -470,5 +473,46 @@ impl Gpu for Flex {
             Flex::float_from_data(TensorData::from_bytes_vec(bytes, shape.clone(), *dtype), &device)
         };
         program.outputs.iter().map(output).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_read_where_they_lie_if_their_rows_can_be_copied() {
+        let [batch, heads, time, width] = [2, 4, 70, 16];
+        let shape = [batch, heads, time, width];
+        let of_tokens = [time * heads * width, width, heads * width, 1];
+        assert_eq!(steps(&shape, &of_tokens, 8), Some([4480, 16, 64]));
+        let in_a_room = [heads * 83 * width, 83 * width, width, 1];
+        assert_eq!(steps(&shape, &in_a_room, 8), Some([5312, 1328, 16]));
+        // An axis of one has no step.
+        assert_eq!(steps(&[1, heads, time, 1], &[7, 1, heads, 9], 1), Some([0, 1, 4]));
+        for (what, shape, strides) in [
+            ("rows that lie across", shape, [4480, 1120, 1, 70]),
+            ("heads that share their numbers", shape, [1120, 0, 16, 1]),
+            ("rows that lie one in the other", shape, [560, 16 * 70, 8, 1]),
+            ("rows that begin where no copy can", [batch, heads, time, 12], [12 * 280, 12, 12 * 4, 1]),
+            ("steps beyond 32 bits", [2, 1, 1, 16], [1 << 31, 16, 16, 1]),
+        ] {
+            assert_eq!(steps(&shape, &strides, 8), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_emulated_gpu_is_given_the_memory_of_a_view() {
+        let device = burn::tensor::Device::flex();
+        let x = burn::tensor::Tensor::<1, burn::tensor::Int>::arange(0..120, &device).float().reshape([1, 3, 5, 8]);
+        let view = |x: burn::tensor::Tensor<4>| {
+            by_rows_on_cpu(&crate::operator::plain::<Flex>(x.into_dispatch()), 4).map(|(memory, steps)| {
+                let first = f32::from_le_bytes(memory[..4].try_into().expect("a number"));
+                (first, memory.len() / 4, steps)
+            })
+        };
+        assert_eq!(view(x.clone().swap_dims(1, 2)), Some((0.0, 120, [0, 8, 40])));
+        assert_eq!(view(x.clone().narrow(2, 2, 3)), Some((16.0, 104, [0, 40, 8])));
+        assert_eq!(view(x.swap_dims(2, 3)), None);
     }
 }

@@ -7,7 +7,9 @@ pub mod cuda;
 mod reference;
 
 use crate::cuda::{Asked, with_gpu};
-use crate::operator::{Operator, choose_with_cuda, input, plain, run as run_on, run_on_cpu, whole, whole_off_tape};
+use crate::operator::{
+    Operator, TOO_LARGE, choose_with_cuda, input, plain, run as run_on, run_on_cpu, whole, whole_off_tape,
+};
 use crate::selftest::{Case, Inputs, constant};
 use crate::trace::{Because, Implementation};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -150,6 +152,9 @@ fn permits(asked: &Asked, call: &cuda::Call) -> Result<(), Because> {
     asked.on_tensor_cores(cuda::SHARED)?;
     if !call.fits() {
         return Err(Because::NoKernel("experts of such a width; there are some for multiples of 8"));
+    }
+    if call.places() * call.d.max(call.width) >= 1 << 31 {
+        return Err(TOO_LARGE);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::rows::{PLANES, UNITS, row_max, row_total};
 use crate::cuda::source::{Source, element};
 use crate::cuda::{Asked, Gpu, Program};
-use crate::operator::Operator;
+use crate::operator::{Operator, TOO_LARGE};
 use crate::trace::Because;
 use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::TensorMetadata;
@@ -135,9 +135,9 @@ pub fn product_attention_parts<E: Float>(
     let mut of_units = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
     let mut between = Shared::<[f32]>::new_slice(comptime!(PLANES as usize));
 
-    let (head, batch) = (CUBE_POS_Y % heads, CUBE_POS_Y / heads);
+    let (head, batch) = (CUBE_POS_X % heads, CUBE_POS_X / heads);
     let group = batch * kv_heads + head / (heads / kv_heads);
-    let row = CUBE_POS_Y * time + CUBE_POS_Z;
+    let row = CUBE_POS_X * time + CUBE_POS_Z;
     let source = coded + recent;
     let own = source - time + CUBE_POS_Z;
     let unit = UNIT_POS;
@@ -169,8 +169,8 @@ pub fn product_attention_parts<E: Float>(
     let mut largest = FLOOR.runtime();
     let mut total = 0.0f32;
     let mut sum = 0.0f32;
-    let end = min(CUBE_POS_X * each + each, own + 1);
-    let mut tile = CUBE_POS_X * each;
+    let end = min(CUBE_POS_Y * each + each, own + 1);
+    let mut tile = CUBE_POS_Y * each;
     while tile < end {
         // The table is there, and the last tile's weights have been read.
         sync_cube();
@@ -226,7 +226,7 @@ pub fn product_attention_parts<E: Float>(
 
     of_units[unit as usize] = sum;
     sync_cube();
-    let part = row * CUBE_COUNT_X + CUBE_POS_X;
+    let part = row * CUBE_COUNT_Y + CUBE_POS_Y;
     if unit < value_width {
         let mut whole = 0.0f32;
         #[unroll]
@@ -335,6 +335,9 @@ fn call(options: &Options, shapes: [Option<Shape>; 7], dtype: DType) -> Result<C
     if time == 0 || coded == 0 || window == Some(0) {
         return no("no tokens");
     }
+    if time >= 1 << 16 {
+        return Err(TOO_LARGE);
+    }
     let plan = Plan {
         key,
         value,
@@ -434,7 +437,7 @@ impl Call {
         let element = element(self.dtype).0;
         kernel!(
             self.name("parts"),
-            [parts as u32, (batch * heads) as u32, time as u32],
+            [(batch * heads) as u32, parts as u32, time as u32],
             CubeDim::new_2d(32, PLANES),
             product_attention_parts as ProductAttentionParts,
             [

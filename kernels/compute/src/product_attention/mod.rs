@@ -68,13 +68,12 @@ fn look_up(
     let coded = keys.codes.dims()[2];
     assert!(recent >= time, "{time} queries but only {recent} recent keys");
     options.check();
-    for (what, codes, newest) in [("keys", keys, &recent_k), ("values", values, &recent_v)] {
+    let value_width = recent_v.dims()[3];
+    for (what, codes, newest, channels) in [("keys", keys, &recent_k, d), ("values", values, &recent_v, value_width)] {
         let ([.., subspaces], [parts, _, width]) = (codes.codes.dims(), codes.centroids.dims());
-        let channels = newest.dims()[3];
         assert!(
             codes.codes.dims() == [batch, kv_heads, coded, parts]
-                && newest.dims()[..3] == [batch, kv_heads, recent]
-                && parts * width == if what == "keys" { d } else { channels }
+                && newest.dims() == [batch, kv_heads, recent, channels]
                 && parts * width == channels
                 && heads.is_multiple_of(kv_heads),
             "{what} of {coded} tokens in {subspaces} codes of {parts} × {width} channels {:?}, recent ones {:?} and \

@@ -32,6 +32,9 @@ struct Call {
     slopes: bool,
     sinks: bool,
     gate: Gate,
+    /// Whether inputs are views: queries and gates as projections give them, keys and values in a cache with room; and the
+    /// output's gradient as a projection gives it.
+    views: bool,
 }
 
 type Named = BTreeMap<&'static str, Vec<f64>>;
@@ -45,14 +48,41 @@ impl Call {
         self.slopes.then(|| (0..self.heads).map(|h| 0.5f64.powi(h as i32 + 1)).collect())
     }
 
-    fn gate(&self, dtype: DType) -> Option<Tensor<4>> {
+    /// The gate, and what it is a view of.
+    fn gate(&self, dtype: DType) -> Option<[Tensor<4>; 2]> {
         let last = match self.gate {
             Gate::None => return None,
             Gate::Row => 1,
             Gate::Channel => self.value_width,
         };
-        let shape = [self.batch, self.heads, self.time, last];
-        Some(leaf(&numbers(5, shape.iter().product()), shape, dtype))
+        Some(self.of_tokens(5, [self.batch, self.heads, self.time, last], dtype))
+    }
+
+    /// Numbers that lie by tokens, in views; and what they are a view of.
+    fn of_tokens(&self, seed: usize, [batch, heads, time, width]: [usize; 4], dtype: DType) -> [Tensor<4>; 2] {
+        let values = numbers(seed, batch * heads * time * width);
+        if !self.views {
+            let all = leaf(&values, [batch, heads, time, width], dtype);
+            return [all.clone(), all];
+        }
+        let all = leaf(&values, [batch, time, heads, width], dtype);
+        [all.clone().swap_dims(1, 2), all]
+    }
+
+    /// Numbers in a room that is longer, in views; and the room.
+    fn in_a_room(&self, seed: usize, [batch, heads, source, width]: [usize; 4], dtype: DType) -> [Tensor<4>; 2] {
+        const BEFORE: usize = 8;
+        let values = numbers(seed, batch * heads * source * width);
+        if !self.views {
+            let all = leaf(&values, [batch, heads, source, width], dtype);
+            return [all.clone(), all];
+        }
+        let all = values.chunks(source * width).flat_map(|head| {
+            let nothing = |rows: usize| vec![f64::NAN; rows * width];
+            [nothing(BEFORE), head.to_vec(), nothing(5)].concat()
+        });
+        let room = leaf(&all.collect::<Vec<_>>(), [batch, heads, BEFORE + source + 5, width], dtype);
+        [room.clone().narrow(2, BEFORE, source), room]
     }
 
     fn out_grad(&self) -> Vec<f64> {
@@ -62,10 +92,9 @@ impl Call {
     /// The output and the gradients by name.
     fn results(&self, dtype: DType) -> Named {
         let &Call { batch, heads, kv_heads, time, source, width, value_width, scale, window, softcap, .. } = self;
-        let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
-        let q = make(1, [batch, heads, time, width]);
-        let k = make(2, [batch, kv_heads, source, width]);
-        let v = make(3, [batch, kv_heads, source, value_width]);
+        let [q, all_q] = self.of_tokens(1, [batch, heads, time, width], dtype);
+        let [k, all_k] = self.in_a_room(2, [batch, kv_heads, source, width], dtype);
+        let [v, all_v] = self.in_a_room(3, [batch, kv_heads, source, value_width], dtype);
         let sink = leaf(&self.sinks(), [1, heads, 1, 1], dtype);
         let gate = self.gate(dtype);
         let options = AttentionOptions {
@@ -73,21 +102,22 @@ impl Call {
             softcap,
             slopes: self.slopes(),
             normaliser: Normaliser::Softmax { sink: self.sinks.then(|| sink.clone()) },
-            gate: gate.clone(),
+            gate: gate.as_ref().map(|[gate, _]| gate.clone()),
             ..AttentionOptions::from(scale)
         };
-        let out = softmax_attention(q.clone(), k.clone(), v.clone(), options);
-        let weights = leaf(&self.out_grad(), out.dims(), dtype);
-        let gradients = (out.clone() * weights).sum().backward();
+        let out = softmax_attention(q, k, v, options);
+        let seen = if self.views { out.clone().swap_dims(1, 2) } else { out.clone() };
+        let weights = leaf(&self.out_grad(), seen.dims(), dtype);
+        let gradients = (seen * weights).sum().backward();
         let mut found = Named::from([("the output", values(out))]);
         let mut keep = |name, x: &Tensor<4>| found.insert(name, values(x.grad(&gradients).unwrap()));
-        keep("the queries' gradient", &q);
-        keep("the keys' gradient", &k);
-        keep("the values' gradient", &v);
+        keep("the queries' gradient", &all_q);
+        keep("the keys' gradient", &all_k);
+        keep("the values' gradient", &all_v);
         if self.sinks {
             keep("the sinks' gradient", &sink);
         }
-        if let Some(gate) = &gate {
+        if let Some([_, gate]) = &gate {
             keep("the gate's gradient", gate);
         }
         found
@@ -159,6 +189,7 @@ const PLAIN: Call = Call {
     slopes: false,
     sinks: false,
     gate: Gate::None,
+    views: false,
 };
 const EVERYTHING: Call =
     Call { window: Some(40), softcap: Some(1.5), slopes: true, sinks: true, gate: Gate::Channel, ..PLAIN };
@@ -189,6 +220,17 @@ fn a_window_a_soft_cap_slopes_sinks_and_a_gate() {
 }
 
 #[test]
+fn views_are_read_where_they_lie() {
+    let views = Call { views: true, batch: 2, heads: 4, kv_heads: 2, ..PLAIN };
+    check(&[
+        Call { time: 70, source: 133, ..views },
+        Call { time: 63, source: 63, gate: Gate::Channel, ..views },
+        // Rows that do not begin where copies can.
+        Call { width: 12, value_width: 20, gate: Gate::Row, ..views },
+    ]);
+}
+
+#[test]
 fn widths_that_fill_no_tile_values_wider_than_keys_and_a_gate_for_every_head() {
     check(&[Call { width: 20, value_width: 68, gate: Gate::Row, ..PLAIN }]);
 }
@@ -208,19 +250,21 @@ impl Difference {
         let Call { batch, heads, kv_heads, time, source, width, value_width, scale, window, softcap, .. } = self.call;
         let make = |seed, shape: [usize; 4]| leaf(&numbers(seed, shape.iter().product()), shape, dtype);
         let key_heads = if self.own_keys { 2 * kv_heads } else { kv_heads };
-        let q = make(1, [batch, 2 * heads, time, width]);
-        let k = make(2, [batch, key_heads, source, width]);
-        let v = make(3, [batch, kv_heads, source, value_width]);
+        let [q, all_q] = self.call.of_tokens(1, [batch, 2 * heads, time, width], dtype);
+        let [k, all_k] = self.call.in_a_room(2, [batch, key_heads, source, width], dtype);
+        let [v, all_v] = self.call.in_a_room(3, [batch, kv_heads, source, value_width], dtype);
         let lambda = make(4, if self.lambda_of_tokens { [batch, heads, time, 1] } else { [1, heads, 1, 1] });
         let gate = self.call.gate(dtype);
         let slopes = self.call.slopes();
-        let options = AttentionOptions { window, softcap, slopes, gate: gate.clone(), ..scale.into() };
-        let out = differential_attention(q.clone(), k.clone(), v.clone(), lambda.clone(), options);
-        let out_grad = constant(&numbers(6, out.dims().iter().product()), out.dims(), dtype);
-        let gradients = (out.clone() * out_grad).sum().backward();
+        let given = gate.as_ref().map(|[gate, _]| gate.clone());
+        let options = AttentionOptions { window, softcap, slopes, gate: given, ..scale.into() };
+        let out = differential_attention(q, k, v, lambda.clone(), options);
+        let seen = if self.call.views { out.clone().swap_dims(1, 2) } else { out.clone() };
+        let out_grad = constant(&numbers(6, seen.dims().iter().product()), seen.dims(), dtype);
+        let gradients = (seen * out_grad).sum().backward();
         let mut found = Named::from([("the output", values(out))]);
-        let leaves = [("q", &q), ("k", &k), ("v", &v), ("λ", &lambda)].into_iter();
-        for (name, x) in leaves.chain(gate.as_ref().map(|gate| ("the gate", gate))) {
+        let leaves = [("q", &all_q), ("k", &all_k), ("v", &all_v), ("λ", &lambda)].into_iter();
+        for (name, x) in leaves.chain(gate.as_ref().map(|[_, gate]| ("the gate", gate))) {
             found.insert(name, values(x.grad(&gradients).unwrap()));
         }
         found
@@ -255,6 +299,8 @@ fn the_difference_of_two_maps_over_the_same_values() {
         Difference { call: Call { time: 200, source: 200, batch: 1, ..v1.call }, ..v1 },
         v2,
         Difference { call: Call { time: 3, source: 200, batch: 1, ..v2.call }, ..v2 },
+        Difference { call: Call { views: true, ..v1.call }, ..v1 },
+        Difference { call: Call { views: true, ..v2.call }, ..v2 },
     ]);
     for own_keys in [true, false] {
         // Without an option, and widths that fill no tile.

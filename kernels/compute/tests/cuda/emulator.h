@@ -3,8 +3,9 @@
 //
 // It is built to find mistakes, not for speed. Shared memory starts as NaN. An asynchronous copy
 // arrives at a moment drawn by chance between its start and the wait for it. Threads take turns in
-// a random order. Lanes of a plane that meet at different instructions, a barrier that not all
-// threads reach, and an access beyond a buffer end the run.
+// a random order, and one plane after another runs ahead of the others as far as barriers let it.
+// Lanes of a plane that meet at different instructions, a barrier that not all threads reach, and
+// an access beyond a buffer end the run.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -53,14 +54,14 @@ struct Lane {
     ucontext_t context;
     std::unique_ptr<char[]> stack;
     Index thread;
-    unsigned id;
+    unsigned id, line;
     bool done;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
 };
 
 struct Plane {
-    unsigned arrived = 0, phase = 0, live = 0;
+    unsigned arrived = 0, phase = 0, live = 0, line = 0;
     const char *at = nullptr;
     uint32_t in[32][12], out[32][8];
 };
@@ -89,12 +90,15 @@ static char *at_shared(uint32_t offset, size_t size, size_t alignment) {
     return shared + offset;
 }
 
+// The line of the kernel at which this thread is.
+static void at_line(unsigned line) { now->line = line; }
+
 // All lanes of a plane give their operands; the last one computes every lane's result.
 static void meet(const char *at, const uint32_t *in, unsigned ins, uint32_t *out, unsigned outs, void (*compute)(Plane &)) {
     Plane &plane = planes[now->id / 32];
     unsigned lane = now->id % 32;
-    if (plane.arrived == 0) plane.at = at;
-    else if (strcmp(plane.at, at)) die("lanes of a plane meet at different instructions");
+    if (plane.arrived == 0) plane.at = at, plane.line = now->line;
+    else if (strcmp(plane.at, at) || plane.line != now->line) die("lanes of a plane meet at different instructions");
     memcpy(plane.in[lane], in, 4 * ins);
     progress++;
     unsigned phase = plane.phase;
@@ -258,15 +262,22 @@ static void run_block(size_t shared_bytes) {
         makecontext(&lane.context, enter, 0);
         order[i] = i;
     }
-    while (live) {
+    std::vector<bool> waits(planes.size());
+    unsigned ahead = 0;
+    bool idle = false;
+    for (uint64_t round = 0; live; round++) {
         uint64_t before = progress;
         std::shuffle(order.begin(), order.end(), chance);
+        if (round % 64 == 0) ahead = chance() % planes.size();
+        for (unsigned plane = 0; plane < planes.size(); plane++) waits[plane] = !idle && plane != ahead && chance() % 8;
         for (unsigned i : order) {
-            if (lanes[i].done) continue;
+            if (lanes[i].done || waits[i / 32]) continue;
             now = &lanes[i];
             swapcontext(&scheduler, &lanes[i].context);
         }
-        if (live && progress == before) die("all threads wait");
+        // Where nobody gets on, everybody has a turn.
+        if (idle && live && progress == before) die("all threads wait");
+        idle = progress == before;
     }
 }
 
@@ -333,3 +344,13 @@ static uint32_t __ballot_sync(unsigned, bool value) {
     });
 }
 static int __ffs(int x) { return __builtin_ffs(x); }
+
+// Whatever a plane does together it does at one line.
+#define mma(...) at_line(__LINE__), emulator::mma(__VA_ARGS__)
+#define ldmatrix(...) at_line(__LINE__), emulator::ldmatrix(__VA_ARGS__)
+#define ldmatrix_transposed(...) at_line(__LINE__), emulator::ldmatrix_transposed(__VA_ARGS__)
+#define __shfl_xor_sync(...) (emulator::at_line(__LINE__), __shfl_xor_sync(__VA_ARGS__))
+#define __shfl_sync(...) (emulator::at_line(__LINE__), __shfl_sync(__VA_ARGS__))
+#define __shfl_down_sync(...) (emulator::at_line(__LINE__), __shfl_down_sync(__VA_ARGS__))
+#define __shfl_up_sync(...) (emulator::at_line(__LINE__), __shfl_up_sync(__VA_ARGS__))
+#define __ballot_sync(...) (emulator::at_line(__LINE__), __ballot_sync(__VA_ARGS__))

@@ -40,18 +40,19 @@ fn places(j: u32, half: u32, #[comptime] interleaved: bool) -> (u32, u32) {
 
 /// `(x, y)` becomes `(x cos − y sin, y cos + x sin)`; with `direction = −1` it is turned back.
 ///
-/// `x, y [rows, width]`, `cos, sin [time, half]`, where row `r` is of token `r / between mod time`: `between` is 1 in
-/// `[batch, heads, time, width]`, and the number of heads in `[batch, time, heads, width]`.
+/// `x [batch, heads, time, width]`, whose rows begin where `strides [3]` says, `cos, sin [time, half]` → `y [batch, time, heads, width]`,
+/// of `rows` rows.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn rope_rotate<E: Float, N: Size>(
     x: &[Vector<E, N>],
+    strides: &[u32],
     cos: &[Vector<E, N>],
     sin: &[Vector<E, N>],
     y: &mut [Vector<E, N>],
     rows: u32,
     time: u32,
-    between: u32,
+    heads: u32,
     direction: f32,
     #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
@@ -63,19 +64,20 @@ pub fn rope_rotate<E: Float, N: Size>(
     let at = CUBE_POS_X * UNITS + UNIT_POS_X;
     if at < rows * items {
         let (row, item) = (at / items, at % items);
-        let start = row * vectors;
+        let (t, head, batch) = (row / heads % time, row % heads, row / heads / time);
+        let from = (batch * strides[0] + head * strides[1] + t * strides[2]) / N::value() as u32;
+        let to = row * vectors;
         if item < half {
-            let angle = (row / between % time * half + item) as usize;
+            let angle = (t * half + item) as usize;
             let c = Vector::<f32, N>::cast_from(cos[angle]);
             let s = Vector::<f32, N>::cast_from(sin[angle]) * Vector::new(direction);
             let (first, second) = places(item, half, comptime!(matches!(plan.pairs, Pairs::Interleaved)));
-            let a = Vector::<f32, N>::cast_from(x[(start + first) as usize]);
-            let b = Vector::<f32, N>::cast_from(x[(start + second) as usize]);
-            y[(start + first) as usize] = Vector::cast_from(a * c - b * s);
-            y[(start + second) as usize] = Vector::cast_from(b * c + a * s);
+            let a = Vector::<f32, N>::cast_from(x[(from + first) as usize]);
+            let b = Vector::<f32, N>::cast_from(x[(from + second) as usize]);
+            y[(to + first) as usize] = Vector::cast_from(a * c - b * s);
+            y[(to + second) as usize] = Vector::cast_from(b * c + a * s);
         } else {
-            let kept = (start + item + half) as usize;
-            y[kept] = x[kept];
+            y[(to + item + half) as usize] = x[(from + item + half) as usize];
         }
     }
 }
@@ -83,18 +85,18 @@ pub fn rope_rotate<E: Float, N: Size>(
 /// Sizes of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    pub rows: usize,
+    pub batch: usize,
+    pub heads: usize,
     pub time: usize,
-    /// Rows from one token to the next.
-    pub between: usize,
     pub plan: Plan,
     pub dtype: DType,
 }
 
 impl Call {
-    /// Of `[x, cos, sin, y]`; `back` turns by the same angles in the other direction.
+    /// Of `[x, strides, cos, sin, y]`; `back` turns by the same angles in the other direction.
     pub fn rotate(&self, back: bool) -> Kernel {
-        let Self { rows, time, between, plan, dtype } = *self;
+        let Self { batch, heads, time, plan, dtype } = *self;
+        let rows = batch * heads * time;
         let Plan { width, half, pairs } = plan;
         assert!(half >= 1 && 2 * half <= width, "not a rotation: {self:?}");
         let (element, suffix) = element(dtype);
@@ -104,9 +106,9 @@ impl Call {
             [(rows as u32 * plan.items()).div_ceil(UNITS), 1, 1],
             CubeDim::new_1d(UNITS),
             rope_rotate as RopeRotate,
-            [x: rows * width => vector, cos: time * half => vector, sin: time * half => vector, y: rows * width => vector],
+            [x: rows * width => vector, strides: 3, cos: time * half => vector, sin: time * half => vector, y: rows * width => vector],
             {
-                rows: u32 = rows as u32, time: u32 = time as u32, between: u32 = between as u32,
+                rows: u32 = rows as u32, time: u32 = time as u32, heads: u32 = heads as u32,
                 direction: f32 = if back { -1.0 } else { 1.0 }
             },
             plan,

@@ -19,15 +19,17 @@ pub struct GpuRotate {
 
 impl GpuRotate {
     fn rotate<B: Gpu>(&self, x: FloatTensor<B>, [cos, sin]: [FloatTensor<B>; 2], back: bool) -> FloatTensor<B> {
-        let shape = x.shape();
-        let ([batch, heads, time, width], [_, half]) = (shape.dims::<4>(), cos.shape().dims::<2>());
+        let ([batch, heads, time, width], [_, half]) = (x.shape().dims::<4>(), cos.shape().dims::<2>());
         let plan = Plan { width, half, pairs: self.pairs };
-        let call = Call { rows: batch * heads * time, time, between: 1, plan, dtype: x.dtype() };
+        let call = Call { batch, heads, time, plan, dtype: x.dtype() };
         let mut program = Program::new("rope");
-        let [from, cos_, sin_] = [&x, &cos, &sin].map(|x| program.input(x));
-        let to = program.output(shape, call.dtype);
-        program.then(call.rotate(back), &[from, cos_, sin_, to]);
-        B::execute(program, vec![x, cos, sin]).pop().expect("an output")
+        let from = program.input_by_rows(&x, plan.vector());
+        let [cos_, sin_] = [&cos, &sin].map(|x| program.input(x));
+        let strides = program.strides(&[from]);
+        let to = program.output([batch, time, heads, width], call.dtype);
+        program.then(call.rotate(back), &[from, strides, cos_, sin_, to]);
+        let turned = B::execute(program, vec![x, cos, sin]).pop().expect("an output");
+        B::float_swap_dims(turned, 1, 2)
     }
 }
 
@@ -56,5 +58,5 @@ pub fn sources() -> Vec<Source> {
         (plan(256, 32, Pairs::HalfSplit), DType::BF16),
         (plan(64, 32, Pairs::Interleaved), DType::BF16),
     ];
-    plans.map(|(plan, dtype)| Call { rows: 1, time: 1, between: 1, plan, dtype }.rotate(false).source()).into()
+    plans.map(|(plan, dtype)| Call { batch: 1, heads: 1, time: 1, plan, dtype }.rotate(false).source()).into()
 }

@@ -4,7 +4,7 @@ use super::launch::Call;
 use super::plan::{Gate, Plan};
 use crate::cuda::program::Id;
 use crate::cuda::{Asked, Gpu, Program};
-use crate::operator::Operator;
+use crate::operator::{Operator, TOO_LARGE};
 use crate::softmax_attention::cpu;
 use crate::trace::Because;
 use burn::tensor::{DType, FloatDType, Shape};
@@ -77,6 +77,10 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
     }
     if time == 0 || options.window == Some(0) {
         return no("no tokens");
+    }
+    let numbers = batch * heads * time * value_width;
+    if batch >= 1 << 16 || heads >= 1 << 16 || numbers >= 1 << 31 {
+        return Err(TOO_LARGE);
     }
     let gate = match gate {
         None => Gate::None,

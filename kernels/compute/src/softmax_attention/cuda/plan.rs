@@ -80,7 +80,7 @@ impl Plan {
     pub const fn forward_steps(&self) -> &'static [usize] {
         if self.wide(128) {
             &[32]
-        } else if self.wide(64) {
+        } else if self.wide(64) || self.own_keys() {
             &[64, 32]
         } else {
             &[64, 128, 32]
@@ -90,19 +90,20 @@ impl Plan {
     /// The same in the gradients.
     pub const fn backward_steps(&self) -> &'static [usize] {
         match self.wide(64) {
-            true if self.own_keys() => &[16],
+            true if self.two_maps() => &[16],
             true => &[32],
             false => &[64, 32],
         }
     }
 
-    /// Bytes of shared memory that the largest of the kernels wants that run where they are not tuned.
+    /// Bytes of shared memory that the largest of the kernels wants.
     pub fn shared(&self) -> usize {
         let (width, values, rows) = (Self::stride(self.width), Self::stride(self.value_width), ROWS as usize);
         let (queries, keys) = (self.maps * width, self.key_maps * width);
         // Two stages of what a cube goes over beside its rows, 2 bytes a number.
-        let forward = rows * queries + 2 * self.forward_steps()[0] * (keys + values);
-        let step = 2 * self.backward_steps()[0];
+        let longest = |steps: &[usize]| steps.iter().copied().max().expect("a step");
+        let forward = rows * queries + 2 * longest(self.forward_steps()) * (keys + values);
+        let step = 2 * longest(self.backward_steps());
         let query_grad = rows * (queries + values) + step * (keys + values);
         let key_value_grad = rows * (keys + values) + step * (queries + values);
         2 * forward.max(query_grad).max(key_value_grad)
