@@ -30,18 +30,51 @@ struct Call {
     window: Option<usize>,
     softcap: Option<f64>,
     slopes: bool,
-    sinks: bool,
+    sinks: Sinks,
+    /// Axes of a bias: which of batch, heads and time have one of their own.
+    bias: Option<[bool; 3]>,
     gate: Gate,
     /// Whether inputs are views: queries and gates as projections give them, keys and values in a cache with room; and the
     /// output's gradient as a projection gives it.
     views: bool,
 }
 
+/// What stands beside the scores of a row, or in the place of their sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sinks {
+    None,
+    OfAll,
+    OfHeads,
+    OfRows,
+    Sigmoid,
+}
+
 type Named = BTreeMap<&'static str, Vec<f64>>;
 
 impl Call {
-    fn sinks(&self) -> Vec<f64> {
-        (0..self.heads).map(|h| h as f64 - 0.5).collect()
+    fn sinks(&self, dtype: DType) -> Option<Tensor<4>> {
+        let of_heads: Vec<f64> = (0..self.heads).map(|h| h as f64 - 0.5).collect();
+        let [batch, heads, time] = [self.batch, self.heads, self.time];
+        match self.sinks {
+            Sinks::None | Sinks::Sigmoid => None,
+            Sinks::OfAll => Some(leaf(&[0.5], [1; 4], dtype)),
+            Sinks::OfHeads => Some(leaf(&of_heads, [1, heads, 1, 1], dtype)),
+            Sinks::OfRows => Some(leaf(&numbers(7, batch * heads * time), [batch, heads, time, 1], dtype)),
+        }
+    }
+
+    fn normaliser(&self, sink: Option<Tensor<4>>) -> Normaliser {
+        if self.sinks == Sinks::Sigmoid { Normaliser::Sigmoid } else { Normaliser::Softmax { sink } }
+    }
+
+    fn bias(&self, dtype: DType) -> Option<Tensor<4>> {
+        let own = self.bias?;
+        let sizes = [self.batch, self.heads, self.time];
+        let [batch, heads, time] = std::array::from_fn(|axis| if own[axis] { sizes[axis] } else { 1 });
+        let mut values = numbers(8, batch * heads * time * self.source);
+        // Every row sees its own key, some others not at all.
+        values.iter_mut().enumerate().filter(|(i, _)| i % 11 == 3 && time == 1).for_each(|(_, x)| *x = -200.0);
+        Some(leaf(&values, [batch, heads, time, self.source], dtype))
     }
 
     fn slopes(&self) -> Option<Vec<f64>> {
@@ -95,15 +128,16 @@ impl Call {
         let [q, all_q] = self.of_tokens(1, [batch, heads, time, width], dtype);
         let [k, all_k] = self.in_a_room(2, [batch, kv_heads, source, width], dtype);
         let [v, all_v] = self.in_a_room(3, [batch, kv_heads, source, value_width], dtype);
-        let sink = leaf(&self.sinks(), [1, heads, 1, 1], dtype);
+        let (sink, bias) = (self.sinks(dtype), self.bias(dtype));
         let gate = self.gate(dtype);
         let options = AttentionOptions {
             window,
             softcap,
             slopes: self.slopes(),
-            normaliser: Normaliser::Softmax { sink: self.sinks.then(|| sink.clone()) },
+            bias: bias.clone(),
+            normaliser: self.normaliser(sink.clone()),
             gate: gate.as_ref().map(|[gate, _]| gate.clone()),
-            ..AttentionOptions::from(scale)
+            scale,
         };
         let out = softmax_attention(q, k, v, options);
         let seen = if self.views { out.clone().swap_dims(1, 2) } else { out.clone() };
@@ -114,8 +148,11 @@ impl Call {
         keep("the queries' gradient", &all_q);
         keep("the keys' gradient", &all_k);
         keep("the values' gradient", &all_v);
-        if self.sinks {
-            keep("the sinks' gradient", &sink);
+        if let Some(sink) = &sink {
+            keep("the sinks' gradient", sink);
+        }
+        if let Some(bias) = &bias {
+            keep("the bias' gradient", bias);
         }
         if let Some([_, gate]) = &gate {
             keep("the gate's gradient", gate);
@@ -124,7 +161,7 @@ impl Call {
     }
 
     /// The sinks' gradient is `−p Σ_j dO_j O_j` summed over rows, and its terms cancel: what rounding of O to 16 bits leaves is
-    /// a share of `p Σ_j |dO_j O_j|`. By head.
+    /// a share of `p Σ_j |dO_j O_j|`. In the order of the sinks.
     fn size_of_sink_grads(&self, out: &[f64]) -> Vec<f64> {
         let ones = Call { value_width: 4, gate: Gate::None, ..*self };
         let &Call { batch, heads, kv_heads, time, source, width, window, softcap, scale, .. } = &ones;
@@ -133,17 +170,23 @@ impl Call {
             window,
             softcap,
             slopes: self.slopes(),
-            normaliser: Normaliser::Softmax { sink: Some(constant(&self.sinks(), [1, heads, 1, 1], DType::F64)) },
+            bias: self.bias(DType::F64),
+            normaliser: self.normaliser(self.sinks(DType::F64)),
             ..AttentionOptions::from(scale)
         };
         let (q, k) = (make(1, [batch, heads, time, width]), make(2, [batch, kv_heads, source, width]));
         let v = Tensor::ones_like(&make(3, [batch, kv_heads, source, 4]));
         let kept = by_reference(|| values(softmax_attention(q, k, v, options)));
-        let mut sizes = vec![0.0; heads];
+        let number = |row: usize| match self.sinks {
+            Sinks::OfHeads => row / time % heads,
+            Sinks::OfRows => row,
+            _ => 0,
+        };
+        let mut sizes = vec![0.0; number(batch * heads * time - 1) + 1];
         let out_grad = self.out_grad();
         for (row, (out, grad)) in out.chunks(self.value_width).zip(out_grad.chunks(self.value_width)).enumerate() {
             let products: f64 = out.iter().zip(grad).map(|(o, d)| (o * d).abs()).sum();
-            sizes[row / time % heads] += (1.0 - kept[4 * row]) * products;
+            sizes[number(row)] += (1.0 - kept[4 * row]) * products;
         }
         sizes
     }
@@ -187,12 +230,13 @@ const PLAIN: Call = Call {
     window: None,
     softcap: None,
     slopes: false,
-    sinks: false,
+    sinks: Sinks::None,
+    bias: None,
     gate: Gate::None,
     views: false,
 };
 const EVERYTHING: Call =
-    Call { window: Some(40), softcap: Some(1.5), slopes: true, sinks: true, gate: Gate::Channel, ..PLAIN };
+    Call { window: Some(40), softcap: Some(1.5), slopes: true, sinks: Sinks::OfHeads, gate: Gate::Channel, ..PLAIN };
 
 #[test]
 fn odd_lengths_groups_of_heads_and_a_cache() {
@@ -216,6 +260,27 @@ fn a_window_a_soft_cap_slopes_sinks_and_a_gate() {
         Call { window: Some(100), time: 1, source: 300, ..EVERYTHING },
         // Blocks of keys that no query sees: their gradients are zero, not what memory held.
         Call { window: Some(5), time: 3, source: 200, ..EVERYTHING },
+    ]);
+}
+
+#[test]
+fn a_bias_of_every_score_or_shared_and_sinks_of_rows() {
+    let own = |axes: [bool; 3]| Call { bias: Some(axes), batch: 2, heads: 4, kv_heads: 2, ..PLAIN };
+    check(&[
+        Call { time: 70, source: 133, ..own([true; 3]) },
+        Call { sinks: Sinks::OfRows, softcap: Some(1.5), window: Some(30), views: true, ..own([false, true, true]) },
+        Call { sinks: Sinks::OfAll, ..own([false, false, false]) },
+        Call { time: 1, source: 1, ..own([true, false, false]) },
+    ]);
+}
+
+#[test]
+fn weights_that_do_not_compete() {
+    let sigmoid = Call { sinks: Sinks::Sigmoid, ..PLAIN };
+    check(&[
+        sigmoid,
+        Call { softcap: Some(1.5), window: Some(40), slopes: true, gate: Gate::Channel, views: true, ..sigmoid },
+        Call { bias: Some([false, true, false]), time: 3, source: 200, ..sigmoid },
     ]);
 }
 

@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 /// sink, `−e^{sink − log_sum} D_t`, and the gradients of the gate and of the output before it, which `dO` is then.
 ///
 /// `out, other [batch, time, heads, value_width]`, `out_grad [batch, heads, time, value_width]` and `gate [batch, heads, time,
-/// value_width or 1]` where `strides [2, 3]` says, `sinks [heads]` → `delta, sink_grad [rows]`, rows being `[batch, heads, time]`,
+/// value_width or 1]` where `strides [2, 3]` says, `sinks [rows]` → `delta, sink_grad [rows]`, rows being `[batch, heads, time]`,
 /// `inner_grad [rows, value_width]`, and `gate_grad`, which lies as `out` does. `out` is the output before the gate. With two maps
 /// `delta [batch, heads, 2, time]` is that of `out + lambda · other` and that of `other`, and minus the latter is `lambda_grad [rows]`.
 /// Cubes: one plane to a row, `PLANES` rows to a cube.
@@ -90,11 +90,14 @@ pub fn attention_delta<E: Float>(
             delta[at] = sum + share * other_sum;
             delta[at + time as usize] = other_sum;
             lambda_grad[row as usize] = -other_sum;
+        } else if comptime!(plan.sigmoid) {
+            // Weights that do not compete.
+            delta[row as usize] = 0.0;
         } else {
             delta[row as usize] = sum;
         }
         if comptime!(plan.sinks) {
-            let sink = sinks[head as usize];
+            let sink = sinks[row as usize];
             sink_grad[row as usize] = -sum * (sink - log_sum[row as usize]).exp();
         }
     }

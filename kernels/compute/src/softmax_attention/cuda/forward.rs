@@ -5,15 +5,16 @@
 
 use super::plan::{Gate, PLANES, Plan, ROWS, key_steps, visible};
 use super::tiles::*;
-use super::{FLOOR, HIDDEN, LN_2, LOG2_E, score};
+use super::{FLOOR, HIDDEN, LN_2, LOG2_E, bias_of, score, sigmoid2};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
 /// `out = softmax(scores) value` and the logarithm of every row's sum.
 ///
 /// `query [batch, heads, time, width]`, `key [batch, kv_heads, source, width]`,
-/// `value [batch, kv_heads, source, value_width]`, `gate [batch, heads, time, value_width or 1]`, whose rows lie in order and begin
-/// where `strides [4, 3]` says; `slopes, sinks [heads]` (not read unless planned, as the gate) → `out [batch, time, heads, value_width]`
+/// `value [batch, kv_heads, source, value_width]`, `gate [batch, heads, time, value_width or 1]` and
+/// `bias [batch or 1, heads or 1, time or 1, source]`, whose rows lie in order and begin
+/// where `strides [5, 3]` says; `slopes [heads]`, `sinks [batch, heads, time]` (not read unless planned, as bias and gate) → `out [batch, time, heads, value_width]`
 /// in pairs, `log_sum [batch, heads, time]`, and where there is a gate `gated`, the output times it.
 ///
 /// With two maps a head is two heads of queries, of `log_sum` and, where they are its own, of keys; what
@@ -27,6 +28,7 @@ pub fn attention_forward<E: Float>(
     key: &[E],
     value: &[E],
     strides: &[u32],
+    bias: &[E],
     slopes: &[f32],
     sinks: &[f32],
     gate: &[E],
@@ -67,6 +69,7 @@ pub fn attention_forward<E: Float>(
     let first_row = ((time - 1) / ROWS - CUBE_POS_X) * ROWS;
     let row_base = (batch * heads + head) * time;
     let out_base = batch * time * heads + head;
+    let (bias_base, bias_stride) = place(strides, batch, head, BIAS);
 
     let lane = UNIT_POS_X;
     let mut plane = UNIT_POS_Y;
@@ -91,7 +94,7 @@ pub fn attention_forward<E: Float>(
         best[r] = FLOOR;
         total[r] = 0.0;
         if comptime!(plan.sinks) {
-            best[r] = sinks[head as usize] * LOG2_E;
+            best[r] = sinks[(row_base + min(row + r as u32 * 8, time - 1)) as usize] * LOG2_E;
             // Each of the four lanes of a row holds a part of its sum.
             total[r] = select(lane % 4 == 0, 1.0, 0.0);
         }
@@ -155,6 +158,7 @@ pub fn attention_forward<E: Float>(
         #[unroll]
         for r in 0..2usize {
             let own = own + r as u32 * 8;
+            let bias_row = bias_base + min(row + r as u32 * 8, time - 1) * bias_stride;
             let mut top = best[r];
             #[unroll]
             for n in 0..step / 8 {
@@ -163,34 +167,41 @@ pub fn attention_forward<E: Float>(
                 #[unroll]
                 for c in 0..2usize {
                     let k = j * step as u32 + n as u32 * 8 + column + c as u32;
-                    let x = score(products.extract(c), k, own, slope, scale, cap, plan);
+                    let b = bias_of::<E>(bias, bias_row, k, source, plan);
+                    let x = score(products.extract(c), k, own, slope, b, scale, cap, plan);
                     let x = select(visible(k, own, window, comptime!(plan.window)), x, HIDDEN);
-                    pair.insert(c, x);
-                    top = max(top, x);
+                    if comptime!(plan.sigmoid) {
+                        pair.insert(c, sigmoid2(x));
+                    } else {
+                        pair.insert(c, x);
+                        top = max(top, x);
+                    }
                 }
                 scores.index_mut(n)[r] = pair;
             }
-            let top = row_max(top);
-            let shrink = exp2(best[r] - top);
-            best[r] = top;
-            let mut sum = total[r] * shrink;
-            #[unroll]
-            for n in 0..step / 8 {
-                let pair = scores.index(n)[r];
-                let mut weights = Pair::<f32>::new(0.0);
+            if comptime!(!plan.sigmoid) {
+                let top = row_max(top);
+                let shrink = exp2(best[r] - top);
+                best[r] = top;
+                let mut sum = total[r] * shrink;
                 #[unroll]
-                for c in 0..2usize {
-                    let weight = exp2(pair.extract(c) - top);
-                    weights.insert(c, weight);
-                    sum += weight;
+                for n in 0..step / 8 {
+                    let pair = scores.index(n)[r];
+                    let mut weights = Pair::<f32>::new(0.0);
+                    #[unroll]
+                    for c in 0..2usize {
+                        let weight = exp2(pair.extract(c) - top);
+                        weights.insert(c, weight);
+                        sum += weight;
+                    }
+                    scores.index_mut(n)[r] = weights;
                 }
-                scores.index_mut(n)[r] = weights;
-            }
-            total[r] = sum;
-            #[unroll]
-            for n in 0..value_depth / 8 {
-                let scaled = sums.index(n)[r] * Pair::new(shrink);
-                sums.index_mut(n)[r] = scaled;
+                total[r] = sum;
+                #[unroll]
+                for n in 0..value_depth / 8 {
+                    let scaled = sums.index(n)[r] * Pair::new(shrink);
+                    sums.index_mut(n)[r] = scaled;
+                }
             }
         }
 
@@ -201,7 +212,11 @@ pub fn attention_forward<E: Float>(
 
     #[unroll]
     for r in 0..2usize {
-        let sum = row_sum(total[r]);
+        let mut sum = row_sum(total[r]);
+        if comptime!(plan.sigmoid) {
+            sum = 1.0f32.runtime();
+            best[r] = 0.0f32.runtime();
+        }
         #[unroll]
         for n in 0..value_depth / 8 {
             let part = sums.index(n)[r] / Pair::new(sum);

@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, ROWS, query_steps, visible};
 use super::tiles::*;
-use super::{LOG2_E, weight_and_slope};
+use super::{LOG2_E, bias_of, weight_and_slopes};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
@@ -35,6 +35,7 @@ pub fn attention_key_value_grad<E: Float>(
     key: &[E],
     value: &[E],
     strides: &[u32],
+    bias: &[E],
     slopes: &[f32],
     out_grad: &[E],
     log_sum: &[f32],
@@ -176,6 +177,9 @@ pub fn attention_key_value_grad<E: Float>(
                 log_sum,
                 delta,
                 lambda,
+                bias,
+                strides,
+                head,
                 row_base,
                 row,
                 t,
@@ -228,6 +232,9 @@ fn weigh<E: Float>(
     log_sum: &[f32],
     delta: &[f32],
     lambda: &[f32],
+    bias: &[E],
+    strides: &[u32],
+    head: u32,
     row_base: u32,
     row: u32,
     query: u32,
@@ -244,6 +251,7 @@ fn weigh<E: Float>(
     let step = comptime!(plan.step);
     let base = of_map(row_base, time, comptime!(map as u32), comptime!(plan.maps as u32));
     add_products::<E>(scores, keys, UNIT_POS_Y * 16, queries, step, plan.width);
+    let (bias_base, bias_stride) = place(strides, CUBE_POS_Z, head, BIAS);
     #[unroll]
     for n in 0..step / 8 {
         #[unroll]
@@ -253,14 +261,16 @@ fn weigh<E: Float>(
             let last = min(t, time - 1);
             let at = (base + last) as usize;
             let sum_of_row = log_sum[at] * LOG2_E;
+            let bias_row = bias_base + last * bias_stride;
             let share = share_of_map(lambda, row_base + last, map);
             #[unroll]
             for r in 0..2usize {
                 let k = row + r as u32 * 8;
                 let seen = t < time && visible(k, own, window, comptime!(plan.window));
                 let mut score = scores.index(n)[r];
-                let (weight, derivative) =
-                    weight_and_slope(score.extract(c), k, own, sum_of_row, seen, slope, scale, cap, plan);
+                let b = bias_of::<E>(bias, bias_row, k, source, plan);
+                let (weight, _, of_product) =
+                    weight_and_slopes(score.extract(c), k, own, sum_of_row, seen, slope, b, scale, cap, plan);
                 let weight = weight * share;
                 if comptime!(of.value()) {
                     let mut pair = weights.index(n)[r];
@@ -270,7 +280,7 @@ fn weigh<E: Float>(
                 }
                 if comptime!(of.key()) {
                     let by_weight = weight_grads.index(n)[r].extract(c);
-                    score.insert(c, weight * derivative * (by_weight - delta[at]));
+                    score.insert(c, of_product * share * (by_weight - delta[at]));
                     scores.index_mut(n)[r] = score;
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::key_value_grad::Of;
 use super::plan::{Gate, PLANES, Plan, ROWS};
+use super::tiles::STRIDES;
 use super::{LOG2_E, delta, forward, key_value_grad, query_grad};
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::source::{BF16, Source};
@@ -21,7 +22,12 @@ pub struct Call {
     pub window: Option<usize>,
     pub softcap: Option<f64>,
     pub slopes: bool,
+    /// The shape of what is added to scores.
+    pub bias: Option<[usize; 4]>,
+    /// Whether its gradient is asked for.
+    pub bias_grad: bool,
     pub sinks: bool,
+    pub sigmoid: bool,
     pub gate: Gate,
     /// As in [`Plan`]; `heads` and `kv_heads` count a head of two maps once.
     pub maps: usize,
@@ -43,7 +49,10 @@ impl Call {
             window: None,
             softcap: None,
             slopes: false,
+            bias: None,
+            bias_grad: false,
             sinks: false,
+            sigmoid: false,
             gate: Gate::None,
             maps: 1,
             key_maps: 1,
@@ -59,7 +68,10 @@ impl Call {
             window: self.window.is_some(),
             softcap: self.softcap.is_some(),
             slopes: self.slopes,
+            bias: self.bias.is_some(),
+            bias_grad: self.bias_grad,
             sinks: self.sinks,
+            sigmoid: self.sigmoid,
             gate: self.gate,
             maps: self.maps,
             key_maps: self.key_maps,
@@ -95,15 +107,21 @@ impl Call {
         if self.maps == 2 { count } else { 0 }
     }
 
-    /// Slopes, sinks and numbers of the gate.
-    fn options(&self) -> [usize; 3] {
+    /// Slopes, sinks and numbers of the gate and of the bias.
+    fn options(&self) -> [usize; 4] {
         let [.., outs, rows, _] = self.counts();
         let gate = match self.gate {
             Gate::None => 0,
             Gate::Row => rows,
             Gate::Channel => outs,
         };
-        [self.slopes as usize * self.heads, self.sinks as usize * self.heads, gate]
+        let bias = self.bias.map_or(0, |shape| shape.iter().product());
+        [self.slopes as usize * self.heads, self.sinks as usize * rows, gate, bias]
+    }
+
+    /// Numbers of the gradient of the bias.
+    fn bias_grads(&self) -> usize {
+        if self.bias_grad { self.batch * self.heads * self.time * self.source } else { 0 }
     }
 
     fn check(&self) {
@@ -123,7 +141,7 @@ impl Call {
 
     fn forward_by(&self, step: usize) -> Kernel {
         let [queries, keys, values, outs, rows, of_maps] = self.counts();
-        let [slopes, sinks, gate] = self.options();
+        let [slopes, sinks, gate, bias] = self.options();
         let (lambda, other) = (self.second(rows), self.second(outs));
         let gated = if self.gate == Gate::None { 0 } else { outs };
         let [scale, cap, _] = self.floats();
@@ -134,7 +152,7 @@ impl Call {
             units(self.maps),
             forward::attention_forward as AttentionForward,
             [
-                query: queries, key: keys, value: values, strides: 12, slopes: slopes, sinks: sinks, gate: gate, lambda: lambda,
+                query: queries, key: keys, value: values, strides: STRIDES, bias: bias, slopes: slopes, sinks: sinks, gate: gate, lambda: lambda,
                 out: outs => 2, log_sum: of_maps, gated: gated => 2, other: other => 2
             ],
             {
@@ -152,7 +170,7 @@ impl Call {
 
     pub fn delta(&self) -> Kernel {
         let [.., outs, rows, of_maps] = self.counts();
-        let [_, sinks, gate] = self.options();
+        let [_, sinks, gate, _] = self.options();
         let (lambda, other) = (self.second(rows), self.second(outs));
         let inner = if self.gate == Gate::None { 0 } else { outs };
         let sink_rows = if self.sinks { rows } else { 0 };
@@ -180,7 +198,7 @@ impl Call {
 
     fn query_grad_by(&self, step: usize) -> Kernel {
         let [queries, keys, values, outs, rows, of_maps] = self.counts();
-        let [slopes, ..] = self.options();
+        let [slopes, .., bias] = self.options();
         let lambda = self.second(rows);
         let [scale, cap, gradient_scale] = self.floats();
         let plan = Plan { step, ..self.ungated().plan() };
@@ -190,8 +208,8 @@ impl Call {
             units(1),
             query_grad::attention_query_grad as AttentionQueryGrad,
             [
-                query: queries, key: keys, value: values, strides: 12, slopes: slopes, out_grad: outs, log_sum: of_maps,
-                delta: of_maps, lambda: lambda, grad: queries => 2
+                query: queries, key: keys, value: values, strides: STRIDES, bias: bias, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                delta: of_maps, lambda: lambda, grad: queries => 2, bias_grad: self.bias_grads()
             ],
             {
                 time: u32 = self.time as u32,
@@ -217,7 +235,7 @@ impl Call {
 
     fn key_value_grad_by(&self, step: usize, of: Of) -> Kernel {
         let [queries, keys, values, outs, rows, of_maps] = self.counts();
-        let [slopes, ..] = self.options();
+        let [slopes, .., bias] = self.options();
         let lambda = self.second(rows);
         let [scale, cap, gradient_scale] = self.floats();
         let plan = Plan { step, ..self.ungated().plan() };
@@ -232,7 +250,7 @@ impl Call {
             units(1),
             key_value_grad::attention_key_value_grad as AttentionKeyValueGrad,
             [
-                query: queries, key: keys, value: values, strides: 12, slopes: slopes, out_grad: outs, log_sum: of_maps,
+                query: queries, key: keys, value: values, strides: STRIDES, bias: bias, slopes: slopes, out_grad: outs, log_sum: of_maps,
                 delta: of_maps, lambda: lambda, key_grad: keys => 2, value_grad: values => 2
             ],
             {
@@ -262,7 +280,10 @@ impl Call {
             (plan.window, " window"),
             (plan.softcap, " cap"),
             (plan.slopes, " slopes"),
+            (plan.bias, " bias"),
+            (plan.bias_grad, " and its gradient"),
             (plan.sinks, " sinks"),
+            (plan.sigmoid, " sigmoid"),
             (plan.gate == Gate::Row, " row gate"),
             (plan.gate == Gate::Channel, " gate"),
             (plan.two_maps(), " two maps"),
@@ -292,11 +313,14 @@ pub fn sources() -> Vec<Source> {
         window: Some(1),
         softcap: Some(1.0),
         slopes: true,
+        bias: Some([1; 4]),
+        bias_grad: true,
         sinks: true,
         gate: Gate::Channel,
         ..Call::plain(256, 256)
     };
     let (v1, v2) = (Call { maps: 2, key_maps: 2, ..Call::plain(64, 128) }, Call { maps: 2, ..Call::plain(128, 128) });
+    let sigmoid = Call { sigmoid: true, ..Call::plain(128, 128) };
     let calls = [
         Call::plain(64, 64),
         Call::plain(128, 128),
@@ -305,6 +329,7 @@ pub fn sources() -> Vec<Source> {
         v1,
         Call { width: 128, value_width: 256, ..v1 },
         v2,
+        sigmoid,
     ];
     let gates = [Gate::Row, Gate::Channel].map(|gate| Call { gate, ..Call::plain(128, 128) });
     let mut kernels: Vec<Kernel> = calls

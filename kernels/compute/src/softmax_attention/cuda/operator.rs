@@ -11,7 +11,7 @@ use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorMetadata};
 
-/// The inputs are `q, k, v, bias, sink, lambda, gate`, of which there is no bias; with a λ there are two maps.
+/// The inputs are `q, k, v, bias, sink, lambda, gate`; with a λ there are two maps, and no bias.
 #[derive(Clone, Debug)]
 pub struct Attend(pub cpu::Attend);
 
@@ -20,8 +20,8 @@ pub struct Saved<B: Backend> {
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    /// In f32.
-    sinks: Option<FloatTensor<B>>,
+    bias: Option<FloatTensor<B>>,
+    sinks: Option<Rows<B>>,
     gate: Option<FloatTensor<B>>,
     /// Before the gate, `[batch, time, heads, d_value]`.
     out: FloatTensor<B>,
@@ -29,13 +29,26 @@ pub struct Saved<B: Backend> {
     maps: Option<Maps<B>>,
 }
 
+/// One number for every row.
+#[derive(Clone, Debug)]
+struct Rows<B: Backend> {
+    /// `[batch, heads, time, 1]`, in f32.
+    numbers: FloatTensor<B>,
+    /// Before it was broadcast.
+    given: Shape,
+}
+
+impl<B: Gpu> Rows<B> {
+    fn of(given: FloatTensor<B>, [batch, heads, time]: [usize; 3]) -> Self {
+        let numbers = B::float_expand(B::float_cast(given.clone(), FloatDType::F32), [batch, heads, time, 1].into());
+        Self { numbers, given: given.shape() }
+    }
+}
+
 /// What the gradient needs of two maps.
 #[derive(Clone, Debug)]
 struct Maps<B: Backend> {
-    /// `[batch, heads, time, 1]`, in f32.
-    lambda: FloatTensor<B>,
-    /// As it was given.
-    lambda_shape: Shape,
+    lambda: Rows<B>,
     /// What the second map gives alone, as the output.
     other: FloatTensor<B>,
 }
@@ -66,19 +79,16 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
     let [_, kv_heads, _, value_width] = v.expect(THERE);
     let maps = if lambda.is_some() { 2 } else { 1 };
     let heads = q_heads / maps;
-    if bias.is_some() {
-        return no("a bias");
+    if bias.is_some() && maps == 2 {
+        return no("a bias of two maps");
     }
-    if options.sigmoid {
-        return no("sigmoid weights");
-    }
-    if sink.is_some_and(|sink| sink != [1, heads, 1, 1]) {
-        return no("a sink for every query; there is one for a sink for every head");
+    if bias.is_some_and(|[.., keys]| keys != source) {
+        return no("a bias that keys share");
     }
     if time == 0 || options.window == Some(0) {
         return no("no tokens");
     }
-    let numbers = batch * heads * time * value_width;
+    let numbers = batch * heads * time * value_width.max(if bias.is_some() { source } else { 0 });
     if batch >= 1 << 16 || heads >= 1 << 16 || numbers >= 1 << 31 {
         return Err(TOO_LARGE);
     }
@@ -100,19 +110,21 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
         window: options.window,
         softcap: options.softcap,
         slopes: options.slopes.is_some(),
+        bias,
+        bias_grad: false,
         sinks: sink.is_some(),
+        sigmoid: options.sigmoid,
         gate,
         maps,
         key_maps: k_heads / kv_heads,
     })
 }
 
-/// The sum of what every row has in f32, onto the shape of an input that was broadcast to `[batch, heads, time, 1]`.
-fn onto<B: Gpu>(shape: &Shape, rows: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    let [batch, heads, time] = rows.shape().dims();
-    let by_row = B::float_reshape(rows, [batch, heads, time, 1].into());
-    let shared: Vec<usize> = (0..3).filter(|&axis| shape.dims::<4>()[axis] == 1).collect();
-    let sum = if shared.is_empty() { by_row } else { B::float_sum_dims(by_row, &shared) };
+/// The sum of gradients `[batch, heads, time, ..]` onto the shape of an input that was broadcast to theirs.
+fn onto<B: Gpu>(shape: &Shape, grads: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    let (from, to) = (grads.shape().dims::<4>(), shape.dims::<4>());
+    let shared: Vec<usize> = (0..4).filter(|&axis| from[axis] != to[axis]).collect();
+    let sum = if shared.is_empty() { grads } else { B::float_sum_dims(grads, &shared) };
     B::float_cast(sum, dtype.into())
 }
 
@@ -148,57 +160,57 @@ impl<B: Gpu> Operator<B, 7> for Attend {
 
     fn forward(&self, inputs: [Option<FloatTensor<B>>; 7]) -> (FloatTensor<B>, Saved<B>) {
         let call = self.call::<B>(inputs.each_ref().map(Option::as_ref));
-        let [q, k, v, _, sink, lambda, gate] = inputs;
+        let [q, k, v, bias, sink, lambda, gate] = inputs;
         let [q, k, v] = [q, k, v].map(|x| x.expect(THERE));
-        let in_f32 = |x| B::float_cast(x, FloatDType::F32);
-        let sinks = sink.map(in_f32);
         let dtype = q.dtype();
         let Call { batch, heads, time, value_width, maps, .. } = call;
         let outs = [batch, time, heads, value_width];
-        let lambda_shape = lambda.as_ref().map(TensorMetadata::shape);
-        let lambda = lambda.map(|lambda| B::float_expand(in_f32(lambda), [batch, heads, time, 1].into()));
+        let [sinks, lambda] = [sink, lambda].map(|x| x.map(|x| Rows::<B>::of(x, [batch, heads, time])));
+        let by_row = [&sinks, &lambda].map(|x| x.as_ref().map(|x| x.numbers.clone()));
 
         let mut program = Program::new(if lambda.is_some() { "differential_attention" } else { "softmax_attention" });
         let [query, key, value] = by_rows::<B>(&mut program, [&q, &k, &v]);
-        let sink = sinks.as_ref().map(|x| program.input(x));
-        let factor = gate.as_ref().map(|x| program.input_by_rows(x, 1));
-        let share = lambda.as_ref().map(|x| program.input(x));
+        let [added, factor] = [&bias, &gate].map(|x| x.as_ref().map(|x| program.input_by_rows(x, 1)));
+        let [sink, share] = by_row.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
         let (out, log_sum) = (program.output(outs, dtype), program.output([batch, maps * heads, time], DType::F32));
         let gated = if gate.is_some() { program.output(outs, dtype) } else { nothing };
         let other = if lambda.is_some() { program.output(outs, dtype) } else { nothing };
-        let [sink, factor, share] = [sink, factor, share].map(|x| x.unwrap_or(nothing));
-        let strides = program.strides(&[query, key, value, factor]);
-        let arguments = [query, key, value, strides, slopes, sink, factor, share, out, log_sum, gated, other];
+        let [added, factor, sink, share] = [added, factor, sink, share].map(|x| x.unwrap_or(nothing));
+        let strides = program.strides(&[query, key, value, factor, added]);
+        let arguments = [query, key, value, strides, added, slopes, sink, factor, share, out, log_sum, gated, other];
         program.then_fastest(call.forward(), &arguments);
 
-        let inputs = [q.clone(), k.clone(), v.clone()].into_iter().chain(sinks.clone()).chain(gate.clone());
-        let inputs = inputs.chain(lambda.clone());
+        let inputs = [Some(q.clone()), Some(k.clone()), Some(v.clone()), bias.clone(), gate.clone()];
+        let inputs = inputs.into_iter().chain(by_row).flatten();
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
         let mut next = || outputs.next().expect("an output for every one that was asked for");
         let (out, log_sum) = (next(), next());
         let given = if gate.is_some() { next() } else { out.clone() };
-        let maps = lambda.zip(lambda_shape).map(|(lambda, lambda_shape)| Maps { lambda, lambda_shape, other: next() });
-        (by_heads::<B>(given), Saved { q, k, v, sinks, gate, out, log_sum, maps })
+        let maps = lambda.map(|lambda| Maps { lambda, other: next() });
+        (by_heads::<B>(given), Saved { q, k, v, bias, sinks, gate, out, log_sum, maps })
     }
 
     fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, wanted: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
-        let Saved { q, k, v, sinks, gate, out, log_sum, maps } = saved;
-        let lambda = maps.as_ref().map(|maps| &maps.lambda);
-        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), None, sinks.as_ref(), lambda, gate.as_ref()]);
+        let Saved { q, k, v, bias, sinks, gate, out, log_sum, maps } = saved;
+        let [sinks_, lambda] = [sinks.as_ref(), maps.as_ref().map(|maps| &maps.lambda)];
+        let by_row = [sinks_, lambda].map(|x| x.map(|x| x.numbers.clone()));
+        let [there, lambda_there] = by_row.each_ref().map(Option::as_ref);
+        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), bias.as_ref(), there, lambda_there, gate.as_ref()]);
+        let call = Call { bias_grad: bias.is_some() && wanted[3], ..call };
         let dtype = q.dtype();
         assert_eq!(gradient.dtype(), dtype, "the gradient of attention's output");
-        let Call { batch, heads, time, value_width, .. } = call;
-        let rows = [batch, heads, time];
+        let Call { batch, heads, time, source, value_width, bias_grad, .. } = call;
+        let rows = [batch, heads, time, 1];
 
         let mut program = Program::new("attention's gradient");
         let [query, key, value] = by_rows::<B>(&mut program, [&q, &k, &v]);
         let [output, sums] = [&out, &log_sum].map(|x| program.input(x));
         let grad = program.input_by_rows(&gradient, Plan::vector(value_width));
-        let sink = sinks.as_ref().map(|x| program.input(x));
-        let factor = gate.as_ref().map(|x| program.input_by_rows(x, 1));
-        let both = maps.as_ref().map(|maps| [&maps.lambda, &maps.other].map(|x| program.input(x)));
+        let [added, factor] = [&bias, &gate].map(|x| x.as_ref().map(|x| program.input_by_rows(x, 1)));
+        let [sink, share] = by_row.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let other = maps.as_ref().map(|maps| program.input(&maps.other));
         let nothing = program.nothing();
         let slopes = if call.slopes { program.constant(self.slopes()) } else { nothing };
         let delta = program.buffer(log_sum.shape(), DType::F32);
@@ -206,19 +218,21 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let inner = if gate.is_some() { program.buffer(gradient.shape(), dtype) } else { nothing };
         let sink_grad = sink.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
         let gate_grad = gate.as_ref().map(|gate| program.output(across(gate), dtype)).unwrap_or(nothing);
-        let share_grad = both.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
-        let [sink, factor] = [sink, factor].map(|x| x.unwrap_or(nothing));
-        let [share, other] = both.unwrap_or([nothing; 2]);
+        let share_grad = share.map(|_| program.output(rows, DType::F32)).unwrap_or(nothing);
+        let [added, factor, sink, share, other] = [added, factor, sink, share, other].map(|x| x.unwrap_or(nothing));
         let strides = program.strides(&[grad, factor]);
         let arguments =
             [output, grad, factor, strides, sums, sink, other, share, delta, sink_grad, gate_grad, inner, share_grad];
         program.then(call.delta(), &arguments);
         let grad = if gate.is_some() { inner } else { grad };
-        let strides = program.strides(&[query, key, value, grad]);
-        let arguments = [query, key, value, strides, slopes, grad, sums, delta, share];
-        if wanted[0] {
+        let strides = program.strides(&[query, key, value, grad, added]);
+        let arguments = [query, key, value, strides, added, slopes, grad, sums, delta, share];
+        let by_query = wanted[0] || bias_grad;
+        if by_query {
             let query_grad = program.output(across(&q), dtype);
-            program.then_fastest(call.query_grad(), &[&arguments[..], &[query_grad]].concat());
+            let scores = [batch, heads, time, source];
+            let score_grad = if bias_grad { program.output(scores, dtype) } else { nothing };
+            program.then_fastest(call.query_grad(), &[&arguments[..], &[query_grad, score_grad]].concat());
         }
         if wanted[1] || wanted[2] {
             let grads = [&k, &v].map(|x| program.output(across(x), dtype));
@@ -227,20 +241,20 @@ impl<B: Gpu> Operator<B, 7> for Attend {
             }
         }
 
-        let sink_shape = sinks.as_ref().map(|_| Shape::from([1, heads, 1, 1]));
-        let lambda_shape = maps.as_ref().map(|maps| maps.lambda_shape.clone());
-        let gate_there = gate.is_some();
-        let inputs = [q, k, v, out, log_sum, gradient].into_iter().chain(sinks).chain(gate);
-        let inputs = inputs.chain(maps.into_iter().flat_map(|maps| [maps.lambda, maps.other]));
+        let other = maps.as_ref().map(|maps| maps.other.clone());
+        let inputs = [Some(q), Some(k), Some(v), Some(out), Some(log_sum), Some(gradient), bias.clone(), gate.clone()];
+        let inputs = inputs.into_iter().chain(by_row).chain([other]).flatten();
         let mut outputs = B::execute(program, inputs.collect()).into_iter();
         let mut next = |there: bool| there.then(|| outputs.next().expect("an output for every one that was asked for"));
-        let sink_grad = next(sink_shape.is_some()).zip(sink_shape);
-        let gate_grad = next(gate_there).map(by_heads::<B>);
-        let lambda_grad = next(lambda_shape.is_some()).zip(lambda_shape);
-        let [sink_grad, lambda_grad] =
-            [sink_grad, lambda_grad].map(|x| x.map(|(rows, shape)| onto::<B>(&shape, rows, dtype)));
-        let query_grad = next(wanted[0]).map(by_heads::<B>);
+        let summed = |grads: Option<FloatTensor<B>>, given: Option<&Shape>| {
+            grads.zip(given).map(|(grads, given)| onto::<B>(given, grads, dtype))
+        };
+        let sink_grad = summed(next(sinks.is_some()), sinks.as_ref().map(|sinks| &sinks.given));
+        let gate_grad = next(gate.is_some()).map(by_heads::<B>);
+        let lambda_grad = summed(next(maps.is_some()), maps.as_ref().map(|maps| &maps.lambda.given));
+        let query_grad = next(by_query).map(by_heads::<B>);
+        let bias_grad = summed(next(bias_grad), bias.map(|bias| bias.shape()).as_ref());
         let [key_grad, value_grad] = [(); 2].map(|()| next(wanted[1] || wanted[2]).map(by_heads::<B>));
-        [query_grad, key_grad, value_grad, None, sink_grad, lambda_grad, gate_grad]
+        [query_grad, key_grad, value_grad, bias_grad, sink_grad, lambda_grad, gate_grad]
     }
 }

@@ -29,8 +29,14 @@ pub struct Plan {
     pub softcap: bool,
     /// A score falls by the head's slope with every token of distance (ALiBi).
     pub slopes: bool,
-    /// Every row has the head's logit in its sum.
+    /// Something is added to every score.
+    pub bias: bool,
+    /// The gradient of what is added is asked for.
+    pub bias_grad: bool,
+    /// Every row has a logit of its own in its sum.
     pub sinks: bool,
+    /// Weights are sigmoids of scores: no sum.
+    pub sigmoid: bool,
     pub gate: Gate,
     /// Patterns of a head over the same values: two in differential attention, whose output is the difference.
     pub maps: usize,

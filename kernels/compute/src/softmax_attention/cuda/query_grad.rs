@@ -2,14 +2,15 @@
 
 use super::plan::{Plan, ROWS, key_steps, visible};
 use super::tiles::*;
-use super::{LOG2_E, weight_and_slope};
+use super::{LOG2_E, bias_of, weight_and_slopes};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
 /// The gradient of the queries: the forward pass's walk over the keys.
 ///
 /// Shapes as in [`attention_forward`](super::forward::attention_forward); `out_grad [batch, heads, time, value_width]` with the
-/// fourth strides, `delta` as `log_sum`, `grad [batch, time, heads, width]` in pairs. `gradient_scale` is the scale itself, not in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)`
+/// fourth strides, `delta` as `log_sum`, `grad [batch, time, heads, width]` in pairs, and where it is asked for
+/// `bias_grad [batch, heads, time, source]`. `gradient_scale` is the scale itself, not in units of `ln 2`. Cubes: `(⌈time / ROWS⌉, heads, batch)`
 /// of `(32, PLANES)`: a plane has its rows of both maps, which share the gradient of the weights.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -18,12 +19,14 @@ pub fn attention_query_grad<E: Float>(
     key: &[E],
     value: &[E],
     strides: &[u32],
+    bias: &[E],
     slopes: &[f32],
     out_grad: &[E],
     log_sum: &[f32],
     delta: &[f32],
     lambda: &[f32],
     grad: &mut [Pair<E>],
+    bias_grad: &mut [E],
     time: u32,
     source: u32,
     kv_heads: u32,
@@ -62,7 +65,6 @@ pub fn attention_query_grad<E: Float>(
 
     let plane_row = UNIT_POS_Y * 16;
     let row = first_row + plane_row + UNIT_POS_X / 4;
-    let own = source - time + row;
     let column = UNIT_POS_X % 4 * 2;
     let mut slope = 0.0f32.runtime();
     if comptime!(plan.slopes) {
@@ -88,6 +90,16 @@ pub fn attention_query_grad<E: Float>(
         sums.push(zeros(depth));
     }
     let (first, end) = key_steps(first_row, time, source, window, comptime!(plan.window), comptime!(step as u32));
+    if comptime!(plan.bias_grad) {
+        // Of keys in steps that none of these queries sees.
+        let mut at = UNIT_POS;
+        while at < comptime!(ROWS) * source {
+            let (t, k) = (first_row + at / source, at % source);
+            let unseen = t < time && (k < first * step as u32 || k >= end * step as u32);
+            put::<E>(bias_grad, (row_base + t) * source + k, 0.0f32.runtime(), unseen);
+            at += CUBE_DIM;
+        }
+    }
     copy_maps::<E>(query, &mut queries, strides, batch, head, first_row, time, QUERY, rows, width, maps);
     copy_maps::<E>(out_grad, &mut grads, strides, batch, head, first_row, time, FOURTH, rows, value_width, 1usize);
     let from = first * step as u32;
@@ -150,8 +162,13 @@ pub fn attention_query_grad<E: Float>(
                 &keys_now[of_keys * key_tile..(of_keys + 1) * key_tile],
                 &sums_of_rows,
                 &deltas,
-                own,
+                bias,
+                strides,
+                bias_grad,
+                row,
                 k,
+                time,
+                source,
                 window,
                 slope,
                 scale,
@@ -183,7 +200,14 @@ pub fn attention_query_grad<E: Float>(
     }
 }
 
-/// `sums += dS K` of one map, but for its share in the pattern, over the keys of a step; `weight_grads` is `dO Vᵀ`, `own` and `key`
+#[cube]
+fn put<E: Float>(to: &mut [E], at: u32, x: f32, inside: bool) {
+    if inside {
+        to[at as usize] = E::cast_from(x);
+    }
+}
+
+/// `sums += dS K` of one map, but for its share in the pattern, over the keys of a step; `weight_grads` is `dO Vᵀ`, `row` and `key`
 /// stand for this lane's first row and column.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -194,8 +218,13 @@ fn add_query_grads<E: Float>(
     keys: &[E],
     sums_of_rows: &Array<f32>,
     deltas: &Array<f32>,
-    own: u32,
+    bias: &[E],
+    strides: &[u32],
+    bias_grad: &mut [E],
+    row: u32,
     key: u32,
+    time: u32,
+    source: u32,
     window: u32,
     slope: f32,
     scale: f32,
@@ -206,9 +235,12 @@ fn add_query_grads<E: Float>(
     let step = comptime!(plan.step);
     let mut scores = zeros(step);
     add_products::<E>(&mut scores, queries, UNIT_POS_Y * 16, keys, step, plan.width);
+    let (bias_base, bias_stride) = place(strides, CUBE_POS_Z, CUBE_POS_Y, BIAS);
     #[unroll]
     for r in 0..2usize {
-        let own = own + r as u32 * 8;
+        let t = row + r as u32 * 8;
+        let own = source - time + t;
+        let bias_row = bias_base + min(t, time - 1) * bias_stride;
         let row = comptime!(2 * map + r);
         #[unroll]
         for n in 0..step / 8 {
@@ -219,9 +251,16 @@ fn add_query_grads<E: Float>(
             for c in 0..2usize {
                 let k = key + n as u32 * 8 + c as u32;
                 let seen = visible(k, own, window, comptime!(plan.window));
-                let (weight, derivative) =
-                    weight_and_slope(products.extract(c), k, own, sums_of_rows[row], seen, slope, scale, cap, plan);
-                score_grads.insert(c, weight * derivative * (by_weight.extract(c) - deltas[row]));
+                let b = bias_of::<E>(bias, bias_row, k, source, plan);
+                let (_, of_score, of_product) =
+                    weight_and_slopes(products.extract(c), k, own, sums_of_rows[row], seen, slope, b, scale, cap, plan);
+                let grad = by_weight.extract(c) - deltas[row];
+                score_grads.insert(c, of_product * grad);
+                if comptime!(plan.bias_grad) {
+                    let of_head = (CUBE_POS_Z * CUBE_COUNT_Y + CUBE_POS_Y) * time;
+                    let at = (of_head + t) * source + k;
+                    put::<E>(bias_grad, at, of_score * grad, t < time && k < source);
+                }
             }
             scores.index_mut(n)[r] = score_grads;
         }

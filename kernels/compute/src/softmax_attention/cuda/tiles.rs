@@ -4,11 +4,14 @@ use super::plan::{Gate, Plan};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
-/// Where the strides of queries, keys and values stand; behind them those of the gate, or of the output's gradient.
+/// Where the strides of queries, keys and values stand; behind them those of the gate, or of the output's gradient, and of the bias.
 pub const QUERY: usize = 0;
 pub const KEY: usize = 1;
 pub const VALUE: usize = 2;
 pub const FOURTH: usize = 3;
+pub const BIAS: usize = 4;
+/// Numbers of all strides.
+pub const STRIDES: usize = 15;
 
 /// Where `head` of `batch` begins in input number `input`, and how far its rows are apart.
 #[cube]
