@@ -24,7 +24,7 @@ use crate::error::ZooError;
 use crate::{Cache, Init, Linear, Mixer, Position, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{
-    Tensor,
+    FloatDType, Tensor,
     activation::{log_sigmoid, sigmoid},
 };
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ pub struct Forgetting {
 }
 
 impl Forgetting {
-    /// `log f`, `[batch, heads, time, 1]`.
+    /// `log f`, `[batch, heads, time, 1]`, in f32 where tokens have fewer bits: they are summed up.
     fn log_gate(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
         let logits = self.forget_proj.forward(x) + self.forget_bias.val().unsqueeze();
         let logits = logits.swap_dims(1, 2);
@@ -112,7 +112,8 @@ impl Forgetting {
             Some(patched) => patched.clamp_min(1e-30).log(),
             None => log_sigmoid(logits),
         };
-        log_gate.unsqueeze_dim(3)
+        let log_gate: Tensor<4> = log_gate.unsqueeze_dim(3);
+        if log_gate.dtype().size() < 4 { log_gate.cast(FloatDType::F32) } else { log_gate }
     }
 
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {
@@ -124,7 +125,7 @@ impl Forgetting {
             }
             all = cache.append("forget", own.clone(), 2);
         }
-        let decay = own - all.transpose(); // [batch, heads, time, source]
+        let decay = (own - all.transpose()).cast(FloatDType::from(x.dtype())); // [batch, heads, time, source]
         let heads = self.attention.attend_with(x, |_, _, _| Some(decay), cache, tap);
         tap.at("out", self.attention.o_proj.forward(merge_heads(heads)))
     }

@@ -116,6 +116,10 @@ pub fn squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
 pub(crate) fn cases() -> Vec<Case> {
     /// Three updates by gradients that shrink.
     fn case(name: &str, shape: [usize; 2], gradient: fn(Tensor<2>) -> Tensor<2>) -> Case {
+        updates(name, shape, gradient, false)
+    }
+    /// The same, of numbers that somebody may hold beside.
+    fn updates(name: &str, shape: [usize; 2], gradient: fn(Tensor<2>) -> Tensor<2>, held: bool) -> Case {
         let [rows, columns] = shape;
         let run = move |x: &Inputs| {
             let (mut weight, mut moments) = (x.plain::<2>("weight"), None);
@@ -128,6 +132,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     spread: (1.0 - 0.95f64.powi(t)).powf(-0.5),
                     epsilon: 1e-8,
                 };
+                let _held = held.then(|| (weight.clone(), moments.clone()));
                 let (after, both) = adamw(weight, gradient(x.plain("gradient")), moments, update);
                 (weight, moments) = (after, Some(both));
             }
@@ -145,6 +150,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("one number", [1, 1], |g| g.reshape([1, 1])),
         case("75 numbers", [3, 25], |g| g.reshape([3, 25])),
         case("on several threads", [300, 200], |g| g.reshape([300, 200])),
+        updates("numbers that somebody holds", [5, 96], |g| g.reshape([5, 96]), true),
         case("a gradient that lies by columns", [60, 100], |g| g.reshape([100, 60]).transpose()),
         squares_of("three numbers and one", [3, 1]),
         squares_of("on several threads", [70_000, 2_000]),

@@ -170,6 +170,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case(format!("{time} queries, {source} keys, d {d}, {d_value}"), sizes, &[], |_, scale| scale.into())
     };
     let sizes = [2, 4, 2, 75, 75, 16, 16];
+    let views = |x: &Inputs| {
+        let key = |name| x.get::<4>(name).narrow(2, 8, 75);
+        softmax_attention(x.get::<4>("q").swap_dims(1, 2), key("k"), key("v"), 0.25).swap_dims(1, 2).reshape([-1])
+    };
+    let of_views: [(_, &[usize]); 3] = [("q", &[2, 70, 4, 16]), ("k", &[2, 2, 90, 16]), ("v", &[2, 2, 90, 20])];
     let softmax = |sink| Normaliser::Softmax { sink: Some(sink) };
     vec![
         plain([1, 1, 1, 1, 1, 16, 16]),
@@ -178,6 +183,7 @@ pub(crate) fn cases() -> Vec<Case> {
         plain([1, 2, 2, 75, 75, 128, 256]),
         plain([1, 2, 1, 500, 500, 16, 16]),
         plain([1, 4, 1, 3, 20, 16, 16]),
+        Case::new("softmax_attention", "views of projections and of a cache", &of_views, views),
         case("window of 10".into(), sizes, &[], |_, scale| AttentionOptions { window: Some(10), ..scale.into() }),
         case("soft cap".into(), sizes, &[], |_, scale| AttentionOptions { softcap: Some(0.5), ..scale.into() }),
         case("ALiBi".into(), sizes, &[], |_, scale| AttentionOptions {
