@@ -168,8 +168,12 @@ impl<B: Gpu> Operator<B, 2> for GpuCrossEntropy {
 
     fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
         let [hidden, weight] = saved.expect("gradients are asked for where they will be wanted");
-        let factor = B::float_cast(B::float_reshape(gradient, [1, 1].into()), hidden.dtype().into());
-        let scaled = |x, wanted: bool| wanted.then(|| B::float_mul(x, factor.clone()));
+        let factor = B::float_cast(B::float_reshape(gradient, [1, 1].into()), FloatDType::F32);
+        let dtype = FloatDType::from(hidden.dtype());
+        // In f32: a factor that bf16 does not hold would make all gradients wrong by one share.
+        let scaled = |x, wanted: bool| {
+            wanted.then(|| B::float_cast(B::float_mul(B::float_cast(x, FloatDType::F32), factor.clone()), dtype))
+        };
         [scaled(hidden, wanted[0]), scaled(weight, wanted[1])]
     }
 }

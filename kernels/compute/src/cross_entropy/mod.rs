@@ -85,6 +85,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("one token", [1, 5, 3], None, |_| 1.0),
         case("a vocabulary of 1", [3, 5, 1], None, |_| 1.0),
         case("all count", [75, 16, 100], None, |_| 1.0),
+        case("a large vocabulary", [3, 8, 5002], None, |_| 1.0),
         case("more tokens than are worked on at once", [600, 16, 63], 256, |_| 1.0),
         case("one in three counts, in two chunks", [601, 16, 100], 150, |t| if t % 3 == 1 { 1.0 } else { 0.0 }),
         case("weights", [75, 60, 33], None, |t| (t % 4) as f32 / 2.0),

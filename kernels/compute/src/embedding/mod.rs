@@ -6,8 +6,8 @@ mod cpu;
 pub mod cuda;
 mod reference;
 
-use crate::cuda::with_gpu;
-use crate::operator::{choose_with_cuda, input, run, run_on_cpu, whole};
+use crate::cuda::{Asked, with_gpu};
+use crate::operator::{TOO_LARGE, choose_with_cuda, input, run, run_on_cpu, whole};
 use crate::selftest::Case;
 use crate::trace::Implementation;
 use burn::tensor::{Int, Tensor};
@@ -17,9 +17,11 @@ use burn::tensor::{Int, Tensor};
 /// # Panics
 /// On the CPU, when an id is not in the vocabulary; a GPU does not tell.
 pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
-    let [vocab, _] = table.dims();
+    let [vocab, width] = table.dims();
     let inputs = [input(table)];
-    match choose_with_cuda("embedding", inputs.iter().flatten(), |asked| asked.in_f32()) {
+    let numbers = ids.shape().num_elements() * width;
+    let kernels = |asked: &Asked| if numbers < 1 << 31 { asked.in_f32() } else { Err(TOO_LARGE) };
+    match choose_with_cuda("embedding", inputs.iter().flatten(), kernels) {
         Implementation::Cpu => {
             let shape = ids.dims();
             let data = ids.into_data();
@@ -55,6 +57,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("every token the same", 5, 16, [3, 25], 0),
         case("rows that nobody asks for", 300, 16, [3, 25], 11),
         case("on several threads", 256, 60, [4, 500], 3),
+        case("wide rows", 50, 132, [2, 75], 3),
     ]
 }
 

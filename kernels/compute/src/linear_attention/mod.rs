@@ -263,6 +263,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case([1, 1, 1, 16, 16], "head", "beta", true),
         case([2, 3, 63, 16, 16], "none", "add", true),
         case([1, 2, 63, 60, 100], "head", "beta", false),
+        case([1, 2, 150, 128, 128], "head", "beta", true),
         case([1, 2, 75, 100, 60], "channel", "split", true),
         case([2, 2, 75, 16, 16], "none", "beta", true),
         case([1, 2, 75, 16, 60], "head", "add", true),

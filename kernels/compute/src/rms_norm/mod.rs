@@ -234,11 +234,14 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         added("one token", [1, 1, 16], false, true),
         added("2 × 75 tokens, zero-centred", [2, 75, 100], true, true),
+        added("1100 wide tokens", [1, 1100, 516], false, true),
         added("500 tokens, of which only the norm is used", [1, 500, 256], false, false),
         plain([1, 1, 1, 16]),
         plain([2, 2, 63, 60]),
         plain([1, 3, 75, 100]),
         plain([2, 2, 500, 64]),
+        plain([1, 1, 1100, 516]),
+        plain([1, 1, 3, 5000]),
         case("rms_norm", "2000 tokens of 256 channels, zero-centred".into(), [2, 1000, 256], |x| {
             rms_norm(x.get::<3>("x"), x.get("weight"), NormOptions { zero_centred: true, eps: 1e-6 })
         }),

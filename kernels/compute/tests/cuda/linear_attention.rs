@@ -29,8 +29,8 @@ struct Call {
     decay: Decay,
     write: Write,
     start: bool,
-    /// Keys that look alike, which is what makes the inverse of a chunk hard, and one decay that wipes the state out.
-    hard: bool,
+    /// Keys that look alike, which is what makes the inverse of a chunk hard, and one decay that is this.
+    hard: Option<f64>,
 }
 
 impl Call {
@@ -45,15 +45,15 @@ impl Call {
         let k: Vec<f64> = numbers(2, count(&by_key))
             .chunks(width)
             .flat_map(|row| {
-                let row: Vec<f64> = row.iter().map(|x| if hard { x + 0.5 } else { *x }).collect();
+                let row: Vec<f64> = row.iter().map(|x| if hard.is_some() { x + 0.5 } else { *x }).collect();
                 let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
                 rounded(row.into_iter().map(move |x| x / length))
             })
             .collect();
         let fading = |seed, count| -> Vec<f64> {
             let mut g = rounded(numbers(seed, count).iter().map(|x| -0.3 * (x.abs() + 0.01)));
-            if hard {
-                g[count / 3] = -300.0;
+            if let Some(wiping) = hard {
+                g[count / 3] = wiping;
             }
             g
         };
@@ -94,7 +94,7 @@ fn check(calls: &[Call], dtype: DType, tolerance: f64) {
 }
 
 const STEPS: Call =
-    Call { time: 75, width: 16, value_width: 40, decay: Decay::Head, write: Write::Beta, start: true, hard: false };
+    Call { time: 75, width: 16, value_width: 40, decay: Decay::Head, write: Write::Beta, start: true, hard: None };
 
 #[test]
 fn gated_delta_rule() {
@@ -118,11 +118,25 @@ fn values_that_add_up() {
 
 #[test]
 fn the_gated_delta_rule_in_chunks() {
-    let call = Call { width: 64, value_width: 68, hard: true, ..STEPS };
+    let call = Call { width: 64, value_width: 68, hard: Some(-300.0), ..STEPS };
     let calls = [16, 63, 150].map(|time| Call { time, ..call });
     check(&calls, DType::BF16, 0.02);
     // Without a decay it is the delta rule of DeltaNet.
-    check(&[Call { decay: Decay::None, hard: false, ..call }], DType::BF16, 0.02);
+    check(&[Call { decay: Decay::None, hard: None, ..call }], DType::BF16, 0.02);
+}
+
+#[test]
+fn a_decay_that_is_no_number_is_not_lost() {
+    let emulator = emulator();
+    for (width, value_width) in [(64, 68), (16, 40)] {
+        let call = Call { width, value_width, hard: Some(f64::NAN), ..STEPS };
+        let expected = by_reference(|| call.results(DType::F64, false));
+        let found = emulated(emulator.clone(), || call.results(DType::BF16, false));
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!(found.is_nan() || !expected.is_nan(), "{found}, expected {expected}, of {call:?}");
+        }
+        assert!(found.iter().all(|numbers| numbers.iter().any(|x| x.is_nan())), "{call:?}");
+    }
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn check(problem: Problem, times: &[usize], dtype: DType) {
         let tolerance = match dtype {
             DType::F32 => 2e-5,
             // Products of 16-bit tiles.
-            _ if problem.width == 64 => 0.02,
+            _ if in_tiles(problem) => 0.02,
             _ => 0.005,
         };
         for ((name, found), (_, expected)) in found.iter().zip(&expected) {
@@ -110,7 +110,11 @@ fn check(problem: Problem, times: &[usize], dtype: DType) {
         }
     }
     let on_tensor_cores = names.lock().unwrap().contains("delta_rule_token_grads");
-    assert_eq!(on_tensor_cores, problem.width == 64, "{problem:?}: {names:?}");
+    assert_eq!(on_tensor_cores, in_tiles(problem), "{problem:?}: {names:?}");
+}
+
+fn in_tiles(problem: Problem) -> bool {
+    [64, 128].contains(&problem.width)
 }
 
 #[test]
@@ -134,6 +138,8 @@ fn gradients_of_the_delta_rule_on_tensor_cores() {
     let problem =
         Problem { width: 64, value_width: 68, decay: Decay::None, write: Write::Beta, start: false, end: false };
     check(problem, &[16], DType::BF16);
+    let wide = Problem { width: 128, value_width: 128, decay: Decay::Head, start: true, end: true, ..problem };
+    check(wide, &[75], DType::BF16);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn fade_weights(
             for c in 0..2usize {
                 let column = n as u32 * 8 + UNIT_POS_X % 4 * 2 + c as u32;
                 let (i, j) = if transposed { (column, row) } else { (row, column) };
-                let fade = exp2(min(gamma[i as usize] - gamma[j as usize], 0.0));
+                let fade = decayed(gamma[i as usize] - gamma[j as usize]);
                 pair.insert(c, select(i >= j + apart, pair.extract(c) * fade, 0.0));
             }
             tiles.index_mut(n)[r] = pair;

@@ -108,17 +108,27 @@ impl Chunks {
     }
 }
 
+/// A decay below e^−100 is as good as e^−100, which is no normal f32: sums stay so small that differences keep digits. NaN
+/// stays NaN, which `max` would drop.
+#[cube]
+pub fn bounded(decay: f32) -> f32 {
+    select(decay < -100.0f32, -100.0f32, decay)
+}
+
+/// `2^x` of a difference of sums of decays, which rounding may have made positive; NaN stays.
+#[cube]
+pub fn decayed(x: f32) -> f32 {
+    exp2(select(x > 0.0f32, 0.0f32, x))
+}
+
 /// `γ` of a chunk, in units of `ln 2`; tokens past the end do not decay.
-///
-/// A decay below e^−100 is as good as e^−100, which is no normal f32: sums stay small enough that their differences keep
-/// the digits that 16-bit products need.
 #[cube]
 pub fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32) {
     if UNIT_POS < CHUNK {
         let end = min(first + UNIT_POS + 1, time);
         let mut sum = 0.0f32;
         for t in first..end {
-            sum += max(decay[(head * time + t) as usize], -100.0);
+            sum += bounded(decay[(head * time + t) as usize]);
         }
         gamma[UNIT_POS as usize] = sum * LOG2_E;
     }
@@ -207,7 +217,7 @@ pub fn delta_rule_prepare<E: Float>(
             #[unroll]
             for c in 0..2usize {
                 let j = n as u32 * 8 + column + c as u32;
-                let fade = exp2(min(gamma[i as usize] - gamma[j as usize], 0.0));
+                let fade = decayed(gamma[i as usize] - gamma[j as usize]);
                 let entry = betas[i as usize] * pair.extract(c) * fade;
                 lower[(i * LOWER + j) as usize] = select(j < i, entry, 0.0);
             }
@@ -517,7 +527,7 @@ pub fn delta_rule_walk<E: Float>(
                 #[unroll]
                 for c in 0..2usize {
                     let j = n as u32 * 8 + column + c as u32;
-                    let fade = exp2(min(here - gamma[j as usize], 0.0));
+                    let fade = decayed(here - gamma[j as usize]);
                     weights.insert(c, select(j <= i, weights.extract(c) * fade, 0.0));
                     let at = (i * SQUARE as u32 + j) as usize;
                     let number = f32::cast_from(news[at]) - old.extract(c);

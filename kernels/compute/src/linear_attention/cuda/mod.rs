@@ -8,7 +8,7 @@ pub mod steps;
 
 use crate::cuda::source::{SHARED_LIMIT, Source};
 use crate::cuda::{Asked, Gpu, Program};
-use crate::operator::{Operator, Second};
+use crate::operator::{Operator, Second, TOO_LARGE};
 use crate::trace::Because;
 use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::TensorMetadata;
@@ -55,6 +55,10 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
     }
     if batch * heads >= 1 << 16 {
         return no("more than 65535 heads in a batch");
+    }
+    let numbers = [value_width * time, width * value_width].map(|each| batch * heads * each);
+    if numbers.iter().any(|&count| count >= 1 << 31) {
+        return Err(TOO_LARGE);
     }
     let Some((decay, gates)) = family(decay, erase, write) else {
         return no("these gates");

@@ -85,8 +85,9 @@ impl Call {
 
     /// Numbers of an output, and from the first of a factor to its last.
     fn counts(&self) -> [usize; 2] {
-        assert!(self.stride >= self.width && self.rows >= 1, "not rows of two factors: {self:?}");
-        [self.rows * self.width, (self.rows - 1) * self.stride + self.width]
+        assert!(self.stride >= self.width, "not rows of two factors: {self:?}");
+        let reach = if self.rows == 0 { 0 } else { (self.rows - 1) * self.stride + self.width };
+        [self.rows * self.width, reach]
     }
 
     /// Of `[gate, up, out]`.

@@ -17,7 +17,7 @@ pub struct GpuSwiGlu;
 fn call<B: Gpu>(gate: &FloatTensor<B>) -> Call {
     let shape = gate.shape();
     let width = shape[shape.num_dims() - 1];
-    Call { rows: shape.num_elements() / width, width, stride: width, dtype: gate.dtype() }
+    Call { rows: shape.num_elements() / width.max(1), width, stride: width, dtype: gate.dtype() }
 }
 
 impl<B: Gpu> Operator<B, 2> for GpuSwiGlu {

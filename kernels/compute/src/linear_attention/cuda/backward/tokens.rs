@@ -12,6 +12,7 @@
 
 use super::*;
 use crate::cuda::tile::exp2;
+use crate::linear_attention::cuda::chunks::decayed;
 
 /// Channels of the keys that are worked on at a time.
 const BLOCK: u32 = 64;
@@ -168,7 +169,7 @@ pub fn linear_token_grads<E: Float>(
         let mut fade = 1.0f32.runtime();
         if comptime!(plan.by_head()) {
             let here = gamma_at(gamma, rows + i, 0u32.runtime(), plan);
-            fade = exp2(min(here - gamma_at(gamma, rows + lane, 0u32.runtime(), plan), 0.0));
+            fade = decayed(here - gamma_at(gamma, rows + lane, 0u32.runtime(), plan));
         }
         score_grads[(i * SQUARE + lane) as usize] = select(lane <= i, of_scores[r] * fade, 0.0);
         if comptime!(plan.erases()) {
@@ -281,7 +282,7 @@ pub fn linear_token_grads<E: Float>(
                     let other = (j * ROW + c) as usize;
                     let mut k = keys[other];
                     if comptime!(plan.by_channel()) {
-                        k *= exp2(min(here - gammas[other], 0.0));
+                        k *= decayed(here - gammas[other]);
                     }
                     d_query += score_grads[(i * SQUARE + j) as usize] * k;
                     if comptime!(plan.erases()) {
@@ -295,7 +296,7 @@ pub fn linear_token_grads<E: Float>(
                         arriving += lower_grads[(j * SQUARE + i) as usize] * erased[other];
                     }
                     if comptime!(plan.by_channel()) {
-                        arriving *= exp2(min(gammas[other] - here, 0.0));
+                        arriving *= decayed(gammas[other] - here);
                     }
                     d_key += arriving;
                 }
