@@ -29,7 +29,7 @@ pub type Sink = Arc<dyn Fn(Stream, Piece) + Send + Sync>;
 /// What a cell came to.
 #[derive(Debug, Default)]
 pub struct Ran {
-    /// `ok`, `error`, `interrupted`, `panic` or `load`.
+    /// `ok`, `returned` (before the cell's end), `error`, `interrupted`, `panic` or `load`.
     pub kind: String,
     pub message: String,
     pub place: String,
@@ -69,7 +69,7 @@ impl Session {
     ) -> Result<Self> {
         let (wire, theirs) = UnixStream::pair()?;
         let fd = theirs.as_raw_fd();
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = own_program()?;
         command
             .arg("run-session")
             .arg(&toolkit.dylib)
@@ -195,6 +195,17 @@ impl Drop for Session {
         self.interrupts.session_ended(group);
         let _ = self.process.wait();
     }
+}
+
+/// This program, as it was when it started: cargo may have put a newer one in its place.
+fn own_program() -> Result<Command> {
+    let path = std::env::current_exe()?;
+    if !cfg!(target_os = "linux") {
+        return Ok(Command::new(path));
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(path);
+    Ok(command)
 }
 
 /// The signal by which a session learns that its kernel is gone, however it went. None that a cell's crates would use.

@@ -1,5 +1,6 @@
 //! How much memory a session holds, and the limit that keeps a cell from taking the whole machine.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,18 +58,52 @@ fn available() -> Option<u64> {
     let file = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = file.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let free = line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024;
-    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_string();
-    let number = |name: &str| -> Option<u64> {
-        std::fs::read_to_string(format!("/sys/fs/cgroup{group}/{name}")).ok()?.trim().parse().ok()
-    };
-    let confined = number("memory.max").zip(number("memory.current")).map(|(max, now)| max.saturating_sub(now));
-    Some(confined.map_or(free, |left| left.min(free)))
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(folders(&groups).iter().filter_map(|folder| left(folder)).fold(free, u64::min))
 }
 
-/// The limit of a kernel's sessions; 0 where none is known.
-#[derive(Debug, Clone, Default)]
+/// Where the accounts of the groups are that a `/proc/self/cgroup` names, by the second version of cgroups or the first.
+/// A container names its own by the path outside of it, and has it at the top.
+fn folders(groups: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(kinds), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let top = match kinds {
+            "" => Path::new("/sys/fs/cgroup"),
+            kinds if kinds.split(',').any(|kind| kind == "memory") => Path::new("/sys/fs/cgroup/memory"),
+            _ => continue,
+        };
+        found.extend([top.join(group.trim_start_matches('/')), top.into()]);
+    }
+    found
+}
+
+/// What a group of processes may still take. The files that it has read are no obstacle, though they are counted as
+/// taken: the system drops them for whoever needs the room.
+fn left(folder: &Path) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let (limit, now, prefix) = match number("memory.max").zip(number("memory.current")) {
+        Some((limit, now)) => (limit, now, ""),
+        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?, "total_"),
+    };
+    let stat = read("memory.stat").unwrap_or_default();
+    let entry = |name: &str| {
+        let mut lines =
+            stat.lines().filter_map(|line| line.strip_prefix(prefix)?.strip_prefix(name)?.strip_prefix(' '));
+        lines.find_map(|number| number.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let files = entry("inactive_file") + entry("active_file");
+    Some(limit.saturating_sub(now.saturating_sub(files)))
+}
+
+/// The limit of a kernel's sessions.
+#[derive(Debug, Clone)]
 pub struct Limit(Arc<AtomicU64>);
+
+/// Of a machine that does not say what it has left.
+const NONE: u64 = u64::MAX;
 
 impl Limit {
     /// # Errors
@@ -76,13 +111,13 @@ impl Limit {
     pub fn from_environment() -> Result<Self, String> {
         let bytes = match std::env::var(VARIABLE) {
             Ok(text) => parse(&text).map_err(|error| format!("{VARIABLE}: {error}"))?,
-            Err(_) => (SHARE * available().unwrap_or(0) as f64) as u64,
+            Err(_) => available().map_or(NONE, |bytes| (SHARE * bytes as f64) as u64),
         };
         Ok(Limit(Arc::new(AtomicU64::new(bytes))))
     }
 
     pub fn get(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+        Some(self.0.load(Ordering::Relaxed)).filter(|bytes| *bytes != NONE)
     }
 
     pub fn set(&self, bytes: u64) {
@@ -155,5 +190,40 @@ mod tests {
         let own = resident(std::process::id()).unwrap();
         assert!((1 << 20..1 << 36).contains(&own), "{own}");
         assert!(available().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn what_a_group_has_read_from_files_counts_as_left_by_either_version_of_cgroups() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        assert_eq!(left(folder.path()), None);
+        write("memory.limit_in_bytes", "1000\n");
+        write("memory.usage_in_bytes", "900\n");
+        write("memory.stat", "inactive_file 1\nactive_file 1\ntotal_inactive_file 200\ntotal_active_file 50\n");
+        assert_eq!(left(folder.path()), Some(350));
+        write("memory.max", "max\n");
+        write("memory.current", "900\n");
+        assert_eq!(left(folder.path()), Some(350), "no limit by the second version");
+        write("memory.max", "1000\n");
+        write("memory.stat", "anon 600\ninactive_file 200\nactive_file 100\n");
+        assert_eq!(left(folder.path()), Some(400));
+        write("memory.stat", "anon 900\n");
+        assert_eq!(left(folder.path()), Some(100));
+        write("memory.current", "1200\n");
+        assert_eq!(left(folder.path()), Some(0));
+    }
+
+    #[test]
+    fn a_group_is_looked_for_where_the_machine_has_it_and_where_a_container_has_it() {
+        let paths = |groups| folders(groups).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(paths("0::/user.slice/a:b\n"), ["/sys/fs/cgroup/user.slice/a:b", "/sys/fs/cgroup"]);
+        let first = "9:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n";
+        assert_eq!(paths(first), ["/sys/fs/cgroup/memory/docker/1", "/sys/fs/cgroup/memory"]);
+    }
+
+    #[test]
+    fn nothing_left_is_a_limit_and_nothing_known_is_none() {
+        let limit = |bytes| Limit(Arc::new(AtomicU64::new(bytes))).get();
+        assert_eq!((limit(0), limit(NONE)), (Some(0), None));
     }
 }

@@ -124,20 +124,20 @@ impl Scanner {
             return Some((Some(Piece::Stderr(text)), end));
         }
         let rest = self.held.strip_prefix(BEGIN)?;
-        let line = rest.iter().position(|byte| *byte == b'\n')?;
-        let head = String::from_utf8_lossy(&rest[..line]).into_owned();
-        let start = BEGIN.len() + line + 1;
-        let from = self.searched.max(start);
-        let end = find(&self.held[from..], END).map(|at| from + at);
-        // A block that its cell has not ended is text.
+        let line = rest.iter().position(|byte| *byte == b'\n');
+        let start = line.map(|line| BEGIN.len() + line + 1);
+        let from = self.searched.max(BEGIN.len());
+        let end = start.map(|start| start.max(from)).and_then(|at| Some(at + find(&self.held[at..], END)?));
+        // A block that its cell has not ended, or not even begun, is text.
         let over = find(&self.held[from..end.unwrap_or(self.held.len())], END_MARK).map(|at| from + at);
         if let Some(at) = over {
             return Some((Some(Piece::Text(String::from_utf8_lossy(&self.held[..at]).into_owned())), at));
         }
-        let Some(end) = end else {
-            self.searched = self.held.len().saturating_sub(END.len().max(END_MARK.len())).max(start);
+        let (Some(start), Some(end)) = (start, end) else {
+            self.searched = self.held.len().saturating_sub(END.len().max(END_MARK.len()));
             return None;
         };
+        let head = String::from_utf8_lossy(&self.held[BEGIN.len()..start - 1]).into_owned();
         let mut length = end + END.len();
         // The newline of the closing line belongs to the block; wait for it.
         if *self.held.get(length)? == b'\n' {
@@ -221,12 +221,18 @@ mod tests {
 
     #[test]
     fn a_block_that_its_cell_does_not_end_is_text() {
-        let text = b"EVCXR_BEGIN_CONTENT text/html\n<b>\0attention-cell-end 7\0EVCXR_BEGIN_CONTENT a/b\nc\nEVCXR_END_CONTENT\n";
-        let display = Display { types: vec![("a/b".into(), "c".into())], ..Display::default() };
-        let expected =
-            [Piece::Text("EVCXR_BEGIN_CONTENT text/html\n<b>".into()), Piece::End("7".into()), Piece::Display(display)];
-        for step in 1..60 {
-            assert_eq!(in_steps(text, step), expected, "in steps of {step}");
+        for block in ["EVCXR_BEGIN_CONTENT text/html\n<b>", "EVCXR_BEGIN_CONTENT text/html", "EVCXR_BEGIN_CONTENT "] {
+            let text = format!("{block}\0attention-cell-end 7\0EVCXR_BEGIN_CONTENT a/b\nc\nEVCXR_END_CONTENT\nafter\n");
+            let display = Display { types: vec![("a/b".into(), "c".into())], ..Display::default() };
+            let expected = [
+                Piece::Text(block.into()),
+                Piece::End("7".into()),
+                Piece::Display(display),
+                Piece::Text("after\n".into()),
+            ];
+            for step in 1..60 {
+                assert_eq!(in_steps(text.as_bytes(), step), expected, "{block} in steps of {step}");
+            }
         }
     }
 

@@ -69,6 +69,19 @@ async fn every_kind_of_panic_is_the_cells_and_a_caught_one_is_nobodys() {
 }
 
 #[tokio::test]
+async fn a_panic_of_another_thread_says_what_and_where_in_the_cell_that_it_fails() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("use rayon::prelude::*;\nfn check(i: i32) {\n    assert!(i < 5);\n}").await.ok();
+    let caught = "std::panic::catch_unwind(|| panic!(\"caught\")).is_err();";
+    let failed = kernel.run(&format!("{caught}\n(0..9).into_par_iter().for_each(check);")).await;
+    let (ename, evalue, traceback) = failed.error();
+    assert_eq!((ename, evalue), ("Panic", "assertion failed: i < 5"));
+    assert!(traceback.ends_with("at cell [2], line 2"), "{traceback}");
+    let told = "panicked at cell [1], line 3: assertion failed: i < 5";
+    assert!(matches!(&failed.outputs[0], Output::Stderr(text) if text.contains(told)), "{failed:#?}");
+}
+
+#[tokio::test]
 async fn control_c_in_a_terminal_is_the_stop_button() {
     let mut kernel = Kernel::start().await;
     kernel.run("let mut step = 0;").await.ok();
@@ -100,6 +113,13 @@ async fn a_compile_error_points_at_the_users_line_and_keeps_everything() {
     assert!(plain(syntax.error().2).contains("cell [4]:1:9"), "{syntax:#?}");
     let item = kernel.run("\nfn f() -> u8 { \"no\" }").await;
     assert!(plain(item.error().2).contains("cell [5]:2:"), "{item:#?}");
+    // Lines of another cell are that one's.
+    kernel.run("\nfn add(a: i32) -> i32 { a }").await.ok();
+    let failed = kernel.run("add(\"x\")").await;
+    let text = plain(failed.error().2);
+    assert!(text.contains("cell [7]:1:5") && text.contains("cell [6]:2:8"), "{text}");
+    let line = |line: &str| line.trim_start().starts_with("2 ") && line.ends_with("| pub fn add(a: i32) -> i32 { a }");
+    assert!(text.lines().any(line) && !text.contains("cell_"), "{text}");
 }
 
 #[tokio::test]
@@ -132,13 +152,13 @@ async fn a_dead_session_is_reported_and_the_kernel_lives_on() {
 #[tokio::test]
 async fn interrupting_a_loop_keeps_the_variables_and_a_second_press_kills() {
     let mut kernel = Kernel::start().await;
-    kernel.run("let mut step = 0u64;").await.ok();
-    let id = kernel.send("println!(\"go\");\nloop {\n    step += 1;\n    attention::cell_runtime::check_interrupt()?;\n    std::thread::sleep(std::time::Duration::from_millis(1));\n}").await;
+    kernel.run("let mut step = 0u64;\nlet mut model = vec![7];").await.ok();
+    let id = kernel.send("println!(\"go\");\nloop {\n    step += 1;\n    model = std::convert::identity(model);\n    attention::cell_runtime::check_interrupt()?;\n    std::thread::sleep(std::time::Duration::from_millis(1));\n}").await;
     wait_for_go(&mut kernel, &id).await;
     kernel.interrupt().await;
     let stopped = kernel.finish(&id).await;
     assert_eq!(stopped.error().0, "Interrupted");
-    assert_eq!(kernel.run("step > 0").await.result(), "true");
+    assert_eq!(kernel.run("(step > 0, model)").await.result(), "(true, [7])");
     // The flag does not outlive the cell.
     assert_eq!(kernel.run("attention::cell_runtime::interrupted()").await.result(), "false");
 
@@ -238,11 +258,30 @@ async fn a_session_whose_library_was_linked_anew_says_so_instead_of_mixing_the_t
 }
 
 #[tokio::test]
+async fn a_kernel_whose_program_has_been_replaced_begins_sessions_still() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = folder.path().join("attention-kernel");
+    let own = program.to_str().unwrap().to_string();
+    let mut kernel = Kernel::start_by(|spec| {
+        std::fs::hard_link(&spec.argv[0], &own).unwrap();
+        spec.argv[0] = own;
+    })
+    .await;
+    kernel.run("fn f() -> u8 { 3 }").await.ok();
+    std::fs::remove_file(&program).unwrap();
+    assert!(kernel.run("std::process::abort()").await.error().2.contains("has been started again"));
+    assert_eq!(kernel.run("f()").await.result(), "3");
+    assert_eq!(kernel.run("%restart\n1 + 1").await.result(), "2");
+}
+
+#[tokio::test]
 async fn a_display_that_is_not_ended_is_text_and_the_cell_ends() {
     let mut kernel = Kernel::start().await;
     let ran = kernel.run("println!(\"EVCXR_BEGIN_CONTENT text/html\\n<b>1</b>\");").await.ok();
     assert!(ran.stdout().contains("<b>1</b>"), "{ran:#?}");
     assert_eq!(kernel.run("1 + 1").await.result(), "2");
+    let ran = kernel.run("print!(\"EVCXR_BEGIN_CONTENT x\");").await.ok();
+    assert_eq!(ran.stdout(), "EVCXR_BEGIN_CONTENT x");
 }
 
 #[tokio::test]

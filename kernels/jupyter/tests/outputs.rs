@@ -54,6 +54,7 @@ async fn stdout_and_stderr_keep_their_order() {
     last.push_str("1 + 1 = 2\n");
     expected.push(Output::Result("2".into()));
     assert_eq!(kernel.run(cell).await.ok().outputs, expected);
+    assert_eq!(kernel.run("\ndbg!();").await.ok().outputs, [Output::Stderr("[cell [2], line 2]\n".into())]);
 }
 
 #[tokio::test]
@@ -129,6 +130,10 @@ async fn a_type_is_shown_by_its_own_method_then_debug_then_its_name() {
     assert_eq!(kernel.run("()").await.ok().outputs, []);
     assert_eq!(kernel.run("for _ in 0..3 {}").await.ok().outputs, []);
     assert_eq!(kernel.run("println!(\"p\")").await.ok().outputs, [Output::Stdout("p\n".into())]);
+    // Whatever is said of it in front.
+    let ran = kernel.run("/// Prints them.\nfor i in 0..2 { println!(\"{i}\"); }").await.ok();
+    assert_eq!(ran.stdout(), "0\n1\n");
+    assert_eq!(kernel.run("// Both.\n#[allow(unused)]\nif true { 7 } else { 8 }").await.result(), "7");
 }
 
 #[tokio::test]

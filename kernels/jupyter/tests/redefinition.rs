@@ -128,6 +128,69 @@ async fn imports_from_an_old_version_end_with_it() {
     assert_eq!(kernel.run("format!(\"{:?} {:?} {}\", Plus, Sub, g())").await.result(), "\"Plus Sub 3\"");
     assert!(refused(&mut kernel, "Add").await.contains("Add"));
     run(&mut kernel, &["struct Op;", "1 + 1"]).await;
+    // However deep they lead.
+    let cells = [
+        "mod deep { pub mod sub { pub fn f() -> u8 { 1 } pub fn gone() -> u8 { 2 } } }\nuse deep::sub::{f, gone};",
+        "mod deep { pub mod sub { pub fn f() -> u8 { 3 } } }",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("f()").await.result(), "3");
+    assert!(refused(&mut kernel, "gone()").await.contains("gone"));
+}
+
+#[tokio::test]
+async fn a_function_named_like_a_crate_leaves_the_imports_from_the_crate_alone() {
+    let mut kernel = Kernel::start().await;
+    run(&mut kernel, &["use csv::Reader;", "fn csv(text: &str) -> usize { text.len() }"]).await;
+    let both = "Reader::from_reader(\"a\\n1\\n\".as_bytes()).records().count() + csv(\"ab\")";
+    assert_eq!(kernel.run(both).await.result(), "3");
+    let cell = "use csv::Reader;\nfn csv(text: &str) -> Reader<&[u8]> { Reader::from_reader(text.as_bytes()) }";
+    run(&mut kernel, &[cell]).await;
+    assert_eq!(kernel.run("csv(\"a\\n1\\n2\\n\").records().count()").await.result(), "2");
+}
+
+#[tokio::test]
+async fn items_and_imports_under_conditions_leave_later_cells_alone() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "#[cfg(feature = \"cuda\")]\nfn fast() -> u8 { 1 }\n#[cfg(all(test, unix))]\nmod tests { use super::*; }\n\
+         #[cfg(unix)]\nfn name() -> u8 { 2 }\n#[cfg(not(unix))]\nfn name() -> u8 { 3 }\n\
+         #[cfg(feature = \"cuda\")]\nuse nowhere::Nothing;",
+        "let kept = name();",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("kept + name()").await.result(), "4");
+    run(&mut kernel, &["#[cfg(feature = \"cuda\")]\nfn kept() {}"]).await;
+    assert_eq!(kernel.run("kept").await.result(), "2");
+}
+
+#[tokio::test]
+async fn an_impl_finds_its_type_by_a_path_by_an_import_and_behind_dyn() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "mod shapes { pub struct Square(pub f64); }\nuse shapes::Square;\ntrait Say { fn say(&self) -> u8; }",
+        "impl Square { fn area(&self) -> f64 { self.0 * self.0 } }",
+        "impl shapes::Square { fn twice(&self) -> f64 { 2.0 * self.area() } }",
+        "impl dyn Say { fn loud(&self) -> u8 { 10 * self.say() } }",
+        "impl Say for Square { fn say(&self) -> u8 { self.twice() as u8 } }",
+    ];
+    run(&mut kernel, &cells).await;
+    assert_eq!(kernel.run("let said: Box<dyn Say> = Box::new(Square(2.0));\nsaid.loud()").await.result(), "80");
+}
+
+#[tokio::test]
+async fn a_trait_that_moves_to_a_later_impl_takes_its_impls_along() {
+    let mut kernel = Kernel::start().await;
+    let cells = [
+        "trait Shape { fn area(&self) -> f64; }",
+        "struct Square(f64);\nimpl Shape for Square { fn area(&self) -> f64 { self.0 * self.0 } }",
+        "impl Shape for f64 { fn area(&self) -> f64 { *self } }",
+        "impl Shape for i32 { fn area(&self) -> f64 { 1.0 } }",
+        "impl Square { fn side(&self) -> f64 { self.0 } }",
+    ];
+    run(&mut kernel, &cells).await;
+    let all = "(Square(2.0).area(), Square(2.0).side(), 0.5f64.area(), 7i32.area())";
+    assert_eq!(kernel.run(all).await.result(), "(4.0, 2.0, 0.5, 1.0)");
 }
 
 #[tokio::test]
@@ -135,7 +198,8 @@ async fn items_of_any_visibility_and_tests_leave_later_cells_alone() {
     let mut kernel = Kernel::start().await;
     let cells = [
         "pub(crate) fn f() -> u8 { 1 }\nstruct P { pub(self) x: u8 }\nimpl P { pub(super) fn of(x: u8) -> P { P { x } } }",
-        "fn add(a: i32) -> i32 { a }\n#[cfg(test)]\nmod tests { use super::*; #[test] fn t() { add(1); } }\n#[test]\nfn t() {}",
+        "fn add(a: i32) -> i32 { a }\n#[cfg(test)]\nmod tests { use super::*; #[test] fn t() { add(1); } }\n#[test]\nfn t() {}\n\
+         #[cfg(all(test, unix))]\nfn u() {}",
     ];
     run(&mut kernel, &cells).await;
     assert_eq!(kernel.run("(f(), P::of(2).x, add(3))").await.result(), "(1, 2, 3)");
@@ -145,12 +209,13 @@ async fn items_of_any_visibility_and_tests_leave_later_cells_alone() {
 async fn functions_of_other_languages_and_statics_of_threads_are_items() {
     let mut kernel = Kernel::start().await;
     let cells = [
-        "unsafe extern \"C\" { fn getpid() -> i32; }\nlet own = unsafe { getpid() };",
+        "unsafe extern \"C\" { fn getpid() -> i32; safe static environ: *const u8; }\nlet own = unsafe { getpid() };",
         "thread_local! {\n    /// Of this thread.\n    static N: std::cell::Cell<u32> = const { std::cell::Cell::new(5) };\n}",
         "fn next() -> u32 { N.set(N.get() + 1); N.get() }\nnext();",
     ];
     run(&mut kernel, &cells).await;
     assert_eq!(kernel.run("(own == unsafe { getpid() }, next(), N.get())").await.result(), "(true, 7, 7)");
+    assert_eq!(kernel.run("environ.is_null()").await.result(), "false");
 }
 
 #[tokio::test]

@@ -150,4 +150,49 @@ async fn a_cell_that_returns_early_leaves_what_it_would_have_shadowed() {
     kernel.run("let x = 1;").await.ok();
     kernel.run("if x > 0 { return Ok(()); }\nlet x = 2;").await.ok();
     assert_eq!(kernel.run("x").await.result(), "1");
+    // With its own type, and as immutable as it was.
+    kernel.run("if x > 0 { return Ok(()); }\nlet mut x = \"two\";").await.ok();
+    assert_eq!(kernel.run("x + 1").await.result(), "2");
+    let fixed = kernel.run("x += 1;").await;
+    assert!(fixed.error().1.contains("E0384") || fixed.error().1.contains("E0594"), "{fixed:#?}");
+}
+
+#[tokio::test]
+async fn what_a_cell_moves_is_kept_where_it_is_left_before_that_and_named_where_it_is_lost() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let mut model = vec![1];\nlet name = String::from(\"n\");\nlet other = vec![2];").await.ok();
+    let failed = kernel.run("std::fs::read(\"/missing\")?;\ndrop(model);\n\"x\".parse::<u8>()?;").await;
+    assert!(failed.error().1.contains("No such file") && !failed.error().2.contains("lost"), "{failed:#?}");
+    let cell = "let first = if model[0] == 1 { return Ok(()) } else { 2 };\ndrop((model, name));";
+    kernel.run(cell).await.ok();
+    // Between the moves of two variables only the second is there.
+    let cell = "std::mem::drop(name);\nErr::<(), _>(\"between\")?;\ndrop(model);";
+    let failed = kernel.run(cell).await;
+    assert!(failed.error().2.contains("what the cell moves is lost: `name`"), "{failed:#?}");
+    assert_eq!(kernel.run("model.len()").await.result(), "1");
+    let cell = "for _ in 0..9 {\n    model = model.into_iter().map(|x| x + 1).collect();\n    \
+                if model[0] == 5 { Err::<(), _>(\"enough\")?; }\n}";
+    assert_eq!(kernel.run(cell).await.error().1, "enough");
+    assert_eq!(kernel.run("model").await.result(), "[5]");
+    // A panic leaves no way to put it back.
+    let failed = kernel.run("assert!(other.is_empty());\ndrop(other);").await;
+    assert!(failed.error().2.contains("what the cell moves is lost: `other`"), "{failed:#?}");
+    assert_eq!(kernel.run("model").await.result(), "[5]");
+}
+
+#[tokio::test]
+async fn a_macro_names_what_stands_before_it_in_its_cell() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let older = vec![5];").await.ok();
+    let cell = "let xs = [1, 2];\nmacro_rules! at { ($i:expr) => { xs[$i] + older[0] } }\nat!(1)";
+    assert_eq!(kernel.run(cell).await.result(), "7");
+    kernel.run("#[macro_export]\nmacro_rules! one { () => { 1 } }\nlet a = one!();").await.ok();
+    assert_eq!(kernel.run("one!() + a").await.result(), "2");
+}
+
+#[tokio::test]
+async fn types_within_the_statements_of_two_cells_are_two_types() {
+    let mut kernel = Kernel::start().await;
+    kernel.run("let a: Box<dyn std::any::Any> = { struct T(u8); Box::new(T(1)) };").await.ok();
+    assert_eq!(kernel.run("{ struct T(u64); a.is::<T>() }").await.result(), "false");
 }

@@ -21,7 +21,8 @@ pub fn interrupted() -> bool {
     FLAG.load(Ordering::Relaxed)
 }
 
-/// `check_interrupt()?` in a loop ends it at the stop button, with every variable kept.
+/// `check_interrupt()?` in a loop ends it at the stop button. The cell's variables are kept: those that it does not move,
+/// and those that it has set again by then, as by `model = step(model);`.
 pub fn check_interrupt() -> Result<(), Interrupted> {
     if interrupted() { Err(Interrupted) } else { Ok(()) }
 }

@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use interrupt::{Interrupted, check_interrupt, interrupted};
 pub use output::{clear_output, display, display_bundle, display_with_id, eprint, update_display};
-pub use session::{at, in_notebook, run_cell, session_main};
+pub use session::{at, in_notebook, left_early, run_cell, session_main};
 pub use store::{put, take};
 pub use time::time_it;
 

@@ -14,6 +14,10 @@ macro_rules! eprintln {
 
 #[macro_export]
 macro_rules! dbg {
+    // The kernel makes the cell and its line of these.
+    () => {
+        $crate::eprint(::std::format_args!("[{}:{}:{}]\n", ::std::file!(), ::std::line!(), ::std::column!()))
+    };
     ($value:expr $(,)?) => {
         match $value {
             value => {

@@ -1,6 +1,7 @@
 //! The process that holds a notebook's variables: loads each cell and runs it.
 
 use crate::{CellResult, interrupt, show, store, wire};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -23,6 +24,7 @@ pub fn in_notebook() -> bool {
 }
 
 struct Outcome {
+    /// `ok`, `returned` (before the cell's end), `error`, `interrupted`, `panic` or `load`.
     kind: &'static str,
     message: String,
     /// `file:line:column` of a panic.
@@ -96,12 +98,16 @@ fn serve(mut kernel: File) {
 }
 
 impl Outcome {
+    fn of(kind: &'static str, message: String) -> Self {
+        Outcome { kind, message, place: String::new() }
+    }
+
     fn ok() -> Self {
-        Outcome { kind: "ok", message: String::new(), place: String::new() }
+        Self::of("ok", String::new())
     }
 
     fn not_loaded(message: String) -> Self {
-        Outcome { kind: "load", message, place: String::new() }
+        Self::of("load", message)
     }
 }
 
@@ -187,21 +193,34 @@ fn run_guarded(body: &mut dyn FnMut() -> CellResult) -> bool {
             OUTCOME.with(|outcome| outcome.borrow_mut().take());
             return true;
         }
-        Ok(Err(error)) => Outcome {
-            kind: if crate::interrupted() { "interrupted" } else { "error" },
-            message: chain(error.as_ref()),
-            place: String::new(),
-        },
-        // The hook has seen the panic and left the outcome; `resume_unwind` skips the hook.
-        Err(_) => OUTCOME.with(|outcome| outcome.borrow_mut().take()).unwrap_or(Outcome {
-            kind: "panic",
-            message: "the cell unwound".into(),
-            place: String::new(),
-        }),
+        Ok(Err(error)) => {
+            let kind = if crate::interrupted() { "interrupted" } else { "error" };
+            Outcome::of(kind, chain(error.as_ref()))
+        }
+        Err(payload) => unwound(payload.as_ref()),
     };
     show::take_result();
     OUTCOME.with(|slot| *slot.borrow_mut() = Some(outcome));
     false
+}
+
+/// Notes that a cell's body has come back without an error and before its end. Called by generated code.
+pub fn left_early() {
+    OUTCOME.with(|slot| {
+        slot.borrow_mut().get_or_insert_with(|| Outcome::of("returned", String::new()));
+    });
+}
+
+const NO_MESSAGE: &str = "a panic without a message";
+
+/// What the hook has left, if that was this panic: `resume_unwind`, by which a panic of another thread comes here, skips
+/// the hook, and a panic that the cell has caught may have left its own.
+fn unwound(payload: &(dyn Any + Send)) -> Outcome {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let left = OUTCOME.with(|outcome| outcome.borrow_mut().take());
+    let own = left.filter(|left| left.message == text.unwrap_or(NO_MESSAGE));
+    own.unwrap_or_else(|| Outcome::of("panic", text.unwrap_or("the cell unwound").into()))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -220,7 +239,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn on_panic(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("a panic without a message").to_string();
+    let message = info.payload_as_str().unwrap_or(NO_MESSAGE).to_string();
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     if ON_CELL_THREAD.with(|on| *on.borrow()) {
         OUTCOME.with(|slot| {

@@ -2,8 +2,7 @@
 //! function in which the variables are bound and the cell's text stands.
 
 use crate::cell::parse::without_directives;
-use crate::cell::scope::{KeptItem, Scope};
-use std::collections::BTreeSet;
+use crate::cell::scope::{KeptItem, Own, Scope};
 use std::fmt::Write;
 
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ impl Document {
             text.push_str(own);
             text.push('\n');
         }
-        text.push_str(&scope.imports(&BTreeSet::new()));
+        text.push_str(&scope.imports(&Own::default()));
         for (krate, items) in seen(scope) {
             let items: Vec<&str> = items.iter().map(|item| item.text.as_str()).collect();
             let _ = writeln!(text, "pub mod {krate} {{\nuse super::*;\n{}\n}}", items.join("\n"));

@@ -1,6 +1,6 @@
 //! `:dep` with a crate that is not inside the session: says what that takes and what it costs, then does it.
 
-use super::engine::{Engine, internal, modified};
+use super::engine::{Engine, internal};
 use super::report::CellError;
 use crate::child::{Sink, Stream};
 use crate::install::{Addition, Progress, Proposal, Watch, propose, readable};
@@ -35,9 +35,7 @@ impl Engine {
             CellError::new("CompileError", format!("{error:#}; notebooks/Cargo.toml is as it was")).note(&said)
         })?;
         watch.show("linked".into());
-        self.linked = modified(&self.toolkit);
-        self.analyzer.dismiss();
-        self.restart().map_err(internal)?;
+        self.renew().map_err(internal)?;
         self.scope.deps.insert(addition.name.clone());
         Ok(())
     }

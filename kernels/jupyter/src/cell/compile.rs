@@ -218,6 +218,8 @@ impl Compilers {
             .args(["--edition", "2024", "--error-format=json", "--json=diagnostic-rendered-ansi", "-Awarnings"])
             .args(["-Cprefer-dynamic", "-Cdebuginfo=0", "-Clto=off", "-Crelocation-model=pic"])
             .args(["-Coverflow-checks=on", "-Ztrim-diagnostic-paths=no", "-Zwrite-long-types-to-disk=no"])
+            // For the way out of statements that move variables.
+            .arg("-Zcrate-attr=feature(try_blocks_heterogeneous)")
             .arg("-L")
             .arg(format!("dependency={}", self.folder.display()))
             .arg("--extern")
@@ -245,6 +247,8 @@ impl Compilers {
             }
             Kind::Run { optimise, .. } => {
                 rustc.args(["--crate-name", "cell"]).arg(format!("-Copt-level={}", u8::from(optimise)));
+                // All are called `cell`; this keeps the types apart that two of them define within their statements.
+                rustc.arg(format!("-Cmetadata={name}"));
                 rustc.arg(format!("--emit=link={name}.a")).arg(around(&name))
             }
             Kind::Check => {
@@ -278,6 +282,13 @@ impl Compilers {
         }
         let _ = std::fs::remove_file(objects);
         Ok(library)
+    }
+}
+
+/// One that is not waited for ends, and its number may soon be another's.
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.interrupts.compiler_ended(self.rustc.child.id() as i32);
     }
 }
 
@@ -321,7 +332,7 @@ impl Job {
         }
         self.interrupts.compiler_ended(self.rustc.child.id() as i32);
         let success = self.rustc.child.wait()?.success();
-        Ok(Compiled { success, errors: self.errors })
+        Ok(Compiled { success, errors: std::mem::take(&mut self.errors) })
     }
 }
 
@@ -332,4 +343,34 @@ fn source(name: &str) -> String {
 /// What is around a source that comes by standard input.
 fn around(name: &str) -> String {
     format!("{name}.crate.rs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_compiler_that_is_not_waited_for_is_no_longer_stopped_by_the_button() {
+        // Ends by itself before anybody loses patience.
+        let sleep = |group| {
+            let mut command = Command::new("sleep");
+            command.arg("20").process_group(group).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let mut child = sleep(0);
+        let group = child.id() as i32;
+        // Stands for a stranger whose group has the number by then.
+        let mut other = sleep(group);
+        let interrupts = Arc::new(Interrupts::default());
+        interrupts.compiler_started(group);
+        let said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (name, kind, externs) = ("check_1".into(), Kind::Check, BTreeSet::new());
+        let rustc = Rustc { child, name, kind, externs, files: Vec::new() };
+        drop(Job { rustc, interrupts: interrupts.clone(), said, errors: Vec::new() });
+        interrupts.press();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(other.try_wait().unwrap().is_none(), "the button has ended a stranger");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 }

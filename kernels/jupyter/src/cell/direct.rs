@@ -1,6 +1,6 @@
 //! Does what a cell's directives ask for.
 
-use super::engine::{Engine, internal, modified};
+use super::engine::{Engine, internal};
 use super::export;
 use super::report::CellError;
 use super::scope::Scope;
@@ -21,16 +21,14 @@ impl Engine {
             Directive::Add(addition) => self.add(&addition)?,
             Directive::Clear => {
                 self.session.clear().map_err(internal)?;
+                self.libraries.clear();
                 self.scope = Scope { deps: std::mem::take(&mut self.scope.deps), ..Scope::default() };
             }
             Directive::Restart => {
                 self.scope = Scope::default();
-                self.libraries.clear();
                 // It may have been made again, with other crates inside.
                 self.toolkit = Toolkit::load(self.toolkit.session()).map_err(internal)?;
-                self.linked = modified(&self.toolkit);
-                self.analyzer.dismiss();
-                self.restart().map_err(internal)?;
+                self.renew().map_err(internal)?;
             }
             Directive::Variables => {
                 let code = directives::variables(&self.scope);

@@ -2,11 +2,12 @@
 
 use super::compile::{Compiled, Compilers, Job, Kind};
 use super::generate::{self, ENTRY, Run, Source};
-use super::keep::moved_by;
+use super::keep::{first_moves, moved_by};
 use super::moves;
 use super::parse::{self, Cell, Unparsed};
 use super::report::{CellError, compile_error, outdated};
 use super::scope::{KeptItem, Scope, Variable, merged, to_merge};
+use super::sources::Sources;
 use super::stale::explain;
 use crate::assist::analyzer::Analyzer;
 use crate::child::{Answer, Ran, Session, Sink, Stream};
@@ -36,15 +37,14 @@ pub struct Engine {
     pub interrupts: Arc<Interrupts>,
     pub(super) session: Session,
     /// When the library was linked that the scope's types are of.
-    pub(super) linked: Option<SystemTime>,
+    linked: Option<SystemTime>,
     pub(super) limit: Limit,
     /// What `%device` has chosen, for sessions to come.
     pub(super) device: Option<String>,
     /// Libraries of item crates, in the order in which a new session must load them.
     pub(super) libraries: Vec<PathBuf>,
     pub(super) sink: Sink,
-    /// Line maps of everything that may panic later.
-    sources: BTreeMap<String, (usize, Source)>,
+    sources: Sources,
     /// How long the last cell ran, compilation apart.
     ran: Duration,
 }
@@ -62,9 +62,11 @@ impl Engine {
         interrupts: Arc<Interrupts>,
     ) -> Result<Self> {
         let limit = Limit::from_environment().map_err(anyhow::Error::msg)?;
+        let sources = Sources::default();
+        let sink = placing(sink, sources.clone());
         let session = Session::start(&toolkit, &sink, &limit, None, &interrupts)?;
         let linked = modified(&toolkit);
-        let (device, scope, sources, libraries) = (None, Scope::default(), BTreeMap::new(), Vec::new());
+        let (device, scope, libraries) = (None, Scope::default(), Vec::new());
         let ran = Duration::ZERO;
         let compilers = Compilers::new(folder, interrupts.clone());
         let mut engine = Engine {
@@ -91,13 +93,28 @@ impl Engine {
         self.toolkit.crates.keys().cloned().collect()
     }
 
+    /// A new session process of the library as it is now, with nothing of the old one.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.analyzer.dismiss();
+        self.libraries.clear();
+        let linked = modified(&self.toolkit);
+        self.restart()?;
+        // While the old process lives, so does its library, and the next cell is told so.
+        self.linked = linked;
+        Ok(())
+    }
+
     /// A new session process with the items of the old one.
-    pub(super) fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.scope.variables.clear();
         // They know the library that the old session had.
         self.compilers.dismiss();
         let device = self.device.as_deref();
         self.session = Session::start(&self.toolkit, &self.sink, &self.limit, device, &self.interrupts)?;
+        // What was made for another library stays out of it; the next cell is told.
+        if self.linked != modified(&self.toolkit) {
+            return Ok(());
+        }
         self.libraries.iter().try_for_each(|library| self.session.load(library))
     }
 
@@ -188,9 +205,13 @@ impl Engine {
         let source = generate::verbatim(&cell.source);
         let compiled = self.compile(&source, Kind::Check, &BTreeSet::new());
         match compiled {
-            Ok(compiled) if !compiled.success => compile_error(&compiled.errors, &source, number),
+            Ok(compiled) if !compiled.success => self.compile_error(&compiled, &source, number),
             _ => CellError::new("CompileError", format!("{message} (line {line})")),
         }
+    }
+
+    fn compile_error(&self, compiled: &Compiled, source: &Source, number: usize) -> CellError {
+        compile_error(&compiled.errors, source, number, &self.sources)
     }
 
     pub(super) fn compile(
@@ -207,8 +228,9 @@ impl Engine {
     /// by [`Self::load`].
     fn define(&mut self, scope: &mut Scope, cell: &Cell, number: usize) -> Result<Option<Items>, CellError> {
         if !cell.items.is_empty() {
-            scope.forget_imports(&cell.items);
-            let older = merged(to_merge(scope, &cell.items), &cell.items);
+            let parts = scope.items_of(cell);
+            scope.forget_imports(&parts);
+            let older = merged(to_merge(scope, &parts), &parts);
             let source = generate::items(scope, cell, &older);
             let externs = self.externs(scope);
             let mut job = self.compilers.start(&self.toolkit, Kind::Items, &source.text, &externs).map_err(internal)?;
@@ -216,9 +238,10 @@ impl Engine {
                 return Err(self.load(Some(Items { job, source }), scope, cell, number).expect_err("no description"));
             }
             let krate = job.name().to_string();
-            let fresh = cell.items.iter().map(|part| KeptItem {
-                part: part.clone(),
-                text: generate::published(&cell.source, &part.range, &part.publish),
+            self.sources.remember(&krate, number, &source);
+            let fresh = parts.into_iter().map(|part| {
+                let text = generate::published(&cell.source, &part.range, &part.publish);
+                KeptItem { part, text }
             });
             let items = older.into_iter().chain(fresh).collect();
             scope.define_crate(&krate, items);
@@ -228,7 +251,7 @@ impl Engine {
             let externs = self.externs(scope);
             let compiled = self.compile(&source, Kind::Check, &externs)?;
             if !compiled.success {
-                return Err(compile_error(&compiled.errors, &source, number));
+                return Err(self.compile_error(&compiled, &source, number));
             }
         }
         Ok(None)
@@ -240,12 +263,11 @@ impl Engine {
         let krate = job.name().to_string();
         let compiled = job.finish().map_err(internal)?;
         if !compiled.success {
-            return Err(explain(compile_error(&compiled.errors, &source, number), scope, cell));
+            return Err(explain(self.compile_error(&compiled, &source, number), scope, cell));
         }
         let library = self.compilers.link(&self.toolkit, &krate).map_err(internal)?;
         self.session.load(&library).map_err(internal)?;
         self.libraries.push(library);
-        self.remember(&krate, number, source);
         Ok(())
     }
 
@@ -274,11 +296,12 @@ impl Engine {
     ) -> Result<Option<String>, CellError> {
         let (guessed, said) = moves::guess(&scope, cell);
         let mut moved: BTreeSet<String> = guessed.union(&said).cloned().collect();
+        let mut since = cell.moves.given.clone();
         let mut types = None;
         let kind = Kind::Run { optimise: cell.repeats(), items: !cell.items.is_empty() };
         // Each round learns of at least one more variable that the cell moves.
         let (name, source) = loop {
-            let run = Run { moved: &moved, reveal: false };
+            let run = Run { moved: &moved, since: &since, reveal: false };
             let source = generate::statements(&scope, cell, &run);
             let externs = self.externs(&scope);
             let job = self.compilers.start(&self.toolkit, kind, &source.text, &externs).map_err(internal)?;
@@ -289,7 +312,7 @@ impl Engine {
             }
             // Is it right? What is not moved could be put back.
             if first && !guessed.is_empty() {
-                let source = generate::statements(&scope, cell, &Run { moved: &said, reveal: false });
+                let source = generate::statements(&scope, cell, &Run { moved: &said, since: &since, reveal: false });
                 if moved_by(&self.compile(&source, Kind::Check, &externs)?.errors, &source) != guessed {
                     moved.clear();
                     continue;
@@ -302,16 +325,17 @@ impl Engine {
             self.unkeepable(cell, types.as_ref().unwrap(), Some(&compiled.errors), &source)?;
             let gone = moved_by(&compiled.errors, &source);
             if gone.is_empty() || gone.is_subset(&moved) {
-                let error = compile_error(&compiled.errors, &source, number);
+                let error = self.compile_error(&compiled, &source, number);
                 return Err(explain(error, &scope, cell));
             }
+            since.extend(first_moves(&compiled.errors, &source));
             moved.extend(gone);
         };
         let types = types.unwrap_or_default();
         self.unkeepable(cell, &types, None, &source)?;
         self.load(items, &scope, cell, number)?;
         keep_imports(&mut scope, cell);
-        self.remember(&name, number, source);
+        self.sources.remember(&name, number, &source);
         self.scope = scope;
         if self.interrupts.pressed() {
             return Err(CellError::new("Interrupted", "interrupted"));
@@ -323,12 +347,6 @@ impl Engine {
         // The loader has mapped it; a long session must not fill the disk.
         let _ = std::fs::remove_file(&library);
         self.settle(answer, cell, &types, number)
-    }
-
-    /// Keeps of a source what places a panic in it.
-    fn remember(&mut self, name: &str, number: usize, source: Source) {
-        let lines = Source { lines: source.lines, ..Source::default() };
-        self.sources.insert(format!("{name}.rs"), (number, lines));
     }
 
     /// Brings the variable table up to date with what the session says.
@@ -351,15 +369,23 @@ impl Engine {
                 }
             }
         }
-        let kept: BTreeSet<&String> = ran.names.iter().collect();
-        self.scope.variables.retain(|name, _| kept.contains(name));
-        match ran.kind.as_str() {
-            "ok" => Ok(ran.shown),
-            "interrupted" => Err(CellError::new("Interrupted", ran.message)),
-            "error" => Err(CellError::new("Error", &ran.message).note(&here(number, &ran))),
-            "panic" => Err(self.panic(&ran, number)),
-            _ => Err(CellError::new("InternalError", ran.message)),
-        }
+        let mut lost = Vec::new();
+        self.scope.variables.retain(|name, _| {
+            let kept = ran.names.contains(name);
+            lost.extend((!kept).then(|| format!("`{name}`")));
+            kept
+        });
+        let failed = match ran.kind.as_str() {
+            "ok" | "returned" => return Ok(ran.shown),
+            "interrupted" => CellError::new("Interrupted", ran.message),
+            "error" => CellError::new("Error", &ran.message).note(&here(number, &ran)),
+            "panic" => self.panic(&ran, number),
+            _ => CellError::new("InternalError", ran.message),
+        };
+        Err(match lost.is_empty() {
+            true => failed,
+            false => failed.note(&format!("what the cell moves is lost: {}", lost.join(", "))),
+        })
     }
 
     /// A thread that a cell left behind may have ended the session since.
@@ -381,15 +407,10 @@ impl Engine {
     }
 
     fn panic(&self, ran: &Ran, number: usize) -> CellError {
-        let mut parts = ran.place.rsplitn(3, ':');
-        let _column = parts.next();
-        let line: Option<usize> = parts.next().and_then(|line| line.parse().ok());
-        let file = parts.next().unwrap_or_default();
-        let place = match self.sources.get(file) {
-            Some((cell, source)) => match line.and_then(|line| source.user_line(line)) {
-                Some(line) => format!("at cell [{cell}], line {line}"),
-                None => format!("at cell [{cell}]"),
-            },
+        let place = match self.sources.place(&ran.place) {
+            Some(place) => format!("at {place}"),
+            // Of another thread, which has said where.
+            None if ran.place.is_empty() => here(number, ran),
             // Somewhere in a library; where crates are kept on this machine says nothing.
             None => {
                 let within = ran.place.split("/registry/src/").nth(1).and_then(|path| path.split_once('/'));
@@ -400,11 +421,19 @@ impl Engine {
     }
 }
 
+/// Says of what is printed to stderr at which line of which cell it was: a thread that panics, `dbg!()`.
+fn placing(sink: Sink, sources: Sources) -> Sink {
+    Arc::new(move |stream, piece| match piece {
+        Piece::Stderr(text) => sink(stream, Piece::Stderr(sources.told(&text))),
+        piece => sink(stream, piece),
+    })
+}
+
 fn here(number: usize, ran: &Ran) -> String {
     format!("at cell [{number}], line {}", ran.line)
 }
 
-pub(super) fn modified(toolkit: &Toolkit) -> Option<SystemTime> {
+fn modified(toolkit: &Toolkit) -> Option<SystemTime> {
     toolkit.dylib.metadata().ok()?.modified().ok()
 }
 

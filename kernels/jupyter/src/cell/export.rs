@@ -1,6 +1,6 @@
 //! `%export`: what a notebook has defined, as a module for a crate that depends on `attention`.
 
-use super::scope::{Binding, Scope};
+use super::scope::{Binding, Scope, number};
 
 /// Imports, macros and the newest version of every item, in the order of their cells.
 pub fn module(scope: &Scope) -> String {
@@ -25,7 +25,7 @@ pub fn module(scope: &Scope) -> String {
         text += &format!("\n{definition}\n");
     }
     let mut crates: Vec<_> = scope.crates.iter().collect();
-    crates.sort_by_key(|(name, _)| name.trim_start_matches("cell_").parse::<usize>().unwrap_or(0));
+    crates.sort_by_key(|(name, _)| number(name));
     for (krate, items) in crates {
         for item in items.iter().filter(|item| scope.is_current(krate, &item.part)) {
             text += &format!("\n{}\n", item.text);

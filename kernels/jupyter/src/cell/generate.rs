@@ -1,8 +1,9 @@
 //! Writes the crates that rustc compiles for a cell, and remembers which of their lines are the
 //! user's.
 
+use super::exits::Exits;
 use super::parse::Cell;
-use super::scope::{KeptItem, Scope, rooted};
+use super::scope::{KeptItem, Own, Scope, rooted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -42,7 +43,7 @@ pub struct Source {
 }
 
 impl Source {
-    fn generated(&mut self, text: &str) {
+    pub fn generated(&mut self, text: &str) {
         for line in text.lines() {
             self.text.push_str(line);
             self.text.push('\n');
@@ -74,9 +75,10 @@ impl Source {
         self.generated(&format!("::attention::cell_runtime::at({line});"));
     }
 
-    fn put(&mut self, name: &str, condition: &str) {
+    /// Puts a variable back; `key` says where, in the words of [`Run::moved`].
+    pub fn put(&mut self, key: &str, name: &str, condition: &str) {
         self.generated(&format!("{condition} ::attention::cell_runtime::put(\"{name}\", {name});"));
-        self.puts.insert(self.lines.len(), name.to_string());
+        self.puts.insert(self.lines.len(), key.to_string());
     }
 
     /// The cell's line for a generated line (both 1-based).
@@ -87,20 +89,30 @@ impl Source {
 
 /// The text of an item with `pub` where it had no visibility, or a narrower one.
 pub fn published(source: &str, range: &Range<usize>, publish: &[Range<usize>]) -> String {
+    replaced(source, range, publish, |place| if place.is_empty() { "pub " } else { "pub" })
+}
+
+/// A piece of the user's text with other words at these places in it.
+pub fn replaced<'a>(
+    source: &str,
+    range: &Range<usize>,
+    places: &[Range<usize>],
+    by: impl Fn(&Range<usize>) -> &'a str,
+) -> String {
     let mut text = String::new();
     let mut at = range.start;
-    let mut places = publish.to_vec();
+    let mut places = places.to_vec();
     places.sort_unstable_by_key(|place| place.start);
     for place in places {
         text.push_str(&source[at..place.start]);
-        text.push_str(if place.is_empty() { "pub " } else { "pub" });
+        text.push_str(by(&place));
         at = place.end;
     }
     text + &source[at..range.end]
 }
 
-/// Macros and imports, less the names that the crate's own items, `own`, have.
-fn head(scope: &Scope, cell: &Cell, own: &BTreeSet<String>) -> Source {
+/// Macros and imports, less the names that the crate has itself.
+fn head(scope: &Scope, cell: &Cell, own: Own) -> Source {
     let mut out = Source::default();
     out.generated("use ::attention::cell_runtime::{dbg, eprint, eprintln};");
     for (name, text) in &scope.macros {
@@ -111,21 +123,19 @@ fn head(scope: &Scope, cell: &Cell, own: &BTreeSet<String>) -> Source {
     for (_, range) in &cell.macros {
         out.user(&cell.source, range, &[]);
     }
-    let mut except = own.clone();
-    except.extend(cell.uses.iter().flat_map(|(_, imports)| imports).filter_map(|i| i.name.clone()));
-    out.generated(&scope.imports(&except));
+    let Own { mut names, roots } = own;
+    names.extend(cell.uses.iter().flat_map(|(_, imports)| imports).filter_map(|i| i.name.clone()));
+    let own = Own { names, roots };
+    out.generated(&scope.imports(&own));
     for (range, _) in &cell.uses {
-        out.in_place_of(&cell.source, range, &rooted(&cell.source[range.clone()], own));
+        out.in_place_of(&cell.source, range, &rooted(&cell.source[range.clone()], &own.roots));
     }
     out
 }
 
 /// The crate of a cell's items, together with the older ones that must share their crate.
 pub fn items(scope: &Scope, cell: &Cell, older: &[KeptItem]) -> Source {
-    let mut except: BTreeSet<String> = BTreeSet::new();
-    except.extend(cell.items.iter().flat_map(|item| item.names.clone()));
-    except.extend(older.iter().flat_map(|item| item.part.names.clone()));
-    let mut out = head(scope, cell, &except);
+    let mut out = head(scope, cell, Own::of(cell.items.iter().chain(older.iter().map(|item| &item.part))));
     for item in older {
         out.generated(&item.text);
     }
@@ -137,7 +147,7 @@ pub fn items(scope: &Scope, cell: &Cell, older: &[KeptItem]) -> Source {
 
 /// Only the imports and macros of a cell, to see whether they are right.
 pub fn imports(scope: &Scope, cell: &Cell) -> Source {
-    head(scope, cell, &BTreeSet::new())
+    head(scope, cell, Own::default())
 }
 
 /// The text as it stands, inside a function, for rustc to say what is wrong with it.
@@ -153,12 +163,14 @@ pub fn verbatim(source: &str) -> Source {
 pub struct Run<'a> {
     /// Variables not to put back, because the cell moves them or leaves them unset.
     pub moved: &'a BTreeSet<String>,
+    /// The line of the cell on which each is moved first, as far as that is known.
+    pub since: &'a BTreeMap<String, usize>,
     /// Ask for types instead of running: every new variable is passed to `reveal`.
     pub reveal: bool,
 }
 
 pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
-    let mut out = head(scope, cell, &BTreeSet::new());
+    let mut out = head(scope, cell, Own::default());
     if run.reveal {
         out.generated(
             "#[diagnostic::on_unimplemented(message = \"TYPE[{Self}]\")]\n\
@@ -178,26 +190,33 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
     // An error, a panic and an early `return` end the cell before its end.
     out.generated("let mut __ended = false;");
     out.generated("::attention::cell_runtime::run_cell(|| -> ::attention::cell_runtime::CellResult {");
+    let inside: Vec<_> =
+        used.iter().map(|(name, _)| *name).filter(|name| run.moved.contains(&old(name)) && !run.reveal).collect();
+    let exits = Exits::new(cell, run, &inside);
+    if !exits.is_empty() {
+        exits.open(&mut out);
+    }
     if cell.timed {
         out.generated(TIME_IT);
     }
-    for range in &cell.statements {
+    for (number, range) in cell.statements.iter().chain(&cell.last).enumerate() {
+        exits.pass(&mut out, number);
         out.at(&cell.source, range);
-        out.user(&cell.source, range, &[]);
+        if number < cell.statements.len() {
+            out.in_place_of(&cell.source, range, &exits.text(cell, range, number));
+        }
     }
-    if let Some(range) = &cell.last {
-        out.at(&cell.source, range);
-    }
+    let last = cell.last.as_ref().map(|range| (range, exits.text(cell, range, cell.statements.len())));
     if cell.timed {
-        if let Some(range) = &cell.last {
+        if let Some((range, text)) = last {
             out.generated("::std::hint::black_box(");
-            out.user(&cell.source, range, &[]);
+            out.in_place_of(&cell.source, range, &text);
             out.generated(");");
         }
         out.generated(TIME_IT_END);
-    } else if let Some(range) = &cell.last {
+    } else if let Some((range, text)) = last {
         out.generated("match &(");
-        out.user(&cell.source, range, &[]);
+        out.in_place_of(&cell.source, range, &text);
         out.generated(
             ") { __value => { let __own = (&*__value).evcxr_display(); \
              (&&&&::attention::show::Value(&*__value, __own)).finish() } }",
@@ -208,39 +227,48 @@ pub fn statements(scope: &Scope, cell: &Cell, run: &Run<'_>) -> Source {
             out.generated(&format!("__reveal(&{});", bound.name));
             out.puts.insert(out.lines.len(), bound.name.clone());
         } else if !run.moved.contains(&bound.name) {
-            out.put(&bound.name, "");
+            out.put(&bound.name, &bound.name, "");
         }
     }
     let redefined = |name: &str| cell.bound.iter().any(|bound| bound.name == name);
-    for (name, _) in &used {
-        // Moved and perhaps set again (`x = f(x)`): then the value lives in the closure, and only its
-        // end can tell whether there is one to keep.
-        let inside = run.moved.contains(&old(name)) && !run.moved.contains(&again(name));
-        if inside && !redefined(name) && !run.reveal {
-            out.put(name, "");
-            out.puts.insert(out.lines.len(), again(name));
-        }
+    // Moved and perhaps set again (`x = f(x)`): then the value lives in the closure, and only its end can tell whether
+    // there is one to keep.
+    for name in inside.iter().filter(|name| !run.moved.contains(&again(name)) && !redefined(name)) {
+        out.put(&again(name), name, "");
     }
-    out.generated("__ended = true;\n::std::result::Result::Ok(())\n});");
+    out.generated("__ended = true;");
+    match exits.is_empty() {
+        true => out.generated("::std::result::Result::Ok(())"),
+        false => exits.close(&mut out),
+    }
+    out.generated("});");
     for (name, _) in &used {
         // An old variable the cell redefines comes back only if the cell did not get that far.
         let redefined = redefined(name);
         let gone = run.moved.contains(&old(name)) || run.reveal;
         if !gone {
             let condition = if redefined { "if !__ended { " } else { "{ " };
-            out.put(name, condition);
-            let line = out.lines.len();
-            out.puts.insert(line, old(name));
+            out.put(&old(name), name, condition);
             out.generated("}");
         }
     }
-    out.generated("}");
+    out.generated("if !__ended { ::attention::cell_runtime::left_early(); }\n}");
     out
 }
 
 /// How `moved` names a variable that the cell moves and does not set again.
 pub fn again(name: &str) -> String {
     format!("again {name}")
+}
+
+/// How it names one that the cell is not to put back from wherever it is left.
+pub fn late(name: &str) -> String {
+    format!("late {name}")
+}
+
+/// How it names one that the cell is not to put back even where it is left before the first move.
+pub fn early(name: &str) -> String {
+    format!("early {name}")
 }
 
 /// How `moved` names the variable a cell began with, as opposed to a new one of the same name.

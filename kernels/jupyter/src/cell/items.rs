@@ -4,8 +4,8 @@ use proc_macro2::TokenTree;
 use std::ops::Range;
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Fields, ForeignItem, GenericArgument, ImplItem, Item, Meta, PathArguments, Stmt, StmtMacro, Type,
-    Visibility,
+    Attribute, Fields, ForeignItem, GenericArgument, ImplItem, Item, PathArguments, Safety, Stmt, StmtMacro, Type,
+    TypeParamBound, Visibility,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -13,16 +13,20 @@ pub struct ItemPart {
     pub range: Range<usize>,
     /// The names it defines: none for `impl` blocks and tests, several for `extern` blocks.
     pub names: Vec<String>,
+    /// Its `cfg` attributes: where one does not hold, the names are not there.
+    pub conditions: String,
     /// Whether a name of it stands where a variable could.
     pub value: bool,
     /// What it is and for what: a later item with the same key replaces it.
     pub key: String,
-    /// For an `impl`: names it is about, the type first, then the trait and their arguments.
+    /// For an `impl`: names it is about, the type first, then the trait and their arguments; of a path the first.
     pub about: Vec<String>,
+    /// Which of them is the trait.
+    pub of: Option<String>,
     /// An inherent impl may only stand in the crate of its type.
     pub inherent: bool,
-    /// Methods of an impl, to tell a second block from a new version of the first; variants of an enum; items of a
-    /// module, [`UNKNOWN`] where not all can be seen.
+    /// Methods of an impl, to tell a second block from a new version of the first; variants of an enum; paths inside a
+    /// module, ending in [`UNKNOWN`] where not all can be seen.
     pub members: Vec<String>,
     /// What `pub` takes the place of: nothing, or a narrower visibility.
     pub publish: Vec<Range<usize>>,
@@ -54,13 +58,23 @@ pub fn thread_locals(statement: &Stmt, range: Range<usize>) -> Option<ItemPart> 
     Some(part)
 }
 
-/// Whether it is there for `cargo test` alone.
+impl ItemPart {
+    /// Whether paths can lead through a name of it; a function leaves those through a crate of its name alone.
+    pub fn is_root(&self) -> bool {
+        self.key.starts_with("type ") || self.key.starts_with("mod ")
+    }
+}
+
+/// Whether it is there for `cargo test` alone, by the standard library's attribute or by another's, as `#[tokio::test]`.
 fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| match &attribute.meta {
-        Meta::Path(path) => path.is_ident("test") || path.is_ident("bench"),
-        Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
-        Meta::NameValue(_) => false,
-    })
+    let last = |attribute: &Attribute| attribute.path().segments.last().map(|segment| segment.ident.to_string());
+    attributes.iter().filter_map(last).any(|name| name == "test" || name == "bench")
+}
+
+/// The `cfg` attributes as they are written, one a line.
+pub fn conditions(source: &str, attributes: &[Attribute]) -> String {
+    let conditions = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+    conditions.map(|attribute| format!("{}\n", &source[attribute.span().byte_range()])).collect()
 }
 
 pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
@@ -83,6 +97,7 @@ pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
     };
     if let Some((kind, ident, vis, start, attributes)) = named {
         part.names.extend((ident != "_" && !is_test(attributes)).then(|| ident.to_string()));
+        part.conditions = conditions(source, attributes);
         part.value = matches!(kind, "fn" | "value");
         part.key = format!("{kind} {ident}");
         publish(vis, start, &mut part.publish);
@@ -97,7 +112,7 @@ pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
             let inside = item.content.iter().flat_map(|(_, items)| items);
             part.members = inside.flat_map(|item| members(source, item)).collect();
         }
-        Item::ForeignMod(item) => foreign(item, &mut part),
+        Item::ForeignMod(item) => foreign(source, item, &mut part),
         Item::Union(item) => fields(&Fields::Named(item.fields.clone()), &mut part.publish),
         Item::Impl(item) => implementation(source, item, &mut part),
         _ => {}
@@ -107,19 +122,25 @@ pub fn item_part(source: &str, item: &Item, range: Range<usize>) -> ItemPart {
 
 /// What can be imported from the module that an item stands in.
 fn members(source: &str, item: &Item) -> Vec<String> {
-    match item {
-        Item::Use(_) | Item::Macro(_) => vec![UNKNOWN.into()],
-        item => item_part(source, item, 0..0).names,
+    if let Item::Use(_) | Item::Macro(_) = item {
+        return vec![UNKNOWN.into()];
     }
+    let ItemPart { names, members, .. } = item_part(source, item, 0..0);
+    let inside = |name: &String| members.iter().map(|member| format!("{name}::{member}")).collect::<Vec<_>>();
+    names.iter().flat_map(inside).chain(names.iter().cloned()).collect()
 }
 
 /// Functions and statics of another language.
-fn foreign(item: &syn::ItemForeignMod, part: &mut ItemPart) {
+fn foreign(source: &str, item: &syn::ItemForeignMod, part: &mut ItemPart) {
     part.value = true;
+    part.conditions = conditions(source, &item.attrs);
     for item in &item.items {
         let (ident, vis, start) = match item {
             ForeignItem::Fn(i) => (&i.sig.ident, &i.vis, i.sig.span()),
-            ForeignItem::Static(i) => (&i.ident, &i.vis, i.static_token.span()),
+            ForeignItem::Static(i) => {
+                let plain = matches!(i.safety, Safety::Default);
+                (&i.ident, &i.vis, if plain { i.static_token.span() } else { i.safety.span() })
+            }
             ForeignItem::Type(i) => (&i.ident, &i.vis, i.type_token.span()),
             _ => continue,
         };
@@ -155,7 +176,9 @@ fn implementation(source: &str, item: &syn::ItemImpl, part: &mut ItemPart) {
         .collect::<String>();
     part.key = header;
     if let Some((path, _)) = &item.trait_ {
+        let first = part.about.len();
         path_names(path, &mut part.about);
+        part.of = part.about.get(first).cloned();
         return;
     }
     for member in &item.items {
@@ -182,14 +205,20 @@ fn names_in(ty: &Type, into: &mut Vec<String>) {
         Type::Slice(slice) => names_in(&slice.elem, into),
         Type::Array(array) => names_in(&array.elem, into),
         Type::Tuple(tuple) => tuple.elems.iter().for_each(|ty| names_in(ty, into)),
+        Type::TraitObject(object) => object.bounds.iter().for_each(|bound| {
+            if let TypeParamBound::Trait(bound) = bound {
+                path_names(&bound.path, into);
+            }
+        }),
         _ => {}
     }
 }
 
+/// The name that a path begins with, and those in its arguments.
 fn path_names(path: &syn::Path, into: &mut Vec<String>) {
-    let Some(last) = path.segments.last() else { return };
-    into.push(last.ident.to_string());
-    if let PathArguments::AngleBracketed(arguments) = &last.arguments {
+    let mut names = path.segments.iter().map(|segment| segment.ident.to_string());
+    into.extend(names.find(|name| !matches!(name.as_str(), "self" | "crate" | "super")));
+    if let Some(PathArguments::AngleBracketed(arguments)) = path.segments.last().map(|last| &last.arguments) {
         for argument in &arguments.args {
             if let GenericArgument::Type(ty) = argument {
                 names_in(ty, into);

@@ -20,7 +20,7 @@ impl Engine {
         if cell.bound.is_empty() {
             return Ok(types);
         }
-        let run = Run { moved: &BTreeSet::new(), reveal: true };
+        let run = Run { moved: &BTreeSet::new(), since: &BTreeMap::new(), reveal: true };
         let source = generate::statements(scope, cell, &run);
         let compiled = self.compile(&source, Kind::Check, externs)?;
         for error in &compiled.errors {
@@ -85,6 +85,19 @@ fn is_local(ty: &str) -> bool {
 pub(super) fn moved_by(errors: &[Diagnostic], source: &Source) -> BTreeSet<String> {
     let ours = errors.iter().filter(|e| e.has_code("E0382") || e.has_code("E0381"));
     ours.filter_map(|error| error.primary()).filter_map(|span| source.puts.get(&span.line_start).cloned()).collect()
+}
+
+/// On which line of the cell it moves a variable first, where rustc says so of one that could not be put back behind the
+/// closure.
+pub(super) fn first_moves(errors: &[Diagnostic], source: &Source) -> BTreeMap<String, usize> {
+    let ours = errors.iter().filter(|error| error.has_code("E0382"));
+    let moves = ours.filter_map(|error| {
+        let put = source.puts.get(&error.primary()?.line_start)?;
+        let name = put.strip_prefix(&old(""))?.to_string();
+        let lines = error.spans.iter().filter_map(|span| source.user_line(span.line_start));
+        Some((name, lines.min()?))
+    });
+    moves.collect()
 }
 
 /// New variables that hold borrows: the borrow checker names their put.

@@ -5,19 +5,24 @@
 use super::generate::{again, old};
 use super::parse::Cell;
 use super::scope::Scope;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use syn::spanned::Spanned;
 use syn::visit::{Visit, visit_expr_call, visit_expr_method_call};
 use syn::{Expr, Local, Pat, Stmt};
 
 /// By the text alone.
 #[derive(Debug, Default)]
 pub struct Moves {
-    /// Variables that stand by themselves as an argument of a call.
-    given: BTreeSet<String>,
+    /// Variables that stand by themselves as an argument of a call, with the first line of such a call.
+    pub given: BTreeMap<String, usize>,
     /// Those that `Type::new(…)` or the like made: of a type that is hardly ever copied.
     made: BTreeSet<String>,
     /// Those that are set again: `model = step(model)`.
     set: BTreeSet<String>,
+    /// Those of them that a `?` keeps from being set, when it leaves: `model = step(model)?`.
+    unset: BTreeSet<String>,
+    /// Those that are given and not set again behind that.
+    away: BTreeSet<String>,
 }
 
 impl Moves {
@@ -28,7 +33,17 @@ impl Moves {
     }
 
     fn give<'a>(&mut self, arguments: impl IntoIterator<Item = &'a Expr>) {
-        self.given.extend(arguments.into_iter().filter_map(name));
+        for argument in arguments {
+            if let Some(name) = name(argument) {
+                self.away.insert(name.clone());
+                self.given.entry(name).or_insert(argument.span().start().line);
+            }
+        }
+    }
+
+    /// Whether the cell seems to set the variable again wherever it has moved it.
+    pub fn resets(&self, name: &str) -> bool {
+        self.set.contains(name) && !self.unset.contains(name) && !self.away.contains(name)
     }
 }
 
@@ -44,8 +59,14 @@ impl<'ast> Visit<'ast> for Moves {
     }
 
     fn visit_expr_assign(&mut self, assign: &'ast syn::ExprAssign) {
-        self.set.extend(name(&assign.left));
         syn::visit::visit_expr_assign(self, assign);
+        if let Some(name) = name(&assign.left) {
+            if leaves(&assign.right) {
+                self.unset.insert(name.clone());
+            }
+            self.away.remove(&name);
+            self.set.insert(name);
+        }
     }
 
     fn visit_local(&mut self, local: &'ast Local) {
@@ -69,6 +90,20 @@ fn name(expr: &Expr) -> Option<String> {
     }
 }
 
+/// Whether there is a `?` in it.
+fn leaves(expr: &Expr) -> bool {
+    struct Found(bool);
+    impl<'ast> Visit<'ast> for Found {
+        fn visit_expr_try(&mut self, _: &'ast syn::ExprTry) {
+            self.0 = true;
+        }
+        fn visit_expr_closure(&mut self, _: &'ast syn::ExprClosure) {}
+    }
+    let mut found = Found(false);
+    found.visit_expr(expr);
+    found.0
+}
+
 /// Whether it is `Type::function(…)`, with `?` or `.unwrap()` behind it.
 fn constructs(expr: &Expr) -> bool {
     match expr {
@@ -88,9 +123,9 @@ fn constructs(expr: &Expr) -> bool {
 /// In the words of [`Run::moved`](super::generate::Run): what rustc is to confirm, and what has to be said to it before,
 /// so that it can.
 pub fn guess(scope: &Scope, cell: &Cell) -> (BTreeSet<String>, BTreeSet<String>) {
-    let Moves { given, made, set } = &cell.moves;
+    let Moves { given, made, set, .. } = &cell.moves;
     let (mut moved, mut said) = (BTreeSet::new(), BTreeSet::new());
-    for name in given.difference(set) {
+    for name in given.keys().filter(|name| !set.contains(*name)) {
         if cell.bound.iter().any(|bound| bound.name == *name) {
             moved.extend(made.contains(name).then(|| name.clone()));
         } else if scope.variables.get(name).is_some_and(|variable| is_owned(&variable.ty)) {
@@ -126,6 +161,15 @@ mod tests {
         assert_eq!(guessed("let t = Trainer::new(config.clone(), model, data)?;"), ["again model", "old model"]);
         assert_eq!(guessed("let m = Decoder::with_mixers(&c)?; let run = Trainer::new(m)?.run()?;"), ["m"]);
         assert_eq!(guessed("v.push(model)"), ["again model", "old model"]);
+    }
+
+    #[test]
+    fn what_is_set_again_is_told_from_what_a_question_mark_may_leave_unset() {
+        let code = "for _ in 0..3 {\n    a = f(a);\n    b = f(b)?;\n    let e = f(d);\n    d = e;\n}\n\
+                    g(c)?;\nx = f(x);\ng(x)?;";
+        let moves = parse(code).unwrap().moves;
+        assert_eq!(["a", "b", "c", "d", "x"].map(|name| moves.resets(name)), [true, false, false, true, false]);
+        assert_eq!(["a", "b", "c", "d", "x"].map(|name| moves.given[name]), [2, 3, 7, 4, 8]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Splits a cell into directives, imports, macros, items, statements and a last expression.
 //! Everything is a byte range of the user's own text, so that line numbers stay the user's.
 
-use super::items::{ItemPart, item_part, thread_locals};
+use super::exits;
+use super::items::{ItemPart, conditions, item_part, thread_locals};
 use super::moves::Moves;
 use super::report::CellError;
 use proc_macro2::{TokenStream, TokenTree};
@@ -36,8 +37,11 @@ pub struct Cell {
     pub uses: Vec<(Range<usize>, Vec<Import>)>,
     pub macros: Vec<(String, Range<usize>)>,
     pub items: Vec<ItemPart>,
+    /// Macros are among them, for what they name of the statements before them.
     pub statements: Vec<Range<usize>>,
     pub last: Option<Range<usize>>,
+    /// The words `return` that leave the cell itself.
+    pub returns: Vec<Range<usize>>,
     pub bound: Vec<Bound>,
     /// Identifiers in statements and the last expression, format strings included.
     pub mentioned: BTreeSet<String>,
@@ -68,6 +72,12 @@ impl Cell {
             true => Ok(()),
             false => Err(CellError::new("CommandError", "a cell of `%params` holds only `let name = value;`")),
         }
+    }
+
+    /// The number of the first statement that ends on this line or behind it; the last expression is one.
+    pub fn statement_at(&self, line: usize) -> usize {
+        let last_line = |range: &Range<usize>| self.source[..range.end].matches('\n').count() + 1;
+        self.statements.iter().take_while(|range| last_line(range) < line).count()
     }
 
     pub fn runs(&self) -> bool {
@@ -160,6 +170,7 @@ pub fn parse(code: &str) -> Result<Cell, Box<Unparsed>> {
         Ok(stmts) => {
             cell.sort(&stmts);
             cell.moves = Moves::of(&stmts);
+            cell.returns = exits::returns(&stmts);
             Ok(cell)
         }
         Err(error) => {
@@ -219,15 +230,18 @@ impl Cell {
                 continue;
             }
             seen += 1;
-            let tokens = self.source[range.clone()].parse().unwrap_or_default();
+            let tokens: TokenStream = self.source[range.clone()].parse().unwrap_or_default();
+            let start = range.start + attributes(&tokens);
+            // What is there under a condition is no value.
+            let always = !self.source[range.start..start].contains("cfg");
             self.mention(tokens);
             let value = match stmt {
                 Stmt::Expr(_, semi) => semi.is_none(),
                 Stmt::Macro(mac) => mac.semi_token.is_none(),
                 _ => false,
             };
-            if value && seen == count {
-                self.last = Some(range);
+            if value && always && seen == count {
+                self.last = Some(start..range.end);
                 continue;
             }
             if let Stmt::Local(local) = stmt {
@@ -235,6 +249,10 @@ impl Cell {
                 PatternNames { bound: &mut self.bound, may_fail }.visit_pat(&local.pat);
             }
             self.statements.push(range);
+        }
+        // What is left are macros, which have nothing to run.
+        if count == 0 {
+            self.statements.clear();
         }
     }
 
@@ -244,10 +262,15 @@ impl Cell {
                 let mut imports = Vec::new();
                 let prefix = if item.leading_colon.is_some() { "::" } else { "" };
                 leaves(prefix.to_string(), &item.tree, &mut imports);
+                let conditions = conditions(&self.source, &item.attrs);
+                imports.iter_mut().for_each(|import| import.text.insert_str(0, &conditions));
                 self.uses.push((range, imports));
             }
             Item::Macro(item) if item.ident.is_some() => {
                 let name = item.ident.as_ref().unwrap().to_string();
+                self.mention(item.mac.tokens.clone());
+                // Less its attributes: one that says `macro_export` is exported from where all can use it.
+                self.statements.push(item.mac.path.span().byte_range().start..range.end);
                 self.macros.push((name, range));
             }
             item => {
@@ -279,6 +302,14 @@ impl Cell {
             self.mentioned.insert(word.to_string());
         }
     }
+}
+
+/// How long the attributes and doc comments in front of an expression are.
+fn attributes(tokens: &TokenStream) -> usize {
+    // Of each the `#`, then the rest in brackets.
+    let mut firsts = tokens.clone().into_iter().step_by(2);
+    let own = firsts.find(|token| !matches!(token, TokenTree::Punct(punct) if punct.as_char() == '#'));
+    own.map_or(0, |token| token.span().byte_range().start)
 }
 
 fn leaves(prefix: String, tree: &UseTree, into: &mut Vec<Import>) {
@@ -349,7 +380,8 @@ mod tests {
             "// first\nuse std::{fmt, io::{self, Read as _}};\nstruct P { x: f32 }\n\
              macro_rules! m { () => { 1 } }\nlet p = P { x: 1.0 };\np.x += 1.0;\np.x // shown",
         );
-        assert_eq!(texts(&cell, &cell.statements), ["let p = P { x: 1.0 };", "p.x += 1.0;"]);
+        let statements = ["macro_rules! m { () => { 1 } }", "let p = P { x: 1.0 };", "p.x += 1.0;"];
+        assert_eq!(texts(&cell, &cell.statements), statements);
         assert_eq!(&cell.source[cell.last.clone().unwrap()], "p.x");
         assert_eq!(cell.items[0].names, ["P"]);
         assert_eq!(cell.macros[0].0, "m");
@@ -363,6 +395,19 @@ mod tests {
         assert!(cell("1 + 1;").last.is_none());
         assert!(cell("vec![1]").last.is_some());
         assert!(cell("for _ in 0..1 {}\nlet x = 1;").last.is_none());
+        let shown = |code: &str| {
+            let cell = cell(code);
+            cell.source[cell.last.unwrap()].to_string()
+        };
+        assert_eq!(shown("/// Prints é.\n#[allow(unused)]\nfor i in 0..3 {}"), "for i in 0..3 {}");
+        assert_eq!(shown("/** One. */ println!()"), "println!()");
+        assert!(cell("#[cfg(test)]\nif a { b() }").last.is_none());
+    }
+
+    #[test]
+    fn macros_alone_have_nothing_to_run() {
+        assert!(!cell("macro_rules! m { () => { 1 } }").runs());
+        assert!(cell("macro_rules! m { () => { 1 } }\nm!()").runs());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What earlier cells have left behind: names, imports, macros, item crates and variables.
 
 use super::items::{ItemPart, UNKNOWN};
-use super::parse::Import;
+use super::parse::{Cell, Import};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An item as later cells may need it again: its text, already made public.
@@ -23,6 +23,25 @@ pub enum Binding {
     Import(String),
     /// The crate of the item.
     Item(String),
+}
+
+/// What a crate defines itself.
+#[derive(Debug, Default)]
+pub struct Own {
+    pub names: BTreeSet<String>,
+    /// Those that paths can lead through.
+    pub roots: BTreeSet<String>,
+}
+
+impl Own {
+    pub fn of<'a>(items: impl IntoIterator<Item = &'a ItemPart>) -> Self {
+        let mut own = Own::default();
+        for item in items {
+            own.names.extend(item.names.iter().cloned());
+            own.roots.extend(item.names.iter().filter(|_| item.is_root()).cloned());
+        }
+        own
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -68,12 +87,42 @@ impl Scope {
         for item in &items {
             for name in &item.part.names {
                 self.names.insert(name.clone(), Binding::Item(krate.to_string()));
-                if item.part.value {
+                if item.part.value && item.part.conditions.is_empty() {
                     self.variables.remove(name);
                 }
             }
         }
+        // An `impl` that has moved is in one place only.
+        for older in self.crates.values_mut() {
+            older.retain(|old| !old.part.names.is_empty() || items.iter().all(|item| item.text != old.text));
+        }
         self.crates.insert(krate.to_string(), items);
+    }
+
+    /// The item by whose name another is reached: the module `shapes` for `Square`, where that is imported from it.
+    fn reached_by<'a>(&'a self, name: &'a str, cell: &'a Cell) -> &'a str {
+        let defines = |item: &ItemPart, name: &str| item.names.iter().any(|own| own == name);
+        if cell.items.iter().any(|item| defines(item, name)) {
+            return name;
+        }
+        let mut fresh = cell.uses.iter().flat_map(|(_, imports)| imports);
+        let import = match (fresh.find(|import| import.name.as_deref() == Some(name)), self.names.get(name)) {
+            (Some(Import { text, .. }), _) | (None, Some(Binding::Import(text))) => text,
+            _ => return name,
+        };
+        let Some(first) = inner(import).next() else { return name };
+        let older = self.crate_of(first).and_then(|krate| self.crates.get(krate)).into_iter().flatten();
+        let mut items = cell.items.iter().chain(older.map(|item| &item.part));
+        if items.any(|item| item.is_root() && defines(item, first)) { first } else { name }
+    }
+
+    /// A cell's items, with what they are about by the names of items.
+    pub fn items_of(&self, cell: &Cell) -> Vec<ItemPart> {
+        let mut items = cell.items.clone();
+        for name in items.iter_mut().flat_map(|item| item.about.iter_mut().chain(&mut item.of)) {
+            *name = self.reached_by(name, cell).to_string();
+        }
+        items
     }
 
     /// An item whose name still means it; an `impl` whose type (or trait) does.
@@ -88,12 +137,19 @@ impl Scope {
     /// Forgets what was imported from earlier versions of these items and is not inside the new ones.
     pub fn forget_imports(&mut self, items: &[ItemPart]) {
         let holds = |import: &str| {
-            let mut segments = segments(import).skip_while(|segment| matches!(*segment, "self" | "crate"));
-            let (Some(first), Some(second)) = (segments.next(), segments.next()) else { return true };
-            let second = second.split(' ').next().unwrap_or_default();
-            let Some(item) = items.iter().find(|item| item.names.iter().any(|name| name == first)) else { return true };
-            let members = &item.members;
-            members.iter().any(|member| member == second || member == UNKNOWN) || second == "*" && !members.is_empty()
+            let mut path = inner(import);
+            let (first, path) = (path.next().unwrap_or_default(), path.collect::<Vec<_>>().join("::"));
+            let redefined = |item: &&ItemPart| item.is_root() && item.names.iter().any(|name| name == first);
+            let Some(item) = items.iter().find(redefined) else { return true };
+            // A glob asks for whatever there is.
+            let all = path.strip_suffix(UNKNOWN);
+            path.is_empty()
+                || item.members.iter().any(|member| match (all, member.strip_suffix(UNKNOWN)) {
+                    (Some(all), Some(unknown)) => all.starts_with(unknown) || unknown.starts_with(all),
+                    (Some(all), None) => member.starts_with(all),
+                    (None, Some(unknown)) => path.starts_with(unknown),
+                    (None, None) => path == *member,
+                })
         };
         self.names.retain(|_, binding| !matches!(binding, Binding::Import(import) if !holds(import)));
         self.globs.retain(|glob| holds(glob));
@@ -110,8 +166,8 @@ impl Scope {
             .collect()
     }
 
-    /// The imports every generated crate begins with, without the names it defines itself.
-    pub fn imports(&self, except: &BTreeSet<String>) -> String {
+    /// The imports every generated crate begins with, without the names it has itself.
+    pub fn imports(&self, own: &Own) -> String {
         let mut text = String::new();
         for glob in &self.globs {
             text.push_str(glob);
@@ -122,21 +178,40 @@ impl Scope {
             text.push_str(&format!("use {krate}::*;\n"));
         }
         for (name, binding) in &self.names {
-            if except.contains(name) {
+            if own.names.contains(name) {
                 continue;
             }
             match binding {
-                Binding::Import(import) => text.push_str(&rooted(import, except)),
-                Binding::Item(krate) => text.push_str(&format!("use {krate}::{name};")),
+                Binding::Import(import) => {
+                    text.push_str(&rooted(import, &own.roots));
+                    text.push('\n');
+                }
+                Binding::Item(krate) => {
+                    for conditions in self.conditions(krate, name) {
+                        text.push_str(&format!("{conditions}use {krate}::{name};\n"));
+                    }
+                }
             }
-            text.push('\n');
         }
         text
     }
+
+    /// Those under which a crate has an item of the name, each once: there may be one for every case.
+    fn conditions(&self, krate: &str, name: &str) -> BTreeSet<&str> {
+        let items = self.crates.get(krate).into_iter().flatten().map(|item| &item.part);
+        let named = items.filter(|item| item.names.iter().any(|own| own == name));
+        named.map(|item| item.conditions.as_str()).collect()
+    }
+}
+
+/// Item crates are numbered in the order in which their cells ran.
+pub fn number(krate: &str) -> usize {
+    krate.trim_start_matches("cell_").parse().unwrap_or(0)
 }
 
 /// The earlier items that must be compiled again with these new ones, because the orphan rule wants an `impl` in the
-/// crate of its type (or trait): that type, and what of its crate speaks of it. Everything else stays what it is.
+/// crate of its type (or trait): that type, what of its crate speaks of it, and what later cells have implemented for
+/// it. Everything else stays what it is.
 pub fn to_merge(scope: &Scope, items: &[ItemPart]) -> Vec<KeptItem> {
     let own: BTreeSet<&str> = items.iter().flat_map(|item| &item.names).map(String::as_str).collect();
     let mut homes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -152,7 +227,26 @@ pub fn to_merge(scope: &Scope, items: &[ItemPart]) -> Vec<KeptItem> {
             homes.entry(krate).or_default().insert(name);
         }
     }
-    homes.into_iter().flat_map(|(krate, names)| speaking_of(scope, krate, names)).collect()
+    let mut older: Vec<KeptItem> = Vec::new();
+    for (krate, names) in homes {
+        let speaking = speaking_of(scope, krate, names);
+        for item in speaking.iter().chain(implemented_later(scope, krate, &speaking)) {
+            if older.iter().all(|taken| taken.text != item.text) {
+                older.push(item.clone());
+            }
+        }
+    }
+    older
+}
+
+/// The present `impl`s of other crates for types and of traits among these items of a crate.
+fn implemented_later<'a>(scope: &'a Scope, home: &str, items: &[KeptItem]) -> Vec<&'a KeptItem> {
+    let among = |name: Option<&String>| {
+        name.is_some_and(|name| items.iter().any(|item| item.part.is_root() && item.part.names.contains(name)))
+    };
+    let later = scope.crates.iter().filter(|(krate, _)| number(krate) > number(home));
+    let all = later.flat_map(|(krate, items)| items.iter().filter(move |item| scope.is_current(krate, &item.part)));
+    all.filter(|item| among(item.part.of.as_ref()) || among(item.part.about.first())).collect()
 }
 
 /// The items of a crate that have one of these names or speak of one that has, in their order.
@@ -162,7 +256,8 @@ fn speaking_of<'a>(scope: &'a Scope, krate: &str, mut names: BTreeSet<&'a str>) 
     loop {
         let before = names.len();
         for (item, taken) in items.iter().zip(&mut taken) {
-            if !*taken && words(&item.text).iter().any(|word| names.contains(word)) {
+            let about = item.part.about.iter().map(String::as_str);
+            if !*taken && words(&item.text).into_iter().chain(about).any(|word| names.contains(word)) {
                 *taken = true;
                 names.extend(item.part.names.iter().map(String::as_str));
             }
@@ -176,9 +271,9 @@ fn speaking_of<'a>(scope: &'a Scope, krate: &str, mut names: BTreeSet<&'a str>) 
 
 /// An import whose path begins with one of the names a crate defines itself, beginning with that crate: an older item
 /// of the name may come through a glob, which rustc weighs as much as an item with a `derive`.
-pub fn rooted(import: &str, own: &BTreeSet<String>) -> String {
+pub fn rooted(import: &str, roots: &BTreeSet<String>) -> String {
     let mut segments = segments(import);
-    match segments.next().is_some_and(|first| own.contains(first)) && segments.next().is_some() {
+    match segments.next().is_some_and(|first| roots.contains(first)) && segments.next().is_some() {
         true => import.replacen("use ", "use crate::", 1),
         false => import.into(),
     }
@@ -187,7 +282,12 @@ pub fn rooted(import: &str, own: &BTreeSet<String>) -> String {
 /// Of an import's path.
 fn segments(import: &str) -> impl Iterator<Item = &str> {
     let path = import.split_once("use ").map_or("", |(_, path)| path.trim_start());
-    path.trim_end_matches(';').split("::")
+    path.trim_end_matches(';').split(" as ").next().unwrap_or_default().split("::")
+}
+
+/// Less what leads to the top of the notebook.
+fn inner(import: &str) -> impl Iterator<Item = &str> {
+    segments(import).skip_while(|segment| matches!(*segment, "self" | "crate"))
 }
 
 /// What could be names in a text of Rust.

@@ -2,12 +2,7 @@
 
 use super::parse::Cell;
 use super::report::CellError;
-use super::scope::{Scope, words};
-
-/// Cells are numbered in the order in which they ran.
-fn number(krate: &str) -> usize {
-    krate.trim_start_matches("cell_").parse().unwrap_or(0)
-}
+use super::scope::{Scope, number, words};
 
 /// Adds a note for each variable, item and method of the cell that belongs to an old version.
 pub fn explain(mut error: CellError, scope: &Scope, cell: &Cell) -> CellError {
