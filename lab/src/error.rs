@@ -38,6 +38,20 @@ pub enum LabError {
         /// Every parameter whose gradient does.
         gradients: Vec<String>,
     },
+    /// A restart of the training of a memory network, with nothing updated in that step.
+    #[error(
+        "restart {restart} (seed {seed}) of the memory network: loss {loss}, gradient norm {gradient_norm} in epoch \
+         {epoch} at rate {rate}, expected finite numbers; a lower rate or no linear start may help"
+    )]
+    MemoryNotFinite {
+        /// Counted from 1, as `epoch` is.
+        restart: usize,
+        seed: u64,
+        epoch: usize,
+        rate: f64,
+        loss: f64,
+        gradient_norm: f64,
+    },
     #[error(
         "run `{}` exists with another configuration (different: {}); take another name, or remove \
          the folder. Nothing was changed",
@@ -59,6 +73,9 @@ pub enum LabError {
     Device(String),
     #[error("nothing to compare: {0}")]
     Compare(String),
+    /// The stop button was pressed.
+    #[error(transparent)]
+    Interrupted(#[from] cell_runtime::Interrupted),
 }
 
 /// The first few names.

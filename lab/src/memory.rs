@@ -122,10 +122,13 @@ pub struct MemoryRun {
     /// Without autodiff.
     pub model: MemoryNetwork,
     pub history: Vec<MemoryEpoch>,
-    /// Training loss of the last epoch of every restart: restart i has the recipe's seed + i.
+    /// Training loss of the last epoch of every restart, infinite where it diverged: restart i has the recipe's
+    /// seed + i.
     pub train_losses: Vec<f64>,
     /// The restart that `model` and `history` are of: the one with the lowest of `train_losses`.
     pub restart: usize,
+    /// Whether the stop button ended it: the last of `train_losses` is that of an early epoch.
+    pub interrupted: bool,
 }
 
 /// Loss in nats per question, share of right answers.
@@ -135,11 +138,11 @@ pub struct MemoryScore {
     pub accuracy: f64,
 }
 
-/// Trains a network of `config` on `data`; with several restarts a line on stderr tells of each.
+/// Trains a network of `config` on `data`; with several restarts a line on stderr tells of each. The stop button
+/// ends it after the epoch.
 ///
 /// # Errors
-/// Bad values, sentences that do not fit, a loss or gradient that is no longer finite (then with
-/// nothing updated in that step).
+/// Bad values, sentences that do not fit; [`LabError::MemoryNotFinite`] where every restart diverged.
 pub fn train_memory_network(
     config: &MemoryNetworkConfig,
     recipe: &MemoryRecipe,
@@ -148,26 +151,55 @@ pub fn train_memory_network(
 ) -> Result<MemoryRun, LabError> {
     recipe.validate()?;
     let (train, validation) = data.split(recipe.validation, recipe.seed)?;
-    let mut best = None;
+    let stopped = || cell_runtime::check_interrupt().is_err();
+    best_of(recipe.restarts, |restart| train_once(config, recipe, &train, &validation, restart, device, &stopped))
+}
+
+/// A restart, as far as it came.
+struct Training {
+    model: MemoryNetwork,
+    history: Vec<MemoryEpoch>,
+    interrupted: bool,
+}
+
+/// The restart with the lowest training loss, of those that `train` brings to an end.
+fn best_of(restarts: usize, mut train: impl FnMut(usize) -> Result<Training, LabError>) -> Result<MemoryRun, LabError> {
+    let (mut best, mut diverged) = (None, None);
     let mut train_losses: Vec<f64> = Vec::new();
-    for restart in 0..recipe.restarts {
-        let seed = recipe.seed.wrapping_add(restart as u64);
-        let (model, history) = train_once(config, recipe, &train, &validation, seed, device)?;
-        let last = history.last().expect("at least one epoch");
+    let mut interrupted = false;
+    while train_losses.len() < restarts && !interrupted {
+        let restart = train_losses.len();
+        let training = match train(restart) {
+            Err(error @ LabError::MemoryNotFinite { .. }) => {
+                if restarts > 1 {
+                    eprintln!("{error}");
+                }
+                diverged = Some(error);
+                train_losses.push(f64::INFINITY);
+                continue;
+            }
+            training => training?,
+        };
+        interrupted = training.interrupted;
+        let last = training.history.last().expect("at least one epoch");
         let loss = last.train_loss;
-        if recipe.restarts > 1 {
-            let (number, of, kept) = (restart + 1, recipe.restarts, 100.0 * last.accuracy);
+        if restarts > 1 {
+            let (number, kept) = (restart + 1, 100.0 * last.accuracy);
             eprintln!(
-                "restart {number} of {of}: training loss {loss:.4} nats/question, {kept:.1} % of validation right"
+                "restart {number} of {restarts}: training loss {loss:.4} nats/question, {kept:.1} % of validation right"
             );
         }
         if train_losses.iter().all(|other| loss < *other) {
-            best = Some((model, history, restart));
+            best = Some((training, restart));
         }
         train_losses.push(loss);
     }
-    let (model, history, restart) = best.expect("at least one restart");
-    Ok(MemoryRun { model, history, train_losses, restart })
+    match best {
+        Some((Training { model, history, .. }, restart)) => {
+            Ok(MemoryRun { model, history, train_losses, restart, interrupted })
+        }
+        None => Err(diverged.expect("at least one restart")),
+    }
 }
 
 fn train_once(
@@ -175,14 +207,17 @@ fn train_once(
     recipe: &MemoryRecipe,
     train: &Babi,
     validation: &Babi,
-    seed: u64,
+    restart: usize,
     device: &Device,
-) -> Result<(MemoryNetwork, Vec<MemoryEpoch>), LabError> {
+    stopped: &dyn Fn() -> bool,
+) -> Result<Training, LabError> {
+    let seed = recipe.seed.wrapping_add(restart as u64);
     let mut model = config.init(seed, device)?.train();
     let mut history: Vec<MemoryEpoch> = Vec::new();
     model.linear = recipe.linear_epochs > 0;
     let mut since = 0;
-    while model.linear || since < recipe.epochs {
+    let mut interrupted = false;
+    while (model.linear || since < recipe.epochs) && !interrupted {
         let rate = match model.linear {
             true => recipe.linear_rate,
             false => recipe.learning_rate * 0.5f64.powi((since / recipe.halve_every) as i32),
@@ -195,8 +230,12 @@ fn train_once(
             // A stream of its own for every batch, also of different epochs.
             let noise = seed ^ ((epoch as u64) << 32 | step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             batch.stories = with_empty_memories(&batch.stories, shape, recipe.noise, noise)?;
-            let loss;
-            (model, loss) = update(model, &batch, rate, recipe.clip, epoch + 1)?;
+            let (loss, gradient_norm);
+            (model, loss, gradient_norm) = update(model, &batch, rate, recipe.clip)?;
+            if !loss.is_finite() || !gradient_norm.is_finite() {
+                let (restart, epoch) = (restart + 1, epoch + 1);
+                return Err(LabError::MemoryNotFinite { restart, seed, epoch, rate, loss, gradient_norm });
+            }
             sum += loss;
         }
         let score = memory_score(&model, validation)?;
@@ -207,22 +246,22 @@ fn train_once(
             validation_loss: score.loss,
             accuracy: score.accuracy,
         });
+        interrupted = stopped();
         since += 1;
         if model.linear && since == recipe.linear_epochs {
             (model.linear, since) = (false, 0);
         }
     }
-    Ok((model.valid(), history))
+    Ok(Training { model: model.valid(), history, interrupted })
 }
 
-/// One step; the summed loss of the batch before it.
+/// One step, if the loss and the gradients are finite; the summed loss of the batch before it, and the norm.
 fn update(
     model: MemoryNetwork,
     batch: &BabiBatch,
     rate: f64,
     clip: f64,
-    epoch: usize,
-) -> Result<(MemoryNetwork, f64), LabError> {
+) -> Result<(MemoryNetwork, f64, f64), LabError> {
     let loss = loss(&model, batch, logits(&model, batch, &mut Silent)?)? * batch.batch as f64;
     let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
     let (_, squares, _) = gradient_squares(&model, &gradients);
@@ -230,11 +269,10 @@ fn update(
     let norm = squares.sum().into_scalar::<f32>().sqrt() as f64;
     let loss = loss.into_scalar::<f32>() as f64;
     if !loss.is_finite() || !norm.is_finite() {
-        let value = format!("loss {loss}, gradient norm {norm} in epoch {epoch} at rate {rate}");
-        return invalid("training of the memory network", value, "finite; a lower rate or no linear start may help");
+        return Ok((model, loss, norm));
     }
     let rate = rate * if norm > clip { clip / norm } else { 1.0 };
-    Ok((model.map(&mut Descend { gradients: &mut gradients, rate }), loss))
+    Ok((model.map(&mut Descend { gradients: &mut gradients, rate }), loss, norm))
 }
 
 /// Plain SGD: `w ← w − rate · g`.

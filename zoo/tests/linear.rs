@@ -145,6 +145,23 @@ fn fixed_decays_are_powers_of_the_distance() {
 }
 
 #[test]
+fn a_fixed_decay_is_offered_as_what_survives_a_step() {
+    let lightning = [1.0, (-4.0f64 / 3.0).exp(), (-8.0f64 / 3.0).exp()];
+    for (config, decays) in [
+        (MixerConfig::RetNet(RetNetConfig::new(3)), [1.0 - 1.0 / 32.0, 1.0 - 1.0 / 64.0, 1.0 - 1.0 / 128.0]),
+        (MixerConfig::Lightning(LightningConfig::new(3)), lightning),
+    ] {
+        let decay = tapped::<3>(&taps(&build(&config, &Device::flex())), "decay");
+        assert_eq!(decay.dims(), [2, 3, 9]);
+        let values: Vec<f64> = decay.into_data().try_into_vec().unwrap();
+        for (i, value) in values.into_iter().enumerate() {
+            let expected = decays[i / 9 % 3];
+            assert!((value - expected).abs() < 1e-12, "{config:?}: {value}, not {expected}");
+        }
+    }
+}
+
+#[test]
 fn lightning_head_0_never_decays_and_deeper_layers_remember_longer() {
     for layer in 0..4 {
         let decays = LightningDecays::Linear.log_decays(8, layer, 4);

@@ -3,7 +3,8 @@
 use crate::model;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use datasets::Tokenizer;
+use datasets::{DatasetConfig, Tokenizer};
+use lab::train::run_config;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -152,7 +153,10 @@ fn tokenizer(dir: &Path, vocab_size: usize) -> Result<Tokenizer> {
     if path.exists() {
         return Tokenizer::from_file(path).context("cannot read the checkpoint's tokenizer");
     }
-    if !pretrained::is_pretrained(dir) && vocab_size == 256 {
+    // A run's checkpoint lies beside the configuration that names its data.
+    let run = dir.parent().and_then(|run| run_config(run).ok());
+    let text = run.is_none_or(|run| matches!(run.data, DatasetConfig::Corpus(_)));
+    if text && !pretrained::is_pretrained(dir) && vocab_size == 256 {
         return Ok(Tokenizer::bytes());
     }
     bail!(
@@ -166,6 +170,7 @@ fn tokenizer(dir: &Path, vocab_size: usize) -> Result<Tokenizer> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use datasets::NeedleConfig;
     use zoo::checkpoint;
 
     #[derive(Parser)]
@@ -225,6 +230,27 @@ mod tests {
         let options = ["--prompt", "été", "--max-new-tokens", "30", "--temperature", "0.7"];
         let options = [&options[..], &["--top-k", "40", "--top-p", "0.9", "--seed", "5"]].concat();
         assert_eq!(written(dir.path(), &options).unwrap(), Tokenizer::bytes().decode(&ids).unwrap());
+    }
+
+    #[test]
+    fn the_prompt_of_a_run_is_text_only_where_its_data_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = zoo::preset("hybrid", "nano").unwrap();
+        checkpoint::save(&dir.path().join("step-000001"), &model, &model.init(3, &Device::flex()).unwrap()).unwrap();
+        let mut config = lab::TrainConfig::new("run", model);
+        let mut begin = |data: DatasetConfig| {
+            config.data = data;
+            std::fs::write(dir.path().join("config.json"), config.to_json()).unwrap();
+        };
+        begin(DatasetConfig::default());
+        written(dir.path(), &["--prompt", "a", "--max-new-tokens", "2"]).unwrap();
+        begin(DatasetConfig::Needle(NeedleConfig { vocab_size: 256, distractors: 0, time: 16 }));
+        refused(
+            dir.path(),
+            &["--prompt", "a"],
+            &["step-000001", "256 tokens are not known to be bytes", "--ids 1,2,3"],
+        );
+        written(dir.path(), &["--ids", "1,2", "--max-new-tokens", "2"]).unwrap();
     }
 
     #[test]

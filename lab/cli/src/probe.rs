@@ -59,11 +59,14 @@ fn draw(run: &Run, report: &Report, dataset: &dyn Dataset, ids: &[i32], out: &Pa
     }
 
     let masses = layer_means(&report.first_token_mass);
-    if !masses.is_empty() {
+    // Of one token a sequence there is no mass: every query is the first.
+    if masses.iter().any(|(_, mass)| mass.is_finite()) {
         let bars =
             Bars::new(format!("Attention on the first token, {name}")).x("layer", "").y("share", "mean over heads");
-        let bars = masses.into_iter().fold(bars, |bars, (layer, mass)| bars.bar(layer.to_string(), mass));
+        let bars = masses.iter().fold(bars, |bars, (layer, mass)| bars.bar(layer.to_string(), *mass));
         bars.save(out.join("first_token_mass.svg"))?;
+    }
+    if !masses.is_empty() {
         let ids = &ids[..ids.len().min(PATTERN_TOKENS)];
         let grid = AttentionGrid::new(format!("Attention patterns, {name}")).x("key", "").y("query", "").causal();
         let all = patterns(&run.model, ids)?.into_iter().filter(|pattern| pattern.name == "pattern");
@@ -77,4 +80,31 @@ fn draw(run: &Run, report: &Report, dataset: &dyn Dataset, ids: &[i32], out: &Pa
         bars.save(out.join("lambda.svg"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use datasets::{Batch, DatasetConfig, MqarConfig};
+    use lab::{History, TrainConfig};
+
+    #[test]
+    fn a_run_of_one_token_a_sequence_is_drawn_without_bars_of_the_first_token() {
+        let model = zoo::preset("baseline", "nano").unwrap();
+        let run = Run {
+            config: TrainConfig::new("one", model.clone()),
+            model: model.init(0, &Device::flex()).unwrap(),
+            history: History::default(),
+            interrupted: false,
+            dir: None,
+        };
+        let batch = Batch { batch: 2, time: 1, ids: vec![1, 2], targets: vec![2, 3], mask: vec![1.0; 2] };
+        let report = Report::new(&run.model, std::slice::from_ref(&batch), &[]).unwrap();
+        let dataset = DatasetConfig::Mqar(MqarConfig::default()).open().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        draw(&run, &report, dataset.as_ref(), batch.row(0), folder.path()).unwrap();
+        assert!(!folder.path().join("first_token_mass.svg").exists());
+        assert!(folder.path().join("patterns.svg").exists());
+    }
 }

@@ -95,13 +95,20 @@ impl RunArguments {
             config.data = dataset(data)?;
             config.model.vocab_size = config.data.open()?.vocab_size();
         }
-        config.steps = self.steps.unwrap_or(config.steps);
-        config.warmup = config.warmup.min(config.steps);
+        let steps = self.steps.unwrap_or(config.steps);
+        if steps < config.steps {
+            // The warm-up stays a small part of a shorter run.
+            config.warmup = config.warmup.min(steps / 10);
+        }
+        config.steps = steps;
         config.batch = self.batch.unwrap_or(config.batch);
         config.time = self.time.unwrap_or(config.time);
-        config.learning_rate = self.learning_rate.unwrap_or(config.learning_rate);
+        if let Some(rate) = self.learning_rate {
+            // The last rate stays the same part of the highest.
+            config.min_learning_rate = (config.min_learning_rate * (rate / config.learning_rate)).min(rate);
+            config.learning_rate = rate;
+        }
         config.precision = self.precision.unwrap_or(config.precision);
-        config.min_learning_rate = config.min_learning_rate.min(config.learning_rate);
         Ok(())
     }
 }
@@ -141,10 +148,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 fn finish(mut trainer: Trainer) -> Result<()> {
     let config = trainer.config();
-    let (name, parameters) = (config.name.clone(), config.model.parameters());
-    let (step, steps) = (trainer.history().step(), config.steps);
-    let from = if step > 0 { format!(", from step {step}") } else { String::new() };
-    eprintln!("{name}: {parameters} parameters, {steps} steps{from}");
+    let (name, parameters) = (&config.name, config.model.parameters());
+    eprintln!("{name}: {parameters} parameters, {} steps", config.steps);
     let run: Run = trainer.run()?;
     println!("{run}");
     if let Some(dir) = &run.dir {
@@ -282,6 +287,25 @@ mod tests {
         assert!(message.contains("nedle") && message.contains("needle"), "{message}");
         let message = crate::terminal::chain(&dataset(r#"{"type": "mqar", "pears": 2}"#).unwrap_err());
         assert!(message.contains("pears") && message.contains("pairs"), "{message}");
+    }
+
+    #[test]
+    fn a_shorter_run_or_another_rate_keeps_the_shape_of_the_schedule() {
+        let none =
+            || RunArguments { data: None, steps: None, batch: None, time: None, learning_rate: None, precision: None };
+        let applied = |arguments: RunArguments| {
+            let mut config = TrainConfig::new("run", zoo::preset("gated", "nano").unwrap());
+            arguments.apply(&mut config).unwrap();
+            config.validate().unwrap();
+            config
+        };
+        let plain = applied(none());
+        assert_eq!(plain, TrainConfig::new("run", zoo::preset("gated", "nano").unwrap()));
+        let steps = |steps| applied(RunArguments { steps: Some(steps), ..none() }).warmup;
+        assert_eq!([5, 50, 400, 600, 5000].map(steps), [0, 5, 40, 50, 50]);
+        let slow = applied(RunArguments { learning_rate: Some(2e-4), ..none() });
+        assert_eq!(slow.learning_rate, 2e-4);
+        assert!((slow.min_learning_rate - 2e-5).abs() < 1e-12, "{}", slow.min_learning_rate);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{LabError, TrainConfig};
 use serde::{Deserialize, Serialize};
-use zoo::ModelConfig;
+use zoo::{ModelConfig, ZooError};
 
 /// A model under a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,8 +52,8 @@ impl CompareConfig {
     /// The variants with feed-forward widths that bring all to the baseline's parameters.
     ///
     /// # Errors
-    /// No variant or no seed, a name or seed that comes twice, parameters that cannot be matched
-    /// within 1 %.
+    /// No variant or no seed, a name or seed that comes twice; the variant whose model cannot be, or whose
+    /// parameters cannot be matched within 1 %.
     pub fn matched(&self) -> Result<Vec<Variant>, LabError> {
         let (Some(baseline), false) = (self.variants.first(), self.seeds.is_empty()) else {
             return Err(LabError::Compare("at least one variant and one seed are needed".into()));
@@ -68,15 +68,16 @@ impl CompareConfig {
                 return Err(LabError::Compare(format!("seed {seed} is there twice")));
             }
         }
-        baseline.model.validate()?;
+        for Variant { name, model } in &self.variants {
+            model.validate().map_err(|error| of_variant(name, error))?;
+        }
         let parameters = baseline.model.parameters();
-        let matched = |variant: &Variant| {
-            variant.model.validate()?;
-            let model = match variant.name == baseline.name {
-                true => variant.model.clone(),
-                false => variant.model.with_parameters(parameters)?,
+        let matched = |Variant { name, model }: &Variant| {
+            let model = match *name == baseline.name {
+                true => model.clone(),
+                false => model.with_parameters(parameters).map_err(|error| of_variant(name, error))?,
             };
-            Ok(Variant { name: variant.name.clone(), model })
+            Ok(Variant { name: name.clone(), model })
         };
         self.variants.iter().map(matched).collect()
     }
@@ -86,4 +87,8 @@ impl CompareConfig {
         let name = format!("{}-seed{seed}", variant.name);
         TrainConfig { name, model: variant.model.clone(), seed, ..self.base.clone() }
     }
+}
+
+fn of_variant(name: &str, error: ZooError) -> LabError {
+    LabError::Compare(format!("variant `{name}`: {error}"))
 }

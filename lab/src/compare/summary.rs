@@ -19,21 +19,24 @@ pub struct VariantRun {
     pub history: History,
     /// Absent where the run diverged.
     pub model: Option<Decoder>,
-    /// What was wrong where loss or gradients stopped being finite; the history ends before. Such a run
-    /// counts as diverged and enters no mean.
+    /// What was wrong where loss or gradients stopped being finite, and the history ends before, or where an
+    /// evaluation gave a loss that is not. Such a run counts as diverged and enters no mean.
     pub diverged: Option<String>,
 }
 
 impl VariantRun {
     /// A run of any mixer, under a name.
     pub fn of(variant: &str, run: &Run) -> Self {
+        let mut losses = run.history.validation_losses().into_iter();
+        let diverged = losses.find(|(_, loss)| !loss.is_finite());
+        let diverged = diverged.map(|(step, loss)| format!("validation loss {loss} after step {step}"));
         Self {
             variant: variant.into(),
             seed: run.config.seed,
             parameters: run.parameters(),
             history: run.history.clone(),
-            model: Some(run.model.clone()),
-            diverged: None,
+            model: diverged.is_none().then(|| run.model.clone()),
+            diverged,
         }
     }
 }

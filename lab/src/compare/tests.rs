@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::HistoryRow;
-use crate::{History, TrainConfig};
+use crate::{History, Run, TrainConfig};
 use datasets::{DatasetConfig, MqarConfig};
 use zoo::ModelConfig;
 
@@ -105,6 +105,30 @@ fn a_run_that_diverges_is_told_and_the_others_are_compared() {
 }
 
 #[test]
+fn a_run_whose_validation_loss_is_no_number_has_diverged_and_enters_no_mean() {
+    let config = base();
+    let of = |losses: &[f64], seed| Run {
+        config: TrainConfig { seed, ..config.clone() },
+        model: config.model.init(0, &Device::flex()).unwrap(),
+        history: run("a", seed, losses).history,
+        interrupted: false,
+        dir: None,
+    };
+    let runs = vec![
+        VariantRun::of("a", &of(&[3.0, 2.0], 0)),
+        VariantRun::of("a", &of(&[3.0, f64::NAN], 1)),
+        VariantRun::of("a", &of(&[f64::INFINITY, 2.0], 2)),
+    ];
+    let comparison = Comparison::from_runs(runs).unwrap();
+    let row = &comparison.summary()[0];
+    assert_eq!((row.seeds, row.diverged, row.loss.unwrap().mean), (1, 2, 2.0));
+    assert_eq!(comparison.curves()[0].mean, [3.0, 2.0]);
+    assert!(comparison.runs[0].model.is_some() && comparison.runs[1].model.is_none());
+    let text = comparison.to_string();
+    assert!(text.contains("a with seed 1 diverged: validation loss NaN after step 2"), "{text}");
+}
+
+#[test]
 fn a_variant_compared_with_itself_differs_by_exactly_nothing() {
     // Holds only if weights, data and their order are the same for every variant of a seed.
     let config = CompareConfig {
@@ -147,6 +171,17 @@ fn what_cannot_be_compared_is_named() {
     assert!(message(CompareConfig::presets(base(), &[], "tiny", &[0])).contains("at least one"));
     assert!(message(CompareConfig::presets(base(), &["gated", "gated"], "tiny", &[0])).contains("gated"));
     assert!(message(CompareConfig::presets(base(), &["gated"], "tiny", &[4, 4])).contains("seed 4"));
+    let mut bad = variant("bad", "baseline");
+    bad.model.d_model = 0;
+    let with =
+        |second| CompareConfig { base: base(), variants: vec![variant("good", "gated"), second], seeds: vec![0] };
+    let of_bad = with(bad).matched().unwrap_err().to_string();
+    assert!(of_bad.contains("variant `bad`") && of_bad.contains("d_model"), "{of_bad}");
+    // Even without a feed-forward layer it has more parameters than the baseline.
+    let mut large = variant("large", "baseline");
+    large.model.vocab_size = 10_000;
+    let of_large = with(large).matched().unwrap_err().to_string();
+    assert!(of_large.contains("variant `large`"), "{of_large}");
     assert!(Comparison::from_runs(vec![]).is_err());
     assert!(Comparison::from_runs(vec![run("a", 0, &[1.0]), run("a", 0, &[1.0])]).is_err());
     assert!(Comparison::from_runs(vec![run("a", 0, &[])]).is_err());

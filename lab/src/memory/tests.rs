@@ -152,6 +152,59 @@ fn of_several_restarts_the_one_with_the_lowest_training_loss_is_kept() {
 }
 
 #[test]
+fn a_diverged_restart_is_recorded_and_the_finished_ones_are_kept() {
+    let config = MemoryNetworkConfig { memory: 4, ..MemoryNetworkConfig::new(10) };
+    let training = |loss: f64| {
+        let epoch =
+            MemoryEpoch { linear: false, learning_rate: 0.01, train_loss: loss, validation_loss: loss, accuracy: 0.5 };
+        let model = config.init(0, &Device::flex()).unwrap();
+        Training { model, history: vec![epoch], interrupted: false }
+    };
+    let diverged = |restart: usize| {
+        let (seed, rate, loss) = (restart as u64 + 7, 0.5, f64::NAN);
+        Err(LabError::MemoryNotFinite { restart: restart + 1, seed, epoch: 3, rate, loss, gradient_norm: 2.0 })
+    };
+    let run = best_of(4, |restart| match restart {
+        0 | 2 => diverged(restart),
+        _ => Ok(training(restart as f64)),
+    });
+    let run = run.unwrap();
+    assert_eq!(run.train_losses, [f64::INFINITY, 1.0, f64::INFINITY, 3.0]);
+    assert_eq!((run.restart, run.history[0].train_loss, run.interrupted), (1, 1.0, false));
+    let message = best_of(2, diverged).unwrap_err().to_string();
+    assert!(message.contains("restart 2 (seed 8)") && message.contains("epoch 3 at rate 0.5"), "{message}");
+}
+
+#[test]
+fn a_training_that_diverges_names_the_restart_and_its_seed() {
+    let (train, _) = sets(BabiTask::SingleFact, 100);
+    let config = MemoryNetworkConfig { hops: 1, memory: 11, ..MemoryNetworkConfig::new(train.vocabulary.len()) };
+    let recipe =
+        MemoryRecipe { epochs: 2, linear_epochs: 0, learning_rate: 1e30, restarts: 2, seed: 5, ..Default::default() };
+    let message = train_memory_network(&config, &recipe, &train, &Device::flex()).unwrap_err().to_string();
+    assert!(message.contains("restart 2 (seed 6)") && message.contains("in epoch 1 at rate 1000"), "{message}");
+}
+
+#[test]
+fn the_stop_button_ends_a_training_after_the_epoch_and_no_restart_follows() {
+    let (train, _) = sets(BabiTask::SingleFact, 40);
+    let config = MemoryNetworkConfig { hops: 1, memory: 11, ..MemoryNetworkConfig::new(train.vocabulary.len()) };
+    let recipe = MemoryRecipe { epochs: 3, linear_epochs: 2, ..MemoryRecipe::default() };
+    let looked = std::cell::Cell::new(0);
+    // Pressed in the second epoch of the second restart, the seventh of all.
+    let stopped = || {
+        looked.set(looked.get() + 1);
+        looked.get() >= 7
+    };
+    let once = |restart| train_once(&config, &recipe, &train, &train, restart, &Device::flex(), &stopped);
+    let run = best_of(9, once).unwrap();
+    assert!(run.interrupted);
+    assert_eq!((run.train_losses.len(), looked.get()), (2, 7));
+    let part = once(0).unwrap();
+    assert!(part.interrupted && part.history.len() == 1, "{:?}", part.history);
+}
+
+#[test]
 fn a_bad_recipe_is_named() {
     let (train, _) = sets(BabiTask::SingleFact, 20);
     let config = MemoryNetworkConfig { memory: 10, ..MemoryNetworkConfig::new(train.vocabulary.len()) };

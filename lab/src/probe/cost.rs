@@ -36,7 +36,7 @@ const WINDOW: usize = 15;
 /// token (median of the last 15 up to each length, the device waited for) and the caches' size.
 ///
 /// # Errors
-/// A device that fails.
+/// A device that fails; [`LabError::Interrupted`].
 pub fn decode_cost(model: &Decoder, lengths: &[usize]) -> Result<Vec<DecodeCost>, LabError> {
     let model = model.valid();
     let vocab = model.vocab_size();
@@ -46,6 +46,7 @@ pub fn decode_cost(model: &Decoder, lengths: &[usize]) -> Result<Vec<DecodeCost>
     let mut times = Vec::with_capacity(longest);
     let mut costs = Vec::new();
     for t in 0..longest {
+        cell_runtime::check_interrupt()?;
         let ids = model.tokens(&[(t % vocab) as i32], [1, 1])?;
         let started = Instant::now();
         let _logits = model.step(ids, &mut cache, &mut Silent);

@@ -74,7 +74,7 @@ pub struct LambdaValues {
     pub mean: f64,
     pub minimum: f64,
     pub maximum: f64,
-    /// The λ_init of the layer, for V1.
+    /// The λ_init of the layer, for V1. None in looped models, whose depths are not the layers' numbers.
     pub initial: Option<f64>,
 }
 
@@ -97,7 +97,8 @@ impl Row for LambdaValues {
 pub fn lambdas(model: &Decoder, batches: &[Batch]) -> Result<Vec<LambdaValues>, LabError> {
     let one = |(layer, values): (usize, Vec<f32>)| {
         let (mean, minimum, maximum) = spread(&values);
-        let initial = (values.len() == batches.len()).then(|| zoo::lambda_init(layer));
+        let one_a_layer = model.looped.is_none() && values.len() == batches.len();
+        let initial = one_a_layer.then(|| zoo::lambda_init(layer));
         LambdaValues { layer, mean, minimum, maximum, initial }
     };
     Ok(tap_values(model, batches, "lambda")?.into_iter().map(one).collect())

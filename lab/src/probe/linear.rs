@@ -18,7 +18,8 @@ pub struct Decay {
     pub mean: f64,
     pub minimum: f64,
     pub maximum: f64,
-    /// Tokens after which half of the state is left at the mean of `g`: `ln 2 / −mean(g)`.
+    /// Tokens after which half of the state is left at the mean of `g`: `ln 2 / −mean(g)`, infinite where
+    /// nothing fades.
     pub half_life: f64,
 }
 
@@ -65,7 +66,8 @@ pub fn decays(model: &Decoder, batches: &[Batch]) -> Result<Vec<Decay>, LabError
     let one = |((layer, head), values): ((usize, usize), Vec<f32>)| {
         let (mean, minimum, maximum) = super::spread(&values);
         let log = values.iter().map(|&decay| f64::from(decay).max(1e-30).ln()).sum::<f64>() / values.len() as f64;
-        Decay { layer, head, mean, minimum, maximum, half_life: std::f64::consts::LN_2 / -log }
+        let half_life = if log == 0.0 { f64::INFINITY } else { std::f64::consts::LN_2 / -log };
+        Decay { layer, head, mean, minimum, maximum, half_life }
     };
     Ok(by_head(model, batches, "decay")?.into_iter().map(one).collect())
 }

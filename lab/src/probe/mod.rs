@@ -6,6 +6,7 @@
 
 mod activations;
 mod cost;
+mod first_token;
 mod gates;
 mod linear;
 mod patterns;
@@ -17,9 +18,10 @@ mod tests;
 
 pub use activations::{Activation, largest_activation};
 pub use cost::{DecodeCost, ForwardCost, decode_cost, forward_cost};
+pub use first_token::{HeadMass, first_token_mass, layer_means, sink_rate};
 pub use gates::{GateScores, LambdaValues, gate_scores, lambdas};
 pub use linear::{Decay, StateNorm, decays, state_norms};
-pub use patterns::{HeadMass, Pattern, first_token_mass, layer_means, patterns, sink_rate};
+pub use patterns::{Pattern, patterns};
 pub use quantised::{CacheQuality, cache_quality};
 pub use report::Report;
 pub use retrieval::{NeedleScore, needle_accuracy};
@@ -27,15 +29,21 @@ pub use retrieval::{NeedleScore, needle_accuracy};
 use crate::LabError;
 use burn::module::Module;
 use datasets::Batch;
-use zoo::{Decoder, Record};
+use zoo::{Decoder, Record, Tap};
 
 /// What the taps named by `globs` saw while the model read a batch.
 fn observe(model: &Decoder, batch: &Batch, globs: &[&str]) -> Result<Record, LabError> {
+    let mut record = Record::new(globs);
+    watch(model, batch, &mut record)?;
+    Ok(record)
+}
+
+/// The model reads a batch while `tap` looks on.
+fn watch(model: &Decoder, batch: &Batch, tap: &mut dyn Tap) -> Result<(), LabError> {
     let model = model.valid();
     let ids = model.tokens(&batch.ids, [batch.batch, batch.time])?;
-    let mut record = Record::new(globs);
-    model.forward_with(ids, &mut record);
-    Ok(record)
+    model.forward_with(ids, tap);
+    Ok(())
 }
 
 /// The raw values that the mixers' tap `name` saw (`gate`, `beta`, `decay`, …), as `(layer, values)` with

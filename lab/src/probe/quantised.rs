@@ -70,7 +70,7 @@ impl Row for CacheQuality {
 ///
 /// # Errors
 /// A token outside the vocabulary, a format that does not fit the model, fewer calibration vectors than
-/// centroids, a text without counted positions.
+/// centroids, a text without counted positions; [`LabError::Interrupted`].
 pub fn cache_quality(
     model: &Decoder,
     calibration: &[Batch],
@@ -93,6 +93,7 @@ pub fn cache_quality(
         let mut full_cache = model.cache();
         let mut caches = codecs.iter().map(|codec| model.cache_with(codec)).collect::<Result<Vec<_>, _>>()?;
         for t in 0..batch.time {
+            cell_runtime::check_interrupt()?;
             let (ids, targets) = (ids.clone().narrow(1, t, 1), targets.clone().narrow(1, t, 1));
             let mask: Vec<f32> = (0..batch.batch).map(|row| batch.mask[row * batch.time + t]).collect();
             let weight: f64 = mask.iter().map(|&m| f64::from(m)).sum();

@@ -1,8 +1,10 @@
 //! Finding the needle.
 
 use crate::LabError;
+use crate::error::invalid;
 use crate::table::{Row, columns};
-use crate::train::evaluate_batches;
+use crate::train::Tally;
+use burn::module::Module;
 use datasets::{Dataset, Needle};
 use polars::prelude::DataFrame;
 use serde::Serialize;
@@ -38,7 +40,8 @@ impl Row for NeedleScore {
 /// sequences of a length are the same at every depth but for where things lie.
 ///
 /// # Errors
-/// A length too short for the task, a model whose vocabulary is too small for it.
+/// A length too short for the task, a model whose vocabulary is too small for it, no trials;
+/// [`LabError::Interrupted`].
 pub fn needle_accuracy(
     model: &Decoder,
     task: &Needle,
@@ -46,19 +49,26 @@ pub fn needle_accuracy(
     lengths: &[usize],
     trials: usize,
 ) -> Result<Vec<NeedleScore>, LabError> {
+    if trials == 0 {
+        return invalid("trials", trials, "at least 1");
+    }
+    let model = model.valid();
     let mut scores = Vec::new();
     for &length in lengths {
         task.check(length)?;
         // About 4096 tokens at a time: long sequences one by one, short ones together.
-        let rows = (4096 / length).clamp(1, trials.max(1));
+        let rows = (4096 / length).clamp(1, trials);
         for &depth in depths {
             if !(0.0..=1.0).contains(&depth) {
-                return crate::error::invalid("depth", depth, "0 to 1");
+                return invalid("depth", depth, "0 to 1");
             }
-            let batches: Vec<_> = (0..trials.div_ceil(rows) as u64)
-                .map(|part| task.at_depth(part, depth, rows.min(trials - part as usize * rows), length))
-                .collect();
-            let accuracy = evaluate_batches(model, &batches)?.accuracy;
+            let mut tally = Tally::default();
+            for part in 0..trials.div_ceil(rows) {
+                cell_runtime::check_interrupt()?;
+                let batch = task.at_depth(part as u64, depth, rows.min(trials - part * rows), length);
+                tally.add(&model, &batch)?;
+            }
+            let accuracy = tally.evaluation()?.accuracy;
             let standard_error = (accuracy * (1.0 - accuracy) / trials as f64).sqrt();
             scores.push(NeedleScore { length, depth: depth.into(), trials, accuracy, standard_error });
         }

@@ -5,7 +5,7 @@ use crate::Frame;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use datasets::{Needle, NeedleConfig};
-use zoo::{Init, Mixer, ModelConfig, SoftmaxConfig, Tap};
+use zoo::{Init, LoopConfig, Mixer, MixerConfig, ModelConfig, Sink, SoftmaxConfig, Tap};
 
 fn device() -> Device {
     Device::flex()
@@ -81,6 +81,48 @@ fn first_token_mass_is_the_share_of_a_known_pattern_and_leaves_query_0_out() {
 fn a_signed_pattern_counts_by_its_size_and_keeps_its_sign_beside() {
     let rows = first_token_mass(&known(-0.6, 0.2), &[batch(1, 8)]).unwrap();
     assert!(close(rows[0].mass, 0.75) && close(rows[0].signed, -0.6), "{rows:?}");
+}
+
+#[test]
+fn weight_that_is_left_to_a_sink_is_not_given_to_the_first_token() {
+    // 0.9 of every row goes to the sink.
+    let rows = first_token_mass(&known(0.05, 0.05), &[batch(2, 8)]).unwrap();
+    assert!(rows.iter().all(|row| close(row.mass, 0.05) && close(row.signed, 0.05)), "{rows:?}");
+    assert_eq!(sink_rate(&known(0.05, 0.05), &[batch(2, 8)], 0.3).unwrap(), Some(0.0));
+    // Queries of zero give each of t + 1 tokens, and the sink, as much.
+    let mixer = MixerConfig::Softmax(SoftmaxConfig { sink: Some(Sink::OffByOne {}), ..SoftmaxConfig::new(2) });
+    let config = ModelConfig { vocab_size: 40, ..ModelConfig::new(16, 24, 2, vec![mixer]) };
+    let model = edit(config.init(3, &device()).unwrap(), |name, values| {
+        if name.contains("q_proj") {
+            values.fill(0.0)
+        }
+    });
+    let even = (1..8).map(|t| 1.0 / (t + 2) as f64).sum::<f64>() / 7.0;
+    for row in first_token_mass(&model, &[batch(2, 8)]).unwrap() {
+        assert!(close(row.mass, even), "{row:?} is not {even}");
+    }
+}
+
+#[test]
+fn rows_that_sum_to_more_than_one_are_made_shares() {
+    let rows = first_token_mass(&known(1.5, 0.5), &[batch(2, 8)]).unwrap();
+    assert!(close(rows[0].mass, 0.75) && close(rows[0].signed, 1.5) && close(rows[1].mass, 0.25), "{rows:?}");
+}
+
+#[test]
+fn a_differential_pattern_is_made_shares_also_where_no_weight_is_negative() {
+    for variant in ["differential", "differential-v2"] {
+        // Both softmaxes look everywhere alike: rows are even and sum to 1 − λ.
+        let model = edit(model(variant), |name, values| {
+            if name.contains("q_proj") {
+                values.fill(0.0)
+            }
+        });
+        let even = (1..8).map(|t| 1.0 / (t + 1) as f64).sum::<f64>() / 7.0;
+        for row in first_token_mass(&model, &[batch(2, 8)]).unwrap() {
+            assert!(close(row.mass, even) && row.signed < row.mass, "{variant}: {row:?} is not {even}");
+        }
+    }
 }
 
 #[test]
@@ -206,6 +248,32 @@ fn lambda_starts_near_its_initial_value_in_v1_and_varies_by_token_in_v2() {
 }
 
 #[test]
+fn a_looped_model_has_no_initial_lambda_by_depth() {
+    let pattern = zoo::presets::pattern("differential", 2).unwrap();
+    let looped = Some(LoopConfig::new(2));
+    let config = ModelConfig { vocab_size: 40, looped, ..ModelConfig::new(16, 24, 1, pattern) };
+    let rows = lambdas(&config.init(3, &device()).unwrap(), &[batch(2, 8)]).unwrap();
+    assert_eq!(rows.iter().map(|row| (row.layer, row.initial)).collect::<Vec<_>>(), [(0, None), (1, None)]);
+    assert_eq!(rows[0].mean, rows[1].mean, "one block, run twice");
+}
+
+#[test]
+fn fixed_decays_are_reported_and_what_never_fades_has_no_half_life() {
+    let retention = decays(&model("retnet"), &[batch(2, 8)]).unwrap();
+    assert_eq!(retention.len(), 2 * 2, "two layers of two heads");
+    for row in &retention {
+        let decay = 1.0 - (-5.0 - row.head as f64).exp2();
+        let half_life = std::f64::consts::LN_2 / -decay.ln();
+        assert!(close(row.mean, decay) && row.minimum == row.maximum, "{row:?}");
+        assert!((row.half_life / half_life - 1.0).abs() < 1e-3, "{row:?} is not {half_life}");
+    }
+    for row in decays(&model("lightning"), &[batch(2, 8)]).unwrap() {
+        assert_eq!(row.half_life == f64::INFINITY, row.head == 0, "{row:?}");
+        assert!(row.half_life > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn the_half_life_of_a_known_decay_is_known() {
     // softplus(dt_bias) · e^{a_log} = ln 2 / 8: half is left after 8 tokens.
     let rate = std::f64::consts::LN_2 / 8.0;
@@ -307,6 +375,8 @@ fn needle_accuracy_of_a_model_that_always_says_the_same_is_the_share_of_that_ans
     assert!(close(scores[0].accuracy, share) && scores[0].accuracy == scores[1].accuracy, "{scores:?}, {share}");
     assert!(needle_accuracy(&model, &task, &[0.5], &[4], 3).is_err());
     assert!(needle_accuracy(&model, &task, &[1.5], &[16], 3).is_err());
+    let none = needle_accuracy(&model, &task, &[0.5], &[16], 0).unwrap_err().to_string();
+    assert!(none.contains("trials must be at least 1, got 0"), "{none}");
 }
 
 #[test]

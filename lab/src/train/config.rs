@@ -31,7 +31,7 @@ pub struct TrainConfig {
     /// The rate of the last step.
     #[serde(default = "default::min_learning_rate")]
     pub min_learning_rate: f64,
-    /// Steps in which the rate rises linearly from 0.
+    /// Steps in which the rate rises linearly from 0; a run of fewer never reaches the highest.
     #[serde(default = "default::warmup")]
     pub warmup: usize,
     /// Decoupled decay of matrices; vectors (norms, biases, decay rates, λ) do not decay.

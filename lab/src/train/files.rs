@@ -101,6 +101,11 @@ impl RunFiles {
         Ok(file)
     }
 
+    /// Where the checkpoint of a step is, once it is complete.
+    pub(super) fn checkpoint(&self, step: usize) -> PathBuf {
+        self.dir.join(format!("step-{step:06}"))
+    }
+
     pub(super) fn write_metrics(&self, history: &History) -> Result<(), LabError> {
         write_parquet(&self.dir.join("metrics.parquet"), &history.frame())
     }
@@ -115,7 +120,7 @@ impl RunFiles {
         data: &str,
     ) -> Result<(), LabError> {
         let step = history.step();
-        let (target, part) = (self.dir.join(format!("step-{step:06}")), self.dir.join(format!(".step-{step:06}.part")));
+        let (target, part) = (self.checkpoint(step), self.dir.join(format!(".step-{step:06}.part")));
         if !target.exists() {
             checkpoint::save(&part, &config.model, model)?;
             let metadata = [("step", step.to_string()), ("config", config.to_json()), ("data", data.into())];

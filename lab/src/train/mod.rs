@@ -20,8 +20,8 @@ mod tests;
 mod trainer;
 
 pub use config::TrainConfig;
-pub(crate) use evaluate::evaluate_batches;
 pub use evaluate::{Evaluation, evaluate};
+pub(crate) use evaluate::{Tally, evaluate_batches};
 pub use files::{checkpoints, run_config};
 pub use history::{History, HistoryRow, bits};
 pub use loss::cross_entropy;

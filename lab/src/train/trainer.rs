@@ -1,11 +1,11 @@
 //! The loop.
 
-use super::evaluate::evaluate_batches;
 use super::files::RunFiles;
 use super::history::bits;
 use super::progress::Progress;
 use super::{
-    AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, gradient_squares, objective, run_config,
+    AdamW, Evaluation, History, HistoryRow, TrainConfig, checkpoints, evaluate_batches, gradient_squares, objective,
+    run_config,
 };
 use crate::LabError;
 use burn::module::Module;
@@ -112,7 +112,8 @@ impl Trainer {
     }
 
     /// Keeps checkpoints and metrics in `path/NAME`. Where the very same run is there already, the
-    /// trainer goes on from its latest complete checkpoint.
+    /// trainer goes on from its latest complete checkpoint, and a line says so. What the code of a mixer of
+    /// one's own computes is not part of the configuration: when it was changed, the run needs another name.
     ///
     /// # Errors
     /// [`LabError::OtherConfig`] or [`LabError::OtherData`] where a run of this name has another
@@ -135,12 +136,18 @@ impl Trainer {
             self.model = Some(state.model);
             self.optimizer = state.optimizer;
             self.history = state.history;
+            // Also where training is quiet: else a run that was found would look like one that was made.
+            let (step, steps, run) = (self.history.step(), self.config.steps, files.dir.display());
+            match step < steps {
+                true => println!("goes on from step {step} of {steps} of `{run}`"),
+                false => println!("`{run}` is finished already, at step {step}: nothing is trained"),
+            }
         }
         self.files = Some(files);
         Ok(self)
     }
 
-    /// Prints nothing while it trains.
+    /// Prints nothing while it trains. That a checkpoint was found is told all the same.
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
         self
@@ -233,6 +240,14 @@ impl Trainer {
         evaluate_batches(&self.config.precision.of(&self.model().valid()), &self.validation)
     }
 
+    /// The same, kept in the row of the last step.
+    fn evaluate_row(&mut self) -> Result<(), LabError> {
+        let Evaluation { loss, accuracy } = self.evaluate()?;
+        let row = self.history.rows.last_mut().expect("a step was made");
+        (row.validation_loss, row.accuracy) = (Some(loss), Some(accuracy));
+        Ok(())
+    }
+
     /// Trains to the end.
     ///
     /// # Errors
@@ -241,7 +256,8 @@ impl Trainer {
         self.run_until(self.config.steps)
     }
 
-    /// Trains until `step` updates are made (or to the end), and leaves a checkpoint there.
+    /// Trains until `step` updates are made (or to the end), and leaves a checkpoint there, also where
+    /// [`Self::step`] made them.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -259,24 +275,31 @@ impl Trainer {
             }
             let evaluated = every(self.config.eval_every, step) || step == self.config.steps;
             if evaluated {
-                let Evaluation { loss, accuracy } = self.evaluate()?;
-                let row = self.history.rows.last_mut().expect("the step just made");
-                (row.validation_loss, row.accuracy) = (Some(loss), Some(accuracy));
+                self.evaluate_row()?;
             }
             interrupted = cell_runtime::check_interrupt().is_err();
             progress.step(&self.config, &self.history, evaluated, interrupted || step == until);
             if let Some(files) = &self.files {
-                let save = every(self.config.checkpoint_every, step) || step == until || interrupted;
+                let save = every(self.config.checkpoint_every, step);
                 if save {
-                    files.save(&self.config, self.model(), &self.optimizer, &self.history, &self.dataset.describe())?;
+                    self.save(files)?;
                 }
                 if save || evaluated {
                     files.write_metrics(&self.history)?;
                 }
             }
         }
+        let unseen = |row: &HistoryRow| row.step == self.config.steps && row.validation_loss.is_none();
+        if self.history.rows.last().is_some_and(unseen) {
+            self.evaluate_row()?;
+        }
+        let step = self.history.step();
+        if let Some(files) = self.files.as_ref().filter(|files| step > 0 && !files.checkpoint(step).exists()) {
+            self.save(files)?;
+            files.write_metrics(&self.history)?;
+        }
         if interrupted {
-            progress.note(&format!("stopped after step {} of {until}", self.history.step()));
+            progress.note(&format!("stopped after step {step} of {until}"));
         }
         Ok(Run {
             config: self.config.clone(),
@@ -285,6 +308,10 @@ impl Trainer {
             interrupted,
             dir: self.files.as_ref().map(|files| files.dir.clone()),
         })
+    }
+
+    fn save(&self, files: &RunFiles) -> Result<(), LabError> {
+        files.save(&self.config, self.model(), &self.optimizer, &self.history, &self.dataset.describe())
     }
 }
 

@@ -48,6 +48,58 @@ fn resuming_equals_never_having_stopped() {
 }
 
 #[test]
+fn steps_made_one_by_one_are_evaluated_at_the_end_and_kept() {
+    let config = small("single", 4);
+    let dir = tempfile::tempdir().unwrap();
+    let mut single = trainer(&config).runs_dir(dir.path()).unwrap();
+    let run = dir.path().join("single");
+    let kept = || checkpoints(&run).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+    single.run_until(0).unwrap();
+    assert_eq!(kept(), [0; 0], "before the first step there is nothing to keep");
+    single.step().unwrap();
+    single.step().unwrap();
+    single.run_until(2).unwrap();
+    assert_eq!(kept(), [2]);
+    single.step().unwrap();
+    single.step().unwrap();
+    let history = single.run().unwrap().history;
+    assert_eq!(bits_of(&history), bits_of(&trainer(&config).run().unwrap().history));
+    assert!(history.validation_loss().is_some());
+    assert_eq!(kept(), [2, 4]);
+    assert_eq!(bits_of(&Run::load(&run, &device()).unwrap().history), bits_of(&history));
+    assert_eq!(crate::read_parquet(&run.join("metrics.parquet")).unwrap().height(), 4);
+}
+
+const FOLDER: &str = "ATTENTION_ZOO_FOUND_TEST";
+
+/// The child process: two steps of a run, whether it was begun or not. Does nothing in an ordinary test run.
+#[test]
+fn child_of_the_test_of_runs_that_are_found() {
+    if let Some(dir) = std::env::var_os(FOLDER) {
+        let mut trainer = trainer(&small("found", 4)).runs_dir(dir).unwrap();
+        trainer.run_until(trainer.history().step() + 2).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_is_found_is_told_even_where_training_is_quiet() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = [(); 3].map(|()| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "train::tests::disk::child_of_the_test_of_runs_that_are_found", "--nocapture"])
+            .env(FOLDER, dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    });
+    let run = format!("`{}`", dir.path().join("found").display());
+    assert!(!said[0].contains(&run), "{}", said[0]);
+    assert!(said[1].contains(&format!("goes on from step 2 of 4 of {run}")), "{}", said[1]);
+    assert!(said[2].contains(&format!("{run} is finished already, at step 4: nothing is trained")), "{}", said[2]);
+}
+
+#[test]
 fn the_last_two_checkpoints_are_kept() {
     let config = TrainConfig { checkpoint_every: 2, eval_every: 0, ..small("kept", 9) };
     let dir = tempfile::tempdir().unwrap();

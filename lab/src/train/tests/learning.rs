@@ -144,3 +144,19 @@ fn the_loss_on_a_small_text_goes_down_from_that_of_a_blind_guess() {
     let again = evaluate(&run.model, dataset.as_ref(), 2, config.batch, config.time).unwrap();
     assert_eq!(Some(again.loss), run.history.validation_loss());
 }
+
+#[test]
+fn batches_without_a_counted_position_are_left_out_and_no_others_are_refused() {
+    let config = small("masks", 3);
+    let model = config.model.init(0, &device()).unwrap();
+    let dataset = config.data.open().unwrap();
+    let batch = dataset.validation(0, 2, 16);
+    let silent = datasets::Batch { mask: vec![0.0; 32], ..dataset.validation(1, 2, 16) };
+    let alone = evaluate_batches(&model, std::slice::from_ref(&batch)).unwrap();
+    assert!(alone.loss.is_finite());
+    assert_eq!(evaluate_batches(&model, &[silent.clone(), batch]).unwrap(), alone);
+    for nothing in [evaluate_batches(&model, &[silent]), evaluate(&model, dataset.as_ref(), 0, 2, 16)] {
+        let error = message(nothing);
+        assert!(error.contains("counted positions") && error.contains("at least 1, got 0"), "{error}");
+    }
+}

@@ -136,7 +136,7 @@ impl Lightning {
             .map(|projection| split_heads(activation::silu(projection.forward(x.clone())), heads));
         let (q, k, v) = (tap.at("q", q), tap.at("k", k), tap.at("v", v));
 
-        let decay = fixed_decay(&self.log_decays, &q);
+        let decay = fixed_decay(&self.log_decays, &q, tap);
         let o = attend([q, k, v], &decay, &Gates::Add, self.chunk, cache, tap);
         let z = self.g_proj.forward(x);
         norm_gate_project(o, &self.norm, z, (Activation::Sigmoid, GatePlace::After), &self.o_proj, tap)

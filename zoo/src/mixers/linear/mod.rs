@@ -183,11 +183,12 @@ fn tap_decay<const D: usize>(log_decay: Tensor<D>, tap: &mut dyn Tap) -> Tensor<
     }
 }
 
-/// The same decay for every token, one per head.
-fn fixed_decay(log_decay: &[f64], like: &Tensor<4>) -> LogDecay {
+/// The same decay for every token, one per head, offered like one that the token chooses.
+fn fixed_decay(log_decay: &[f64], like: &Tensor<4>, tap: &mut dyn Tap) -> LogDecay {
     let [batch, heads, time, _] = like.dims();
     let one = TensorData::new(log_decay.to_vec(), [1, heads, 1]);
-    LogDecay::Head(Tensor::<3>::from_data(one, (&like.device(), like.dtype())).expand([batch, heads, time]))
+    let log_decay = Tensor::<3>::from_data(one, (&like.device(), like.dtype())).expand([batch, heads, time]);
+    LogDecay::Head(tap_decay(log_decay, tap))
 }
 
 /// `[batch, time, heads]` → `[batch, heads, time]`.

@@ -135,7 +135,7 @@ impl RetNet {
         let k = tap.at("k", position.rotate(k, start));
         let v = tap.at("v", v);
 
-        let decay = fixed_decay(&self.config.log_decays(), &q);
+        let decay = fixed_decay(&self.config.log_decays(), &q, tap);
         let o = attend([q, k, v], &decay, &Gates::Add, chunk, cache, tap);
         let z = self.g_proj.forward(x);
         norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)
