@@ -97,8 +97,8 @@ impl RunArguments {
         }
         let steps = self.steps.unwrap_or(config.steps);
         if steps < config.steps {
-            // The warm-up stays a small part of a shorter run.
-            config.warmup = config.warmup.min(steps / 10);
+            // The warm-up is the same part of a shorter run.
+            config.warmup = config.warmup * steps / config.steps;
         }
         config.steps = steps;
         config.batch = self.batch.unwrap_or(config.batch);
@@ -302,7 +302,7 @@ mod tests {
         let plain = applied(none());
         assert_eq!(plain, TrainConfig::new("run", zoo::preset("gated", "nano").unwrap()));
         let steps = |steps| applied(RunArguments { steps: Some(steps), ..none() }).warmup;
-        assert_eq!([5, 50, 400, 600, 5000].map(steps), [0, 5, 40, 50, 50]);
+        assert_eq!([5, 50, 300, 600, 5000].map(steps), [0, 4, 25, 50, 50]);
         let slow = applied(RunArguments { learning_rate: Some(2e-4), ..none() });
         assert_eq!(slow.learning_rate, 2e-4);
         assert!((slow.min_learning_rate - 2e-5).abs() < 1e-12, "{}", slow.min_learning_rate);

@@ -41,7 +41,7 @@ impl Row for HeadMass {
 /// The mass on the first token, per layer and head, averaged over queries, sequences and batches.
 ///
 /// Query 0 sees nothing but the first token, so its mass of 1 is left out: the mean is over
-/// `t = 1 …`. Rows without a sum of their own (differential attention, layers with a state, and every head with
+/// `t = 1 …`. Rows without a sum of their own (differential attention, layers with a state, and every layer with
 /// a negative weight or a row that sums to more than 1) are first made shares, `|A|` divided by its row sum, so
 /// that all variants are on one scale; the signed mean stands beside it. A softmax that leaves weight to a sink
 /// is taken as it is.
@@ -137,8 +137,8 @@ struct Rows {
     first: Vec<f64>,
     /// `Σ_s |A[t, s]|`, `[batch, heads, time]`.
     sum: Vec<f64>,
-    /// The lowest weight, `[heads]`.
-    lowest: Vec<f64>,
+    /// The lowest weight.
+    lowest: f64,
 }
 
 impl FirstTokens {
@@ -192,25 +192,18 @@ impl Rows {
             heads,
             time,
             first: floats(pattern.clone().narrow(3, 0, 1)),
-            lowest: floats(pattern.clone().min_dim(3).min_dim(2).min_dim(0)),
+            lowest: pattern.clone().min().into_scalar::<f64>(),
             sum: floats(pattern.abs().sum_dim(3)),
         }
     }
 
-    /// `|A[t, 0]|`, divided by `Σ_s |A[t, s]|` in all heads or in those that have a negative weight or a row of more
-    /// than 1.
-    fn shares(&self, all: bool) -> Vec<f64> {
-        // What f32 may add to a row that sums to 1.
-        const ROUNDING: f64 = 1e-3;
-        let mut divided: Vec<bool> = self.lowest.iter().map(|&lowest| all || lowest < 0.0).collect();
-        for (i, &sum) in self.sum.iter().enumerate() {
-            divided[i / self.time % self.heads] |= sum > 1.0 + ROUNDING;
-        }
-        let one = |(i, (first, sum)): (usize, (&f64, &f64))| {
-            let least = if divided[i / self.time % self.heads] { 1e-30 } else { 1.0 };
-            first.abs() / sum.max(least)
-        };
-        self.first.iter().zip(&self.sum).enumerate().map(one).collect()
+    /// `|A[t, 0]|`, divided by `Σ_s |A[t, s]|` where the layer is `unscaled`, or has a negative weight or a row of more than 1.
+    fn shares(&self, unscaled: bool) -> Vec<f64> {
+        // What rounding may add to a row that sums to 1.
+        const ROUNDING: f64 = 1e-2;
+        let divided = unscaled || self.lowest < 0.0 || self.sum.iter().any(|&sum| sum > 1.0 + ROUNDING);
+        let least = if divided { 1e-30 } else { 1.0 };
+        self.first.iter().zip(&self.sum).map(|(first, sum)| first.abs() / sum.max(least)).collect()
     }
 
     /// Means of `[batch, heads, time]` over the queries `first …`, `[batch, heads]`. NaN where there is no such query.
@@ -241,7 +234,7 @@ mod tests {
         let mut seen = FirstTokens::default();
         seen.visit("blocks.1.mixer.pattern", Value::new(pattern));
         let rows = seen.0[&1].pattern.as_ref().unwrap();
-        assert_eq!((rows.first.len(), rows.sum.len(), rows.lowest.len()), (2 * heads * time, 2 * heads * time, heads));
+        assert_eq!((rows.first.len(), rows.sum.len(), rows.lowest), (2 * heads * time, 2 * heads * time, 1.0));
         assert!(rows.sum.iter().all(|sum| *sum == 50.0) && rows.first.iter().all(|first| *first == 1.0));
         let wanted = ["blocks.1.mixer.pattern", "blocks.1.mixer.q", "mtp.mixer.pattern", "blocks.1.out"];
         assert_eq!(wanted.map(|path| seen.wants(path)), [true, false, false, false]);

@@ -38,20 +38,15 @@ pub(super) fn objective(
     }
     let per_token = config.model.experts.as_ref().map_or(1, |experts| experts.per_token);
     if let Some(balance) = load_balance(&parts.routers, per_token) {
-        whole = whole + in_f32(balance) * config.balance_weight;
+        whole = whole + balance * config.balance_weight;
     }
     if let Some(ponder) = parts.ponder {
-        whole = whole + in_f32(ponder.mean()) * config.ponder_weight;
+        whole = whole + ponder.mean() * config.ponder_weight;
     }
     Ok((loss, whole))
 }
 
-/// As the cross-entropy is, whatever the model computes in.
-fn in_f32(part: Tensor<1>) -> Tensor<1> {
-    part.cast(FloatDType::F32)
-}
-
-/// Keeps, with their gradients, the values that the objective needs.
+/// Keeps, with their gradients, the values that the objective needs, in f32 whatever the model computes in.
 #[derive(Default)]
 struct Parts {
     routers: Vec<Tensor<3>>,
@@ -64,8 +59,8 @@ impl Tap for Parts {
     }
     fn visit(&mut self, name: &str, value: Value) -> Value {
         match name {
-            "ponder" => self.ponder = Some(value.clone().tensor()),
-            _ => self.routers.push(value.clone().tensor()),
+            "ponder" => self.ponder = Some(value.clone().tensor::<2>().cast(FloatDType::F32)),
+            _ => self.routers.push(value.clone().tensor::<3>().cast(FloatDType::F32)),
         }
         value
     }

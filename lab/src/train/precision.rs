@@ -5,14 +5,14 @@ use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 use zoo::Decoder;
 
-/// The numbers in which forward and backward are computed. Weights, moments, the loss, the norm of the gradients and
+/// The numbers in which forward, backward and evaluation are computed. Weights, moments, the loss, the norm of the gradients and
 /// the update are in f32 whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     #[default]
     F32,
-    /// Weights are rounded to bf16 before each step, activations and their gradients are bf16; an operator sums in f32. What tensor
+    /// All weights, biases of rates too, are rounded to bf16 before each step, activations and their gradients are bf16; an operator sums in f32. What tensor
     /// cores multiply: the CUDA kernels of attention are for these numbers. No factor on the loss is needed, bf16 having the
     /// exponents of f32.
     Bf16,

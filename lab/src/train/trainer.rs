@@ -8,6 +8,7 @@ use super::{
     run_config,
 };
 use crate::LabError;
+use crate::error::invalid;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Transaction};
@@ -96,8 +97,11 @@ impl Trainer {
         if model < data {
             return Err(LabError::Vocabulary { model, data, dataset: dataset.name().into() });
         }
-        let validation =
+        let validation: Vec<Batch> =
             (0..config.eval_batches).map(|index| dataset.validation(index, config.batch, config.time)).collect();
+        if validation.iter().all(|batch| batch.answers() == 0) {
+            return invalid("the number of counted positions in the validation batches", 0, "at least 1");
+        }
         Ok(Self {
             optimizer: AdamW::new(config.betas, config.weight_decay),
             model: Some(decoder.train()),
@@ -139,8 +143,8 @@ impl Trainer {
             // Also where training is quiet: else a run that was found would look like one that was made.
             let (step, steps, run) = (self.history.step(), self.config.steps, files.dir.display());
             match step < steps {
-                true => println!("goes on from step {step} of {steps} of `{run}`"),
-                false => println!("`{run}` is finished already, at step {step}: nothing is trained"),
+                true => eprintln!("goes on from step {step} of {steps} of `{run}`"),
+                false => eprintln!("`{run}` is finished already, at step {step}: nothing is trained"),
             }
         }
         self.files = Some(files);
@@ -237,7 +241,7 @@ impl Trainer {
 
     /// Loss and accuracy of the model as it is now, over the run's validation batches.
     pub fn evaluate(&self) -> Result<Evaluation, LabError> {
-        evaluate_batches(&self.config.precision.of(&self.model().valid()), &self.validation)
+        evaluate_batches(&self.config.precision.of(self.model()), &self.validation)
     }
 
     /// The same, kept in the row of the last step.

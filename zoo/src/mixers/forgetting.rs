@@ -19,7 +19,7 @@
 //!
 //! Parameters: those of softmax attention, and `D·H + H`.
 
-use super::{Softmax, SoftmaxConfig, merge_heads};
+use super::{Softmax, SoftmaxConfig, in_f32, merge_heads};
 use crate::error::ZooError;
 use crate::{Cache, Init, Linear, Mixer, Position, Tap};
 use burn::module::{Module, Param};
@@ -106,14 +106,13 @@ impl Forgetting {
     /// `log f`, `[batch, heads, time, 1]`, in f32 where tokens have fewer bits: they are summed up.
     fn log_gate(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<4> {
         let logits = self.forget_proj.forward(x) + self.forget_bias.val().unsqueeze();
-        let logits = logits.swap_dims(1, 2);
+        let logits = in_f32(logits.swap_dims(1, 2));
         let log_gate = match tap.patched("forget", || sigmoid(logits.clone())) {
             // A patched gate may be 0, and the logarithm must stay finite.
             Some(patched) => patched.clamp_min(1e-30).log(),
             None => log_sigmoid(logits),
         };
-        let log_gate: Tensor<4> = log_gate.unsqueeze_dim(3);
-        if log_gate.dtype().size() < 4 { log_gate.cast(FloatDType::F32) } else { log_gate }
+        log_gate.unsqueeze_dim(3)
     }
 
     fn run(&self, x: Tensor<3>, mut cache: Option<&mut Cache>, tap: &mut dyn Tap) -> Tensor<3> {

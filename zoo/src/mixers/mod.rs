@@ -26,7 +26,7 @@ pub use softmax::{Softmax, SoftmaxConfig};
 
 use crate::error::{ZooError, divisible, positive};
 use crate::{AnyMixer, Init, RmsNorm};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Makes [`MixerConfig`] of a list of `Mixer(Config)`, with `[layer]` where a mixer starts differently by
@@ -118,6 +118,11 @@ fn check_heads(d_model: usize, heads: usize, kv_heads: usize, head_dim: Option<u
         Some(d) => positive("head_dim", d),
         None => divisible("d_model", d_model, "heads", heads),
     }
+}
+
+/// In f32 what has fewer bits.
+fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype().size() < 4 { x.cast(FloatDType::F32) } else { x }
 }
 
 /// `[batch, time, heads · d]` → `[batch, heads, time, d]`.

@@ -14,12 +14,9 @@ pub fn of_logits(logits: Tensor<2>, targets: Tensor<1, Int>, weights: &[f32]) ->
     );
     let device = logits.device();
     let (mut logits, mut targets) = (logits, targets);
-    if logits.dtype().size() < 4 {
-        logits = logits.cast(FloatDType::F32);
-    }
     let counted: Vec<i32> = (0..tokens as i32).filter(|&i| weights[i as usize] != 0.0).collect();
     if counted.is_empty() {
-        return logits.sum() * f32::NAN;
+        return in_f32(logits).sum() * f32::NAN;
     }
     let weights: Vec<f32> = counted.iter().map(|&i| weights[i as usize]).collect();
     let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
@@ -29,11 +26,15 @@ pub fn of_logits(logits: Tensor<2>, targets: Tensor<1, Int>, weights: &[f32]) ->
         logits = logits.select(0, rows.clone());
         targets = targets.select(0, rows);
     }
-    let chosen = log_softmax(logits, 1).gather(1, targets.reshape([count, 1])).reshape([count]);
+    let chosen = log_softmax(in_f32(logits), 1).gather(1, targets.reshape([count, 1])).reshape([count]);
     // Not a division: burn's backward of it rounds the divisor to f32.
     if weights.iter().all(|&w| w == 1.0) {
         return chosen.sum() * -total.recip();
     }
     let weights = Tensor::<1>::from_data(TensorData::new(weights, [count]), (&device, chosen.dtype()));
     (chosen * weights).sum() * -total.recip()
+}
+
+fn in_f32(logits: Tensor<2>) -> Tensor<2> {
+    if logits.dtype().size() < 4 { logits.cast(FloatDType::F32) } else { logits }
 }

@@ -29,7 +29,7 @@ impl From<f32> for Number {
 #[derive(Clone, Copy, Debug)]
 pub struct Visits {
     pub name: &'static str,
-    /// Numbers, of which it visits none beyond.
+    /// Numbers, of which it visits none beyond; of memory that is read by rows, as many as those have.
     pub count: usize,
     /// How many it takes at once.
     pub vector: usize,
@@ -127,7 +127,8 @@ macro_rules! kernel {
             launch: std::sync::Arc::new(move |client, cubes, units, buffers| {
                 let mut buffers = buffers.into_iter();
                 $(let $buffer = buffers.next().expect("as many buffers as arguments");)*
-                // SAFETY: every buffer is as long as the kernel was said to go: the program has checked it.
+                // SAFETY: every buffer is as long as the kernel was said to go, which the program has checked, or is a view,
+                // whose rows lie in it.
                 unsafe {
                     $($module)::+::launch_unchecked(
                         client, cubes, units, $($buffer,)* $($number,)* $($setting),*

@@ -233,10 +233,11 @@ fn steps(shape: &[usize], strides: &[usize], multiple: usize) -> Option<[u32; 3]
     by_rows.then(|| std::array::from_fn(|axis| if shape[axis] > 1 { strides[axis] as u32 } else { 0 }))
 }
 
-/// The same of memory in order.
+/// The same of memory in order; an axis of one has no step there either.
 fn steps_in_order(shape: &[usize]) -> [u32; 3] {
     let &[_, b, c, d] = <&[usize; 4]>::try_from(shape).expect("memory of four axes");
-    [b * c * d, c * d, d].map(|stride| stride as u32)
+    let strides = [b * c * d, c * d, d];
+    std::array::from_fn(|axis| if shape[axis] > 1 { strides[axis] as u32 } else { 0 })
 }
 
 fn bytes_of(steps: impl Iterator<Item = [u32; 3]>) -> Vec<u8> {

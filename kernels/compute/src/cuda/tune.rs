@@ -51,8 +51,10 @@ impl Trial {
         let buffers = kernel.buffers.iter().zip(&*self.memory).map(|(visits, (handle, bytes))| {
             let (has, needs) = (handle.size_in_used(), (visits.count * bytes) as u64);
             assert!(has >= needs, "{}: `{}` lies in {has} bytes of {needs}", kernel.name, visits.name);
+            // Views reach further than they have numbers.
+            let vectors = if visits.count == 0 { 0 } else { has as usize / bytes / visits.vector };
             // SAFETY: the buffer holds that many.
-            unsafe { BufferArg::from_raw_parts(handle.clone(), visits.count / visits.vector) }
+            unsafe { BufferArg::from_raw_parts(handle.clone(), vectors) }
         });
         let [x, y, z] = kernel.cubes;
         (kernel.launch)(&self.client, CubeCount::Static(x, y, z), kernel.units, buffers.collect());

@@ -116,6 +116,11 @@ pub(crate) fn attend(
         q_heads.is_multiple_of(maps * kv_heads) && (k_heads == kv_heads || k_heads == maps * kv_heads),
         "{q_heads} query heads, {k_heads} key heads and {kv_heads} value heads do not fit together"
     );
+    if let Some(bias) = &options.bias {
+        let heads = q_heads / maps;
+        let fits = bias.dims().iter().zip([batch, heads, time, source]).all(|(&n, all)| n == 1 || n == all);
+        assert!(fits, "a bias {:?} on {:?} scores", bias.dims(), [batch, heads, time, source]);
+    }
     if let Some(slopes) = &options.slopes {
         assert_eq!(slopes.len() * maps, q_heads, "one slope per head");
     }

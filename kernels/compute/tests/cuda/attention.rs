@@ -67,14 +67,22 @@ impl Call {
         if self.sinks == Sinks::Sigmoid { Normaliser::Sigmoid } else { Normaliser::Softmax { sink } }
     }
 
-    fn bias(&self, dtype: DType) -> Option<Tensor<4>> {
+    /// The bias, and what it is a view of.
+    fn bias(&self, dtype: DType) -> Option<[Tensor<4>; 2]> {
         let own = self.bias?;
         let sizes = [self.batch, self.heads, self.time];
         let [batch, heads, time] = std::array::from_fn(|axis| if own[axis] { sizes[axis] } else { 1 });
         let mut values = numbers(8, batch * heads * time * self.source);
         // Every row sees its own key, some others not at all.
         values.iter_mut().enumerate().filter(|(i, _)| i % 11 == 3 && time == 1).for_each(|(_, x)| *x = -200.0);
-        Some(leaf(&values, [batch, heads, time, self.source], dtype))
+        let shape = [batch, heads, time, self.source];
+        if !self.views {
+            let all = leaf(&values, shape, dtype);
+            return Some([all.clone(), all]);
+        }
+        // Keys do not lie side by side, as in a table of distances.
+        let all = leaf(&values, [batch, self.source, heads, time], dtype);
+        Some([all.clone().permute([0, 2, 3, 1]), all])
     }
 
     fn slopes(&self) -> Option<Vec<f64>> {
@@ -134,7 +142,7 @@ impl Call {
             window,
             softcap,
             slopes: self.slopes(),
-            bias: bias.clone(),
+            bias: bias.as_ref().map(|[bias, _]| bias.clone()),
             normaliser: self.normaliser(sink.clone()),
             gate: gate.as_ref().map(|[gate, _]| gate.clone()),
             scale,
@@ -151,7 +159,7 @@ impl Call {
         if let Some(sink) = &sink {
             keep("the sinks' gradient", sink);
         }
-        if let Some(bias) = &bias {
+        if let Some([_, bias]) = &bias {
             keep("the bias' gradient", bias);
         }
         if let Some([_, gate]) = &gate {
@@ -170,7 +178,7 @@ impl Call {
             window,
             softcap,
             slopes: self.slopes(),
-            bias: self.bias(DType::F64),
+            bias: self.bias(DType::F64).map(|[bias, _]| bias),
             normaliser: self.normaliser(self.sinks(DType::F64)),
             ..AttentionOptions::from(scale)
         };

@@ -22,7 +22,8 @@ pub fn interrupted() -> bool {
 }
 
 /// `check_interrupt()?` in a loop ends it at the stop button. The cell's variables are kept: those that it does not move,
-/// and those that it has set again by then, as by `model = step(model);`.
+/// and those that it has set again by then, as by `model = step(model);` (not by `model = step(model)?;`, which may leave it
+/// unset).
 pub fn check_interrupt() -> Result<(), Interrupted> {
     if interrupted() { Err(Interrupted) } else { Ok(()) }
 }

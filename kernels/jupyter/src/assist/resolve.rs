@@ -1,7 +1,7 @@
 //! The type of an expression, as far as signatures tell. A guess: what it cannot follow it gives up.
 
 use super::context::{Step, expression};
-use super::index::{Entry, Index, head, words};
+use super::index::{Entry, Index, Kind, head, words};
 use crate::cell::scope::Scope;
 use syn::{GenericArgument, PathArguments, Type};
 
@@ -22,9 +22,12 @@ impl<'a> Known<'a> {
         head(&peeled(self.ty(steps, DEPTH)?))
     }
 
+    /// Those of a type of the notebook's hide those of libraries' types of the same name.
     pub fn members<'o>(&self, owner: &'o str) -> impl Iterator<Item = &'a Entry> + use<'a, 'o> {
         let of_libraries = self.index.of_traits(self.own.implements.get(owner));
-        self.own.members(owner).chain(self.index.members(owner)).chain(of_libraries)
+        let own = self.own.free().any(|entry| entry.kind == Kind::Type && entry.name == owner);
+        let others = (!own).then(|| self.index.members(owner));
+        self.own.members(owner).chain(others.into_iter().flatten()).chain(of_libraries)
     }
 
     /// Whether it is written by a macro of a crate.
@@ -148,5 +151,20 @@ fn argument(ty: &Type) -> Option<Type> {
         Type::Slice(slice) => Some((*slice.elem).clone()),
         Type::Array(array) => Some((*array.elem).clone()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_of_the_notebook_hides_one_of_a_library_and_an_impl_adds_to_it() {
+        let (mut index, mut own) = (Index::default(), Index::default());
+        index.source("library", "pub struct Gate { pub open: bool } pub struct Door { pub open: bool }");
+        own.source("cell_1", "struct Gate { width: u8 } impl Door { fn close(&self) {} }");
+        let known = Known { index: &index, own: &own, scope: &Scope::default(), code: &[] };
+        let names = |owner| known.members(owner).map(|entry| entry.name.as_str()).collect::<Vec<_>>();
+        assert_eq!((names("Gate"), names("Door")), (vec!["width"], vec!["close", "open"]));
     }
 }

@@ -5,10 +5,10 @@
 //! are set again wherever they are moved from anywhere, the others from before the statement that moves them first.
 //!
 //! ```text
-//! let __left: CellResult = 'left1: {
-//!     let __left: CellResult = 'left0: { try bikeshed CellResult {
+//! let __left: CellResult = '__left1: {
+//!     let __left: CellResult = '__left0: { try bikeshed CellResult {
 //!         let text = read("corpus")?;
-//!         break 'left1 try bikeshed CellResult {
+//!         break '__left1 try bikeshed CellResult {
 //!             let trainer = Trainer::new(model, text)?;
 //!             return Ok(());
 //!         };
@@ -19,8 +19,8 @@
 //! __left
 //! ```
 //!
-//! rustc refuses a place that a move can lead to, as it does at the end of the cell. A panic has no such place: what it
-//! drops is lost.
+//! rustc refuses a place that a move can lead to, as it does at the end of the cell. A panic has no such place, nor has a
+//! `return` that a macro writes: what they drop is lost.
 
 use super::generate::{Run, Source, again, early, late, replaced};
 use super::parse::Cell;
@@ -42,13 +42,14 @@ impl<'a> Exits<'a> {
     /// `inside`: the variables that the closure has captured by value.
     pub fn new(cell: &Cell, run: &Run<'_>, inside: &[&'a String]) -> Self {
         let mut exits = Exits::default();
+        let count = cell.statements.len() + usize::from(cell.last.is_some());
         // The statements of a `%timeit` have a closure of their own, which can move nothing.
         for name in inside.iter().filter(|_| !cell.timed) {
             let refused = |key: fn(&str) -> String| run.moved.contains(&key(name));
             let first = run.since.get(*name).map_or(0, |line| cell.statement_at(*line));
             if cell.moves.resets(name) && !refused(again) && !refused(late) {
                 exits.always.push(name);
-            } else if first > 0 && !refused(early) {
+            } else if (1..count).contains(&first) && !refused(early) {
                 exits.before.entry(first).or_default().push(name);
             }
         }
@@ -62,7 +63,7 @@ impl<'a> Exits<'a> {
     /// Before all statements.
     pub fn open(&self, out: &mut Source) {
         for place in (0..=self.before.len()).rev() {
-            out.generated(&format!("let __left: ::attention::cell_runtime::CellResult = 'left{place}: {{"));
+            out.generated(&format!("let __left: ::attention::cell_runtime::CellResult = '__left{place}: {{"));
         }
         out.generated("try bikeshed ::attention::cell_runtime::CellResult {");
     }
@@ -71,7 +72,7 @@ impl<'a> Exits<'a> {
     pub fn pass(&self, out: &mut Source, statement: usize) {
         if self.before.contains_key(&statement) {
             let place = self.place(statement);
-            out.generated(&format!("break 'left{place} try bikeshed ::attention::cell_runtime::CellResult {{"));
+            out.generated(&format!("break '__left{place} try bikeshed ::attention::cell_runtime::CellResult {{"));
         }
     }
 
@@ -84,7 +85,7 @@ impl<'a> Exits<'a> {
     pub fn text(&self, cell: &Cell, range: &Range<usize>, statement: usize) -> String {
         let own = |word: &&Range<usize>| !self.is_empty() && range.start <= word.start && word.end <= range.end;
         let words: Vec<_> = cell.returns.iter().filter(own).cloned().collect();
-        let leave = format!("break 'left{}", self.place(statement));
+        let leave = format!("break '__left{}", self.place(statement));
         replaced(&cell.source, range, &words, |_| &leave)
     }
 
@@ -150,10 +151,10 @@ mod tests {
     #[test]
     fn a_way_out_passes_the_places_of_what_is_not_yet_moved() {
         let code = "f()?;\nif x { return Ok(()); }\ng(a)?;\nif y { return z; }\nh(b)?;";
-        let expected = "let __left: CellResult = 'left2: {\nlet __left: CellResult = 'left1: {\n\
-                        let __left: CellResult = 'left0: {\ntry bikeshed CellResult {\nf()?;\n\
-                        if x { break 'left0 Ok(()); }\nbreak 'left1 try bikeshed CellResult {\ng(a)?;\n\
-                        if y { break 'left1 z; }\nbreak 'left2 try bikeshed CellResult {\nh(b)?;\nreturn Ok(());\n\
+        let expected = "let __left: CellResult = '__left2: {\nlet __left: CellResult = '__left1: {\n\
+                        let __left: CellResult = '__left0: {\ntry bikeshed CellResult {\nf()?;\n\
+                        if x { break '__left0 Ok(()); }\nbreak '__left1 try bikeshed CellResult {\ng(a)?;\n\
+                        if y { break '__left1 z; }\nbreak '__left2 try bikeshed CellResult {\nh(b)?;\nreturn Ok(());\n\
                         };\n};\n} };\n put(\"a\", a);\n__left };\n put(\"b\", b);\n__left };\n__left\n";
         assert_eq!(written(code, &[("a", 3), ("b", 5)], &[]), expected);
     }
@@ -172,7 +173,7 @@ mod tests {
         let text = written(code, &[("a", 3)], &[]);
         assert!(text.ends_with("} };\n put(\"a\", a);\n__left\n"), "{text}");
         let text = written(code, &[("a", 3)], &[late("a")]);
-        assert!(text.contains("f()?;\nbreak 'left1 try") && text.ends_with("__left };\n__left\n"), "{text}");
+        assert!(text.contains("f()?;\nbreak '__left1 try") && text.ends_with("__left };\n__left\n"), "{text}");
         assert_eq!([puts(&[again("a")]), puts(&[late("a"), early("a")])], [1, 0]);
     }
 }

@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn what_an_item_of_the_cell_does_with_names_of_its_own_is_not_looked_at() {
+        let moves = parse("fn h(model: M) { f(model) }\nlet t = model.into_trainer()?;").unwrap().moves;
+        assert!(moves.given.is_empty(), "{moves:?}");
+    }
+
+    #[test]
     fn what_is_set_again_is_told_from_what_a_question_mark_may_leave_unset() {
         let code = "for _ in 0..3 {\n    a = f(a);\n    b = f(b)?;\n    let e = f(d);\n    d = e;\n}\n\
                     g(c)?;\nx = f(x);\ng(x)?;";

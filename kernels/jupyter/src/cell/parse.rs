@@ -67,7 +67,8 @@ impl Cell {
 
     /// A cell of parameters holds nothing that another value could not replace.
     pub fn only_lets(&self) -> Result<(), CellError> {
-        let lets = self.statements.iter().all(|range| self.source[range.clone()].starts_with("let "));
+        let plain = |text: &str| text.starts_with("let ") || text.starts_with("macro_rules!");
+        let lets = self.statements.iter().all(|range| plain(&self.source[range.clone()]));
         match lets && self.last.is_none() && self.items.is_empty() {
             true => Ok(()),
             false => Err(CellError::new("CommandError", "a cell of `%params` holds only `let name = value;`")),
@@ -233,7 +234,8 @@ impl Cell {
             let tokens: TokenStream = self.source[range.clone()].parse().unwrap_or_default();
             let start = range.start + attributes(&tokens);
             // What is there under a condition is no value.
-            let always = !self.source[range.start..start].contains("cfg");
+            let condition = |attribute: &str| attribute.trim_start().starts_with("[cfg");
+            let always = !self.source[range.start..start].split('#').any(condition);
             self.mention(tokens);
             let value = match stmt {
                 Stmt::Expr(_, semi) => semi.is_none(),

@@ -91,7 +91,7 @@ fn a_run_that_is_found_is_told_even_where_training_is_quiet() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(output.stderr).unwrap()
     });
     let run = format!("`{}`", dir.path().join("found").display());
     assert!(!said[0].contains(&run), "{}", said[0]);

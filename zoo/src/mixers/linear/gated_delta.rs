@@ -19,13 +19,13 @@
 
 use super::{
     attend, by_head, check_chunk, check_share, convolve, default_chunk, default_conv, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, softplus, tap_decay,
+    initial_dt_bias, norm_gate_project, rate, step_size, tap_decay,
 };
 use crate::error::{ZooError, divisible, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{FloatDType, Tensor, activation};
 use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay, l2_norm};
 use serde::{Deserialize, Serialize};
@@ -165,9 +165,8 @@ impl GatedDelta {
         let v = tap.at("v", split_heads(v, self.heads));
 
         let beta = tap.at("beta", activation::sigmoid(by_head(b)) * self.reach);
-        let dt = softplus(a + self.dt_bias.val().unsqueeze());
-        let log_decay = by_head(dt * self.a_log.val().exp().unsqueeze::<3>()).neg();
-        let decay = LogDecay::Head(tap_decay(log_decay, tap));
+        let log_decay = by_head(step_size(a, &self.dt_bias) * rate(&self.a_log).unsqueeze::<3>()).neg();
+        let decay = LogDecay::Head(tap_decay(log_decay.cast(FloatDType::from(v.dtype())), tap));
 
         let o = attend([self.share(q), self.share(k), v], &decay, &Gates::Beta(beta), self.chunk, cache, tap);
         norm_gate_project(o, &self.norm, z, (Activation::Silu, GatePlace::After), &self.o_proj, tap)

@@ -17,13 +17,13 @@
 
 use super::{
     attend, by_head, check_chunk, check_share, default_chunk, default_conv, default_norm_eps, delta_inputs,
-    initial_a_log, initial_conv, initial_dt_bias, norm_gate_project, softplus, tap_decay,
+    initial_a_log, initial_conv, initial_dt_bias, norm_gate_project, rate, step_size, tap_decay,
 };
 use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{FloatDType, Tensor, activation};
 use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay};
 use serde::{Deserialize, Serialize};
@@ -144,9 +144,9 @@ impl Kda {
 
         let reach = if self.config.allow_negative_eigenvalues { 2.0 } else { 1.0 };
         let beta = tap.at("beta", activation::sigmoid(by_head(self.b_proj.forward(x.clone()))) * reach);
-        let dt = self.f_b_proj.forward(self.f_a_proj.forward(x.clone())) + self.dt_bias.val().unsqueeze();
-        let rate = self.a_log.val().exp().reshape([1, heads, 1, 1]);
-        let decay = LogDecay::Channel(tap_decay((split_heads(softplus(dt), heads) * rate).neg(), tap));
+        let dt = step_size(self.f_b_proj.forward(self.f_a_proj.forward(x.clone())), &self.dt_bias);
+        let log_decay = (split_heads(dt, heads) * rate(&self.a_log).reshape([1, heads, 1, 1])).neg();
+        let decay = LogDecay::Channel(tap_decay(log_decay.cast(FloatDType::from(x.dtype())), tap));
 
         let o = attend([q, k, v], &decay, &Gates::Beta(beta), self.config.chunk, cache, tap);
         let z = self.g_b_proj.forward(self.g_a_proj.forward(x)) + self.g_bias.val().unsqueeze();

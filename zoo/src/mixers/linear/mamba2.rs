@@ -18,13 +18,13 @@
 
 use super::{
     by_head, check_chunk, check_share, convolve, default_conv, default_norm_eps, initial_a_log, initial_conv,
-    initial_dt_bias, norm_gate_project, offered, run_state, softplus, tap_decay,
+    initial_dt_bias, norm_gate_project, offered, rate, run_state, step_size, tap_decay,
 };
 use crate::error::{ZooError, positive, positive_number};
 use crate::mixers::split_heads;
 use crate::{Cache, Init, Linear, Mixer, RmsNorm, Tap};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use kernels::linear_attention::effective_pattern;
 use kernels::rms_norm::{Activation, GatePlace};
 use kernels::{Gates, LogDecay};
@@ -141,10 +141,11 @@ impl Mamba2 {
         let b = tap.at("k", split_heads(b, 1)).repeat_dim(1, heads);
         let x = tap.at("v", split_heads(x, heads));
 
-        let dt = tap.at("dt", by_head(softplus(dt + self.dt_bias.val().unsqueeze())));
-        let log_decay = (dt.clone() * self.a_log.val().exp().reshape([1, heads, 1])).neg();
-        let decay = LogDecay::Head(tap_decay(log_decay, tap));
-        let b = b * dt.unsqueeze_dim::<4>(3);
+        let dtype = FloatDType::from(x.dtype());
+        let dt = tap.at("dt", by_head(step_size(dt, &self.dt_bias)));
+        let log_decay = (dt.clone() * rate(&self.a_log).reshape([1, heads, 1])).neg();
+        let decay = LogDecay::Head(tap_decay(log_decay.cast(dtype), tap));
+        let b = b * dt.cast(dtype).unsqueeze_dim::<4>(3);
         let skip = self.d.val().reshape([1, heads, 1, 1]);
 
         let pattern = || {

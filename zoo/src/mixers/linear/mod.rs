@@ -37,7 +37,7 @@ pub use linear_attention::{FeatureMap, LinearAttention, LinearAttentionConfig};
 pub use mamba2::{Mamba2, Mamba2Config};
 pub use ret_net::{RetNet, RetNetConfig};
 
-use super::{merge_heads, split_heads};
+use super::{in_f32, merge_heads, split_heads};
 use crate::error::{ZooError, divisible, positive};
 use crate::{Cache, Init, Linear, RmsNorm, Tap};
 use burn::module::Param;
@@ -172,6 +172,16 @@ fn norm_gate_project(
         (Some(gate), GatePlace::After) => norm.forward(split(o, size)) * split(gate, size),
     };
     tap.at("out", o_proj.forward(normed.reshape([batch, time, heads * d_value])))
+}
+
+/// `softplus(a + bias)`, in f32 where tokens have fewer bits: of small results they would keep too little.
+fn step_size(a: Tensor<3>, bias: &Param<Tensor<1>>) -> Tensor<3> {
+    softplus(in_f32(a) + in_f32(bias.val()).unsqueeze())
+}
+
+/// `e^a`, as precise as [`step_size`].
+fn rate(a_log: &Param<Tensor<1>>) -> Tensor<1> {
+    in_f32(a_log.val()).exp()
 }
 
 /// Offers `e^g`, what survives a step, and takes `g` back from who may have changed it.

@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, ROWS, query_steps, visible};
 use super::tiles::*;
-use super::{LOG2_E, bias_of, weight_and_slopes};
+use super::{LOG2_E, bias_of, weight_and_derivatives};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
@@ -270,7 +270,7 @@ fn weigh<E: Float>(
                 let mut score = scores.index(n)[r];
                 let b = bias_of::<E>(bias, bias_row, k, source, plan);
                 let (weight, _, of_product) =
-                    weight_and_slopes(score.extract(c), k, own, sum_of_row, seen, slope, b, scale, cap, plan);
+                    weight_and_derivatives(score.extract(c), k, own, sum_of_row, seen, slope, b, scale, cap, plan);
                 let weight = weight * share;
                 if comptime!(of.value()) {
                     let mut pair = weights.index(n)[r];

@@ -10,7 +10,7 @@
 //! P = 2^(S − log_sum),   D_t = Σ_c dO_tc O_tc,   dS = P ⊙ (dO Vᵀ − D)
 //! dQ = scale · dS K,     dK = scale · dSᵀ Q,     dV = Pᵀ dO
 //! ```
-//! with `dS` times `1 − tanh²` where scores are capped, and before that the gradient of a bias. Sigmoid weights do not compete:
+//! `dS` is the gradient of a bias; where scores are capped it is then multiplied by `1 − tanh²`. Sigmoid weights do not compete:
 //! `P = 1 / (1 + 2^(−S))` and `dS = P ⊙ (1 − P) ⊙ dO Vᵀ`. One cube per 64 queries sums `dQ`, one per 64
 //! keys sums `dK` and `dV` over the queries of its group of heads: every number is written once, by
 //! one unit, in a fixed order.
@@ -75,11 +75,11 @@ fn sigmoid2(x: f32) -> f32 {
     1.0 / (1.0 + exp2(-x))
 }
 
-/// The weight of a score, and what multiplies the weight's gradient, less that of the row, in the gradients of the score and of
-/// the product times scale.
+/// The weight of a score, and the derivatives by the score and by the product times scale: multiplied by the weight's gradient
+/// less `D` they are the gradients of both.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn weight_and_slopes(
+fn weight_and_derivatives(
     product: f32,
     key: u32,
     own: u32,

@@ -58,7 +58,12 @@ struct Maps<B: Backend> {
 /// # Errors
 /// What there is none for.
 pub fn permits(asked: &Asked, options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<(), Because> {
-    let plan = call(options, shapes)?.plan();
+    let call = call(options, shapes)?;
+    // What a gradient of the bias has. Whether it is asked for is not known here.
+    if asked.tracked && call.bias.is_some() && call.batch * call.heads * call.time * call.source >= 1 << 31 {
+        return Err(TOO_LARGE);
+    }
+    let plan = call.plan();
     if !plan.fits() {
         let widths = if plan.two_maps() {
             "these widths of heads; there is one for multiples of 4, keys up to 128 and values up to 256"
@@ -88,7 +93,7 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
     if time == 0 || options.window == Some(0) {
         return no("no tokens");
     }
-    let numbers = batch * heads * time * value_width.max(if bias.is_some() { source } else { 0 });
+    let numbers = batch * heads * time * value_width;
     if batch >= 1 << 16 || heads >= 1 << 16 || numbers >= 1 << 31 {
         return Err(TOO_LARGE);
     }
@@ -124,7 +129,10 @@ fn call(options: &cpu::Attend, shapes: [Option<Shape>; 7]) -> Result<Call, Becau
 fn onto<B: Gpu>(shape: &Shape, grads: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     let (from, to) = (grads.shape().dims::<4>(), shape.dims::<4>());
     let shared: Vec<usize> = (0..4).filter(|&axis| from[axis] != to[axis]).collect();
-    let sum = if shared.is_empty() { grads } else { B::float_sum_dims(grads, &shared) };
+    let sum = match shared.is_empty() {
+        true => grads,
+        false => B::float_sum_dims(B::float_cast(grads, FloatDType::F32), &shared),
+    };
     B::float_cast(sum, dtype.into())
 }
 
@@ -194,10 +202,10 @@ impl<B: Gpu> Operator<B, 7> for Attend {
 
     fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, wanted: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
         let Saved { q, k, v, bias, sinks, gate, out, log_sum, maps } = saved;
-        let [sinks_, lambda] = [sinks.as_ref(), maps.as_ref().map(|maps| &maps.lambda)];
-        let by_row = [sinks_, lambda].map(|x| x.map(|x| x.numbers.clone()));
-        let [there, lambda_there] = by_row.each_ref().map(Option::as_ref);
-        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), bias.as_ref(), there, lambda_there, gate.as_ref()]);
+        let [sink_rows, lambda] = [sinks.as_ref(), maps.as_ref().map(|maps| &maps.lambda)];
+        let by_row = [sink_rows, lambda].map(|x| x.map(|x| x.numbers.clone()));
+        let [sink_rows, lambda_rows] = by_row.each_ref().map(Option::as_ref);
+        let call = self.call::<B>([Some(&q), Some(&k), Some(&v), bias.as_ref(), sink_rows, lambda_rows, gate.as_ref()]);
         let call = Call { bias_grad: bias.is_some() && wanted[3], ..call };
         let dtype = q.dtype();
         assert_eq!(gradient.dtype(), dtype, "the gradient of attention's output");

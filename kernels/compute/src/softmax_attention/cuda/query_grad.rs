@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, ROWS, key_steps, visible};
 use super::tiles::*;
-use super::{LOG2_E, bias_of, weight_and_slopes};
+use super::{LOG2_E, bias_of, weight_and_derivatives};
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 
@@ -252,8 +252,18 @@ fn add_query_grads<E: Float>(
                 let k = key + n as u32 * 8 + c as u32;
                 let seen = visible(k, own, window, comptime!(plan.window));
                 let b = bias_of::<E>(bias, bias_row, k, source, plan);
-                let (_, of_score, of_product) =
-                    weight_and_slopes(products.extract(c), k, own, sums_of_rows[row], seen, slope, b, scale, cap, plan);
+                let (_, of_score, of_product) = weight_and_derivatives(
+                    products.extract(c),
+                    k,
+                    own,
+                    sums_of_rows[row],
+                    seen,
+                    slope,
+                    b,
+                    scale,
+                    cap,
+                    plan,
+                );
                 let grad = by_weight.extract(c) - deltas[row];
                 score_grads.insert(c, of_product * grad);
                 if comptime!(plan.bias_grad) {
