@@ -162,7 +162,7 @@ mod tests {
     fn a_type_of_the_notebook_hides_one_of_a_library_and_an_impl_adds_to_it() {
         let (mut index, mut own) = (Index::default(), Index::default());
         index.source("library", "pub struct Gate { pub open: bool } pub struct Door { pub open: bool }");
-        own.source("cell_1", "struct Gate { width: u8 } impl Door { fn close(&self) {} }");
+        own.source("cell_1", "pub struct Gate { pub width: u8 } impl Door { pub fn close(&self) {} }");
         let known = Known { index: &index, own: &own, scope: &Scope::default(), code: &[] };
         let names = |owner| known.members(owner).map(|entry| entry.name.as_str()).collect::<Vec<_>>();
         assert_eq!((names("Gate"), names("Door")), (vec!["width"], vec!["close", "open"]));
