@@ -148,7 +148,7 @@ impl Case {
         let inputs = self.leaves(&device, dtype, exact, wanted);
         let (output, ran) = trace(|| self.run(&inputs));
         // Every number of the output has a weight of its own in the loss.
-        let weights = numbers(self.inputs.len(), output.dims()[0], &device, dtype, exact);
+        let weights = numbers(self.inputs.len(), output.dims()[0], &device, output.dtype(), exact);
         let gradients = (output.clone() * weights).sum().backward();
         let gradient = |x: &Tensor<1>| x.grad(&gradients).map_or_else(Vec::new, read);
         let results = std::iter::once(read(output)).chain(inputs.0.iter().map(|(.., x)| gradient(x)));

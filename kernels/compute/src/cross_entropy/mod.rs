@@ -95,11 +95,22 @@ pub(crate) fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
+    use burn::tensor::{DType, Device};
 
     #[test]
     fn the_chunks_agree_with_the_reference_in_the_output_and_every_gradient() {
         crate::selftest::agree(cases(), 1e-12);
+    }
+
+    #[test]
+    fn inputs_of_16_bits_have_a_loss_in_f32_and_gradients_of_their_own() {
+        let device = Device::flex();
+        for case in cases() {
+            let worst = case.check(&device, DType::BF16).worst().clone();
+            assert!(worst.relative < crate::selftest::tolerance(DType::BF16, &device), "{}: {worst:?}", case.name);
+        }
+        let ones = |rows| Tensor::<2>::ones([rows, 3], (&device, DType::BF16));
+        assert_eq!(cross_entropy(ones(2), ones(4), &[0, 1], &[1.0; 2]).dtype(), DType::F32);
     }
 
     #[test]

@@ -33,9 +33,6 @@ fn it_passes_in_bf16() {
     assert_eq!(
         reasons,
         BTreeSet::from([
-            no("softmax_attention", "a bias"),
-            no("softmax_attention", "a sink for every query; there is one for a sink for every head"),
-            no("softmax_attention", "sigmoid weights"),
             no("adamw", "this dtype; there is one for f32"),
             no("squares", "this dtype; there is one for f32"),
             no("experts", "experts of such a width; there are some for multiples of 8"),
