@@ -270,6 +270,7 @@ impl Trainer {
         let _lock = self.files.as_ref().map(RunFiles::lock).transpose()?;
         let progress = Progress::new(&self.config, &self.history, until, self.quiet);
         let every = |interval: usize, step: usize| interval > 0 && step.is_multiple_of(interval);
+        let begun = self.history.step();
         let mut interrupted = false;
         while self.history.step() < until && !interrupted {
             let first = self.optimizer.updates() == 0;
@@ -282,8 +283,10 @@ impl Trainer {
                 self.evaluate_row()?;
             }
             interrupted = cell_runtime::check_interrupt().is_err();
-            progress.step(&self.config, &self.history, evaluated, interrupted || step == until);
-            if let Some(files) = &self.files {
+            let last = interrupted || step == until;
+            progress.step(&self.config, &self.history, evaluated, last);
+            // What the last step leaves is written behind the loop, once.
+            if let Some(files) = self.files.as_ref().filter(|_| !last) {
                 let save = every(self.config.checkpoint_every, step);
                 if save {
                     self.save(files)?;
@@ -298,7 +301,8 @@ impl Trainer {
             self.evaluate_row()?;
         }
         let step = self.history.step();
-        if let Some(files) = self.files.as_ref().filter(|files| step > 0 && !files.checkpoint(step).exists()) {
+        let unsaved = |files: &&RunFiles| step > begun || step > 0 && !files.checkpoint(step).exists();
+        if let Some(files) = self.files.as_ref().filter(unsaved) {
             self.save(files)?;
             files.write_metrics(&self.history)?;
         }
