@@ -19,6 +19,11 @@ use cubecl::prelude::*;
 /// Numbers added to a row in shared memory: 16 bytes.
 pub const PAD: usize = 8;
 
+/// Numbers of a row of `width` that are copied at once.
+pub const fn vector(width: usize) -> usize {
+    if width.is_multiple_of(8) { 8 } else { 4 }
+}
+
 /// Neighbouring numbers of a row.
 pub type Pair<E> = Vector<E, Const<2>>;
 /// The part of a tile that one lane holds.
@@ -142,6 +147,14 @@ pub fn multiply_columns<E: Float>(
         let right = def.load_matrix::<E, Const<2>>(&tile[at..at + 8], MatrixIdent::B, 4usize, true);
         multiply::<E>(sums, left, &right, 2 * pair);
     }
+}
+
+/// Where `head` of `batch` begins in input number `input`, and how far its rows are apart, by
+/// [`strides`](crate::cuda::Program::strides).
+#[cube]
+pub fn place(strides: &[u32], batch: u32, head: u32, #[comptime] input: usize) -> (u32, u32) {
+    let of = comptime!(3 * input);
+    (batch * strides[of] + head * strides[of + 1], strides[of + 2])
 }
 
 /// Begins to copy `rows` rows, from row `first` on, into a tile of `depth` columns: the rows of `source` begin `stride`

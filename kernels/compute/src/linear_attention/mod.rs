@@ -222,7 +222,8 @@ pub(crate) fn cases() -> Vec<Case> {
         gates: &'static str,
         with_state: bool,
     ) -> Case {
-        let (head, key, value) = ([batch, heads, time], [batch, heads, time, d_key], [batch, heads, time, d_value]);
+        // As projections give them.
+        let (head, key, value) = ([batch, time, heads], [batch, time, heads, d_key], [batch, time, heads, d_value]);
         let state = [batch, heads, d_key, d_value];
         let mut inputs: Vec<(&'static str, &[usize])> = vec![("q", &key), ("k", &key), ("v", &value)];
         match decay {
@@ -240,19 +241,23 @@ pub(crate) fn cases() -> Vec<Case> {
         }
         let run = move |x: &Inputs| {
             let unit = |x: Tensor<4>| x.clone() / (x.square().sum_dim(3) + 0.1).sqrt();
+            let by_heads = |x: Tensor<4>| x.swap_dims(1, 2);
             let decay = match decay {
                 "none" => LogDecay::None,
-                "head" => LogDecay::Head(x.get::<3>("decay").abs() * -0.1),
-                _ => LogDecay::Channel(x.get::<4>("decay").abs() * -0.1),
+                "head" => LogDecay::Head((x.get::<3>("decay").abs() * -0.1).swap_dims(1, 2)),
+                _ => LogDecay::Channel(by_heads(x.get::<4>("decay").abs() * -0.1)),
             };
             let gates = match gates {
                 "add" => Gates::Add,
-                "beta" => Gates::Beta(sigmoid(x.get("beta"))),
-                _ => Gates::EraseWrite { erase: sigmoid(x.get("erase")), write: sigmoid(x.get("write")) },
+                "beta" => Gates::Beta(sigmoid(x.get::<3>("beta")).swap_dims(1, 2)),
+                _ => Gates::EraseWrite {
+                    erase: by_heads(sigmoid(x.get("erase"))),
+                    write: by_heads(sigmoid(x.get("write"))),
+                },
             };
             let state = with_state.then(|| x.get("state"));
-            let (q, k) = (unit(x.get("q")), unit(x.get("k")));
-            let (out, end) = linear_attention(q, k, x.get("v"), &decay, &gates, state, LinearForm::Chunked(64));
+            let [q, k, v] = [unit(x.get("q")), unit(x.get("k")), x.get("v")].map(by_heads);
+            let (out, end) = linear_attention(q, k, v, &decay, &gates, state, LinearForm::Chunked(64));
             Tensor::cat(vec![out.reshape([-1]), end.reshape([-1])], 0)
         };
         let state = if with_state { ", from a state" } else { "" };

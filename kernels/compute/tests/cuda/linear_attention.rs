@@ -37,9 +37,10 @@ impl Call {
     /// The output and the state.
     fn results(&self, dtype: DType, track: bool) -> [Vec<f64>; 2] {
         let &Call { time, width, value_width, decay, write, start, hard } = self;
-        let (batch, heads) = (1, 2);
-        let by_row = [batch, heads, time];
-        let [by_key, by_value] = [width, value_width].map(|last| [batch, heads, time, last]);
+        let (batch, heads) = (2, 2);
+        // As projections give them.
+        let by_row = [batch, time, heads];
+        let [by_key, by_value] = [width, value_width].map(|last| [batch, time, heads, last]);
         let count = |shape: &[usize]| shape.iter().product::<usize>();
         // Keys of length at most one, as a layer makes them: longer ones make the recurrence explode.
         let k: Vec<f64> = numbers(2, count(&by_key))
@@ -60,15 +61,15 @@ impl Call {
         let gate = |seed, count| rounded(numbers(seed, count).iter().map(|x| x.abs()));
         let log_decay = match decay {
             Decay::None => LogDecay::None,
-            Decay::Head => LogDecay::Head(constant(&fading(4, count(&by_row)), by_row, dtype)),
-            Decay::Channel => LogDecay::Channel(constant(&fading(4, count(&by_key)), by_key, dtype)),
+            Decay::Head => LogDecay::Head(constant(&fading(4, count(&by_row)), by_row, dtype).swap_dims(1, 2)),
+            Decay::Channel => LogDecay::Channel(constant(&fading(4, count(&by_key)), by_key, dtype).swap_dims(1, 2)),
         };
         let gates = match write {
             Write::Add => Gates::Add,
-            Write::Beta => Gates::Beta(constant(&gate(5, count(&by_row)), by_row, dtype)),
+            Write::Beta => Gates::Beta(constant(&gate(5, count(&by_row)), by_row, dtype).swap_dims(1, 2)),
             Write::EraseWrite => Gates::EraseWrite {
-                erase: constant(&gate(5, count(&by_key)), by_key, dtype),
-                write: constant(&numbers(6, count(&by_value)), by_value, dtype),
+                erase: constant(&gate(5, count(&by_key)), by_key, dtype).swap_dims(1, 2),
+                write: constant(&numbers(6, count(&by_value)), by_value, dtype).swap_dims(1, 2),
             },
         };
         let state = [batch, heads, width, value_width];
@@ -76,6 +77,7 @@ impl Call {
         let q = numbers(1, count(&by_key));
         let q = if track { leaf(&q, by_key, dtype) } else { constant(&q, by_key, dtype) };
         let (k, v) = (constant(&k, by_key, dtype), constant(&numbers(3, count(&by_value)), by_value, dtype));
+        let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
         let (out, end) = linear_attention(q, k, v, &log_decay, &gates, state, LinearForm::Recurrent);
         [values(out), values(end)]
     }

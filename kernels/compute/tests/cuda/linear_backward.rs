@@ -25,10 +25,11 @@ struct Problem {
 /// The gradients of every input, by name.
 fn gradients(problem: Problem, time: usize, dtype: DType) -> Vec<(&'static str, Vec<f64>)> {
     let Problem { width, value_width, decay, write, start, end } = problem;
-    let (batch, heads) = (1, 2);
-    let rows = heads * time;
-    let (by_row, by_key) = ([batch, heads, time], [batch, heads, time, width]);
-    let (by_value, by_state) = ([batch, heads, time, value_width], [batch, heads, width, value_width]);
+    let (batch, heads) = (2, 2);
+    let rows = batch * heads * time;
+    // As projections give them.
+    let (by_row, by_key) = ([batch, time, heads], [batch, time, heads, width]);
+    let (by_value, by_state) = ([batch, time, heads, value_width], [batch, heads, width, value_width]);
     let q = leaf(&numbers(1, rows * width), by_key, dtype);
     // Keys of length below one, as a layer makes them.
     let scaled = numbers(2, rows * width).into_iter().map(|x| x / (width as f64).sqrt());
@@ -40,12 +41,12 @@ fn gradients(problem: Problem, time: usize, dtype: DType) -> Vec<(&'static str, 
         g
     };
     let positive = |count: usize| -> Vec<f64> { numbers(5, count).iter().map(|x| x.abs()).collect() };
-    let log_decay = match decay {
+    let of_decay = match decay {
         Decay::None => LogDecay::None,
         Decay::Head => LogDecay::Head(leaf(&fading(rows), by_row, dtype)),
         Decay::Channel => LogDecay::Channel(leaf(&fading(rows * width), by_key, dtype)),
     };
-    let gates = match write {
+    let of_gates = match write {
         Write::Add => Gates::Add,
         Write::Beta => Gates::Beta(leaf(&positive(rows), by_row, dtype)),
         Write::EraseWrite => Gates::EraseWrite {
@@ -53,12 +54,24 @@ fn gradients(problem: Problem, time: usize, dtype: DType) -> Vec<(&'static str, 
             write: leaf(&numbers(6, rows * value_width), by_value, dtype),
         },
     };
-    let states = heads * width * value_width;
+    let states = batch * heads * width * value_width;
     let state = leaf(&numbers(7, states), by_state, dtype);
     let given = start.then(|| state.clone());
-    let (out, last) =
-        linear_attention(q.clone(), k.clone(), v.clone(), &log_decay, &gates, given, LinearForm::Recurrent);
-    let mut loss = (out * constant(&numbers(9, rows * value_width), by_value, dtype)).sum();
+    let log_decay = match &of_decay {
+        LogDecay::None => LogDecay::None,
+        LogDecay::Head(g) => LogDecay::Head(g.clone().swap_dims(1, 2)),
+        LogDecay::Channel(g) => LogDecay::Channel(g.clone().swap_dims(1, 2)),
+    };
+    let gates = match &of_gates {
+        Gates::Add => Gates::Add,
+        Gates::Beta(beta) => Gates::Beta(beta.clone().swap_dims(1, 2)),
+        Gates::EraseWrite { erase, write } => {
+            Gates::EraseWrite { erase: erase.clone().swap_dims(1, 2), write: write.clone().swap_dims(1, 2) }
+        }
+    };
+    let [queries, keys, worth] = [&q, &k, &v].map(|x| x.clone().swap_dims(1, 2));
+    let (out, last) = linear_attention(queries, keys, worth, &log_decay, &gates, given, LinearForm::Recurrent);
+    let mut loss = (out.swap_dims(1, 2) * constant(&numbers(9, rows * value_width), by_value, dtype)).sum();
     if end {
         loss = loss + (last * constant(&numbers(8, states), by_state, dtype)).sum();
     }
@@ -68,12 +81,12 @@ fn gradients(problem: Problem, time: usize, dtype: DType) -> Vec<(&'static str, 
         ("keys", values(k.grad(&all).unwrap())),
         ("values", values(v.grad(&all).unwrap())),
     ];
-    match log_decay {
+    match of_decay {
         LogDecay::None => {}
         LogDecay::Head(g) => found.push(("decays", values(g.grad(&all).unwrap()))),
         LogDecay::Channel(g) => found.push(("decays", values(g.grad(&all).unwrap()))),
     }
-    match gates {
+    match of_gates {
         Gates::Add => {}
         Gates::Beta(beta) => found.push(("β", values(beta.grad(&all).unwrap()))),
         Gates::EraseWrite { erase, write } => {

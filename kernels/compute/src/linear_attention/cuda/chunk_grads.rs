@@ -59,21 +59,23 @@ fn fade_weights(
 
 /// `dV'` of every token, the gradient of the state after every chunk, and that of the first state.
 ///
-/// `query, key, erased [heads, time, width]`, `out_grad, new_grad [heads, time, value_width]`, `decay [heads, time]`, `end_grad, start_grad
-/// [heads, width, value_width]`, `state_grads [heads, chunks, width, value_width]`. Cubes: `(⌈value_width / COLUMNS⌉, heads)` of `(32,
-/// PLANES)`.
+/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]`, `out_grad [batch, heads, time, value_width]` where `strides [4,
+/// 3]` says, `erased`, `new_grad` likewise, in order; `end_grad, start_grad [batch, heads, width, value_width]`, `state_grads [batch,
+/// heads, chunks, width, value_width]`. Cubes: `(⌈value_width / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_walk_back<E: Float>(
     query: &[E],
     key: &[E],
     decay: &[f32],
-    erased: &[E],
     out_grad: &[E],
+    strides: &[u32],
+    erased: &[E],
     end_grad: &[f32],
     new_grad: &mut [E],
     state_grads: &mut [f32],
     start_grad: &mut [f32],
+    heads: u32,
     time: u32,
     #[comptime] end: bool,
     #[comptime] plan: Chunks,
@@ -98,6 +100,10 @@ pub fn delta_rule_walk_back<E: Float>(
     let head = CUBE_POS_Y;
     let first_column = CUBE_POS_X * COLUMNS;
     let base = head * time;
+    let (query_base, query_stride) = place(strides, head / heads, head % heads, 0usize);
+    let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
+    let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 2usize);
+    let (out_base, out_stride) = place(strides, head / heads, head % heads, 3usize);
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
@@ -110,24 +116,24 @@ pub fn delta_rule_walk_back<E: Float>(
         store_state(&state, state_grads, (head * chunks + number) * width as u32, first_column, plan);
         // The last chunk's tiles have been read.
         sync_cube();
+        copy_rows::<E>(query, &mut queries, query_base, first, time, query_stride, width as u32, rows, width, 8usize);
+        copy_rows::<E>(key, &mut keys, key_base, first, time, key_stride, width as u32, rows, width, 8usize);
         let from = base * width as u32;
-        copy_rows::<E>(query, &mut queries, from, first, time, width as u32, width as u32, rows, width, 8usize);
-        copy_rows::<E>(key, &mut keys, from, first, time, width as u32, width as u32, rows, width, 8usize);
         copy_rows::<E>(erased, &mut erasers, from, first, time, width as u32, width as u32, rows, width, 8usize);
         copy_rows::<E>(
             out_grad,
             &mut outs,
-            base * value_width + first_column,
+            out_base + first_column,
             first,
             time,
-            value_width,
+            out_stride,
             value_width - first_column,
             rows,
             comptime!(COLUMNS as usize),
             comptime!(plan.vector()),
         );
         commit_copies();
-        sum_decays(decay, &mut gamma, head, first, time);
+        sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
         share_state::<E>(&state, &mut memory, plan);
         wait_for_all();
         sync_cube();
@@ -227,7 +233,8 @@ fn share_rows<E: Float>(
 
 /// The gradients of what the tokens of a chunk bring.
 ///
-/// Shapes as in the kernels before, `inverses [heads, chunks, CHUNK, CHUNK]`. Cubes: `(chunks, heads)` of `(32, PLANES)`.
+/// Shapes as in the kernels before, with `strides [6, 3]` of the first six; `new [batch, time, heads, value_width]`, as the gradients of
+/// queries, keys, values, decays and gates. Cubes: `(chunks, batch · heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_token_grads<E: Float>(
@@ -237,6 +244,7 @@ pub fn delta_rule_token_grads<E: Float>(
     decay: &[f32],
     beta: &[E],
     out_grad: &[E],
+    strides: &[u32],
     inverses: &[E],
     new: &[E],
     states: &[f32],
@@ -247,6 +255,7 @@ pub fn delta_rule_token_grads<E: Float>(
     value_grad: &mut [E],
     decay_grad: &mut [f32],
     beta_grad: &mut [E],
+    heads: u32,
     time: u32,
     #[comptime] plan: Chunks,
     #[define(E)] _dtype: ElemType,
@@ -281,26 +290,34 @@ pub fn delta_rule_token_grads<E: Float>(
 
     let first = CUBE_POS_X * chunk;
     let head = CUBE_POS_Y;
-    let base = head * time;
+    // The first row of the head, and what lies between two.
+    let (base, apart) = (head / heads * time * heads + head % heads, heads);
+    let (query_base, query_stride) = place(strides, head / heads, head % heads, 0usize);
+    let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
+    let (value_base, value_step) = place(strides, head / heads, head % heads, 2usize);
+    let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 3usize);
+    let (beta_base, beta_stride) = place(strides, head / heads, head % heads, 4usize);
+    let (out_base, out_stride) = place(strides, head / heads, head % heads, 5usize);
     let number = head * CUBE_COUNT_X + CUBE_POS_X;
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
-    let from = base * value_width;
     let vector = comptime!(plan.vector());
-    copy_rows::<E>(out_grad, &mut outs, from, first, time, value_width, value_width, rows, depth, vector);
-    copy_rows::<E>(new, &mut news, from, first, time, value_width, value_width, rows, depth, vector);
+    copy_rows::<E>(out_grad, &mut outs, out_base, first, time, out_stride, value_width, rows, depth, vector);
+    let (from, between) = (base * value_width, apart * value_width);
+    copy_rows::<E>(new, &mut news, from, first, time, between, value_width, rows, depth, vector);
+    let from = head * time * value_width;
     copy_rows::<E>(new_grad, &mut rests, from, first, time, value_width, value_width, rows, depth, vector);
     let one = number * chunk;
     copy_rows::<E>(inverses, &mut inverted, 0u32.runtime(), one, one + chunk, chunk, chunk, rows, rows, 8usize);
     commit_copies();
-    sum_decays(decay, &mut gamma, head, first, time);
+    sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
     if UNIT_POS < chunk {
         let t = first + UNIT_POS;
         let mut b = 0.0f32.runtime();
         if t < time {
-            b = f32::cast_from(beta[(base + t) as usize]);
+            b = f32::cast_from(beta[(beta_base + t * beta_stride) as usize]);
         }
         betas[UNIT_POS as usize] = b;
     }
@@ -330,12 +347,13 @@ pub fn delta_rule_token_grads<E: Float>(
             for n in 0..depth / 8 {
                 let c = n as u32 * 8 + column;
                 if c < value_width {
-                    let at = ((base + first + i) * value_width + c) as usize;
+                    let at = (value_base + (first + i) * value_step + c) as usize;
+                    let to = ((base + (first + i) * apart) * value_width + c) as usize;
                     let pair = grads.index(n)[r];
                     #[unroll]
                     for e in 0..2usize {
                         of_gates[r] = of_gates[r] + pair.extract(e) * f32::cast_from(value[at + e]);
-                        value_grad[at + e] = E::cast_from(pair.extract(e) * betas[i as usize]);
+                        value_grad[to + e] = E::cast_from(pair.extract(e) * betas[i as usize]);
                     }
                 }
             }
@@ -362,9 +380,9 @@ pub fn delta_rule_token_grads<E: Float>(
     for half in 0..comptime!(width / 64) {
         // The last half's tiles have been read, and the gradients of the weights are there.
         sync_cube();
-        let from = base * width + half * 64;
-        copy_rows::<E>(query, &mut queries, from, first, time, width, 64u32.runtime(), rows, rows, 8usize);
-        copy_rows::<E>(key, &mut keys, from, first, time, width, 64u32.runtime(), rows, rows, 8usize);
+        let (query_from, key_from, columns) = (query_base + half * 64, key_base + half * 64, 64u32.runtime());
+        copy_rows::<E>(query, &mut queries, query_from, first, time, query_stride, columns, rows, rows, 8usize);
+        copy_rows::<E>(key, &mut keys, key_from, first, time, key_stride, columns, rows, rows, 8usize);
         commit_copies();
         state_into::<E>(states, &mut before, number * width, half * 64, plan);
         state_into::<E>(state_grads, &mut after, number * width, half * 64, plan);
@@ -444,7 +462,7 @@ pub fn delta_rule_token_grads<E: Float>(
                     of_gates[r] = of_gates[r] + d_erased * k;
                     of_later[r] = of_later[r] + d_query * f32::cast_from(queries[at]) + b * k * d_erased - k * d_key;
                     if first + i < time {
-                        let to = ((base + first + i) * width + half * 64 + c + e as u32) as usize;
+                        let to = ((base + (first + i) * apart) * width + half * 64 + c + e as u32) as usize;
                         query_grad[to] = E::cast_from(d_query);
                         key_grad[to] = E::cast_from(d_key + b * d_erased);
                     }
@@ -485,48 +503,50 @@ pub fn delta_rule_token_grads<E: Float>(
         for i in UNIT_POS..chunk {
             sum += later[i as usize];
         }
-        decay_grad[(base + t) as usize] = sum;
-        beta_grad[(base + t) as usize] = E::cast_from(gates[UNIT_POS as usize]);
+        let to = (base + t * apart) as usize;
+        decay_grad[to] = sum;
+        beta_grad[to] = E::cast_from(gates[UNIT_POS as usize]);
     }
 }
 
-/// What walks back over the chunks of `heads` of the whole batch, and what has their tokens' gradients; `end` is whether the last state
-/// has one.
-pub fn kernels(plan: &Chunks, heads: usize, time: usize, end: bool) -> [Kernel; 2] {
+/// What walks back over the chunks of `heads` of every one of a batch, and what has their tokens' gradients; `end` is whether the last
+/// state has one.
+pub fn kernels(plan: &Chunks, [batch, heads]: [usize; 2], time: usize, end: bool) -> [Kernel; 2] {
     assert!(fits(plan) && time >= 1, "no CUDA tiles for the gradients of {time} tokens of {plan:?}");
     let plan = *plan;
     let name = |kernel: &str, more: &str| format!("delta_rule_{kernel} {} {}{more}", plan.width, plan.value_width);
     let units = CubeDim::new_2d(32, PLANES);
     let chunks = time.div_ceil(CHUNK as usize);
-    let (tokens, state) = (heads * time, heads * plan.width * plan.value_width);
+    let all = batch * heads;
+    let (tokens, state) = (all * time, all * plan.width * plan.value_width);
     let (keys, values) = (tokens * plan.width, tokens * plan.value_width);
     [
         kernel!(
             name("walk_back", if end { " end" } else { "" }),
-            [(plan.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+            [(plan.value_width as u32).div_ceil(COLUMNS), all as u32, 1],
             units,
             delta_rule_walk_back as DeltaRuleWalkBack,
             [
-                query: keys, key: keys, decay: tokens, erased: keys, out_grad: values, end_grad: if end { state } else { 0 },
-                new_grad: values, state_grads: chunks * state, start_grad: state
+                query: keys, key: keys, decay: tokens, out_grad: values, strides: 12, erased: keys,
+                end_grad: if end { state } else { 0 }, new_grad: values, state_grads: chunks * state, start_grad: state
             ],
-            { time: u32 = time as u32 },
+            { heads: u32 = heads as u32, time: u32 = time as u32 },
             end,
             plan,
             BF16
         ),
         kernel!(
             name("token_grads", ""),
-            [chunks as u32, heads as u32, 1],
+            [chunks as u32, all as u32, 1],
             units,
             delta_rule_token_grads as DeltaRuleTokenGrads,
             [
-                query: keys, key: keys, value: values, decay: tokens, beta: tokens, out_grad: values,
-                inverses: heads * chunks * (CHUNK * CHUNK) as usize, new: values, states: chunks * state, new_grad: values,
+                query: keys, key: keys, value: values, decay: tokens, beta: tokens, out_grad: values, strides: 18,
+                inverses: all * chunks * (CHUNK * CHUNK) as usize, new: values, states: chunks * state, new_grad: values,
                 state_grads: chunks * state, query_grad: keys, key_grad: keys, value_grad: values, decay_grad: tokens,
                 beta_grad: tokens
             ],
-            { time: u32 = time as u32 },
+            { heads: u32 = heads as u32, time: u32 = time as u32 },
             plan,
             BF16
         ),
@@ -541,7 +561,7 @@ mod tests {
     fn a_plan_says_how_much_shared_memory_its_gradients_want() {
         for (width, value_width) in [(64, 68), (128, 128)] {
             let plan = Chunks { width, value_width, start: true, keep: true };
-            let most = kernels(&plan, 1, 1, true).map(|kernel| kernel.source().shared).into_iter().max();
+            let most = kernels(&plan, [1, 1], 1, true).map(|kernel| kernel.source().shared).into_iter().max();
             assert_eq!(most, Some(shared(&plan)), "{plan:?}");
         }
     }

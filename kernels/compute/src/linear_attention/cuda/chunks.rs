@@ -49,7 +49,7 @@ impl Chunks {
     }
 
     pub const fn vector(&self) -> usize {
-        if self.value_width.is_multiple_of(8) { 8 } else { 4 }
+        vector(self.value_width)
     }
 
     /// Bytes of shared memory that the larger of the kernels wants.
@@ -61,8 +61,8 @@ impl Chunks {
         prepare.max(walk)
     }
 
-    /// What prepares the chunks of `heads` of the whole batch, and what walks over them.
-    pub fn kernels(&self, heads: usize, time: usize) -> [Kernel; 2] {
+    /// What prepares the chunks of `heads` of every one of a batch, and what walks over them.
+    pub fn kernels(&self, [batch, heads]: [usize; 2], time: usize) -> [Kernel; 2] {
         assert!(self.fits() && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
         let name = |kernel: &str| {
             let [state, kept] =
@@ -70,37 +70,38 @@ impl Chunks {
             format!("delta_rule_{kernel} {} {}{state}{kept}", self.width, self.value_width)
         };
         let (plan, units) = (*self, CubeDim::new_2d(32, PLANES));
-        let (tokens, state) = (heads * time, heads * self.width * self.value_width);
+        let all = batch * heads;
+        let (tokens, state) = (all * time, all * self.width * self.value_width);
         let (keys, values) = (tokens * self.width, tokens * self.value_width);
         let chunks = time.div_ceil(CHUNK as usize);
         let (queries, inverses, ends) = match self.keep {
-            true => (0, heads * chunks * (CHUNK * CHUNK) as usize, chunks * state),
+            true => (0, all * chunks * (CHUNK * CHUNK) as usize, chunks * state),
             false => (keys, 0, state),
         };
         [
             kernel!(
                 name("prepare"),
-                [(time as u32).div_ceil(CHUNK), heads as u32, 1],
+                [(time as u32).div_ceil(CHUNK), all as u32, 1],
                 units,
                 delta_rule_prepare as DeltaRulePrepare,
                 [
-                    key: keys, value: values, decay: tokens, beta: tokens, new: values => 2, erased: keys => 2,
-                    inverses: inverses
+                    key: keys, value: values, decay: tokens, beta: tokens, strides: 12, new: values => 2,
+                    erased: keys => 2, inverses: inverses
                 ],
-                { time: u32 = time as u32 },
+                { heads: u32 = heads as u32, time: u32 = time as u32 },
                 plan,
                 BF16
             ),
             kernel!(
                 name("walk"),
-                [(self.value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+                [(self.value_width as u32).div_ceil(COLUMNS), all as u32, 1],
                 units,
                 delta_rule_walk as DeltaRuleWalk,
                 [
-                    query: queries, key: keys, decay: tokens, new: values, erased: keys,
+                    query: queries, key: keys, decay: tokens, strides: 9, new: values, erased: keys,
                     start: if plan.start { state } else { 0 }, out: values, end: ends
                 ],
-                { time: u32 = time as u32 },
+                { heads: u32 = heads as u32, time: u32 = time as u32 },
                 plan,
                 BF16
             ),
@@ -121,14 +122,14 @@ pub fn decayed(x: f32) -> f32 {
     exp2(select(x > 0.0f32, 0.0f32, x))
 }
 
-/// `γ` of a chunk, in units of `ln 2`; tokens past the end do not decay.
+/// `γ` of a chunk, in units of `ln 2`; tokens past the end do not decay. Decays begin at `base` and are `stride` apart.
 #[cube]
-pub fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time: u32) {
+pub fn sum_decays(decay: &[f32], gamma: &mut [f32], base: u32, stride: u32, first: u32, time: u32) {
     if UNIT_POS < CHUNK {
         let end = min(first + UNIT_POS + 1, time);
         let mut sum = 0.0f32;
         for t in first..end {
-            sum += bounded(decay[(head * time + t) as usize]);
+            sum += bounded(decay[(base + t * stride) as usize]);
         }
         gamma[UNIT_POS as usize] = sum * LOG2_E;
     }
@@ -136,8 +137,9 @@ pub fn sum_decays(decay: &[f32], gamma: &mut [f32], head: u32, first: u32, time:
 
 /// `U` and `E` of every chunk, and `M` where it is kept.
 ///
-/// `key, erased [heads, time, width]`, `value, new [heads, time, value_width]`, `decay, beta [heads, time]`, `inverses [heads,
-/// chunks, CHUNK, CHUNK]`. Cubes: `(chunks, heads)` of `(32, PLANES)`.
+/// `key [batch, heads, time, width]`, `value [batch, heads, time, value_width]`, `decay, beta [batch, heads, time]` where `strides
+/// [4, 3]` says, `erased`, `new` in order, `inverses [batch, heads, chunks, CHUNK, CHUNK]`. Cubes: `(chunks, batch · heads)` of
+/// `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_prepare<E: Float>(
@@ -145,9 +147,11 @@ pub fn delta_rule_prepare<E: Float>(
     value: &[E],
     decay: &[f32],
     beta: &[E],
+    strides: &[u32],
     new: &mut [Pair<E>],
     erased: &mut [Pair<E>],
     inverses: &mut [E],
+    heads: u32,
     time: u32,
     #[comptime] plan: Chunks,
     #[define(E)] _dtype: ElemType,
@@ -172,30 +176,34 @@ pub fn delta_rule_prepare<E: Float>(
     let first = CUBE_POS_X * chunk;
     let head = CUBE_POS_Y;
     let base = head * time;
+    let (key_base, key_stride) = place(strides, head / heads, head % heads, 0usize);
+    let (value_base, value_step) = place(strides, head / heads, head % heads, 1usize);
+    let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 2usize);
+    let (beta_base, beta_stride) = place(strides, head / heads, head % heads, 3usize);
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
 
-    copy_rows::<E>(key, &mut keys, base * width as u32, first, time, width as u32, width as u32, rows, width, 8usize);
+    copy_rows::<E>(key, &mut keys, key_base, first, time, key_stride, width as u32, rows, width, 8usize);
     copy_rows::<E>(
         value,
         &mut values,
-        base * value_width as u32,
+        value_base,
         first,
         time,
-        value_width as u32,
+        value_step,
         value_width as u32,
         rows,
         value_depth,
         comptime!(plan.vector()),
     );
     commit_copies();
-    sum_decays(decay, &mut gamma, head, first, time);
+    sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
     if UNIT_POS < chunk {
         let t = first + UNIT_POS;
         let mut b = 0.0f32.runtime();
         if t < time {
-            b = f32::cast_from(beta[(base + t) as usize]);
+            b = f32::cast_from(beta[(beta_base + t * beta_stride) as usize]);
         }
         betas[UNIT_POS as usize] = b;
     }
@@ -396,19 +404,22 @@ pub fn write_state<E: Float>(
 
 /// The outputs and the last state from what was prepared; or `V'` and the state before every chunk, in their places.
 ///
-/// `query, key, erased [heads, time, width]`, `new [heads, time, value_width]`, `out` likewise, `decay [heads, time]`, `start,
-/// end [heads, width, value_width]`. Cubes: `(⌈value_width / COLUMNS⌉, heads)` of `(32, PLANES)`.
+/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]` where `strides [3, 3]` says, `erased`, `new` as [`delta_rule_prepare`]
+/// leaves them, `out [batch, time, heads, value_width]`, `start, end [batch, heads, width, value_width]`. Cubes: `(⌈value_width
+/// / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_walk<E: Float>(
     query: &[E],
     key: &[E],
     decay: &[f32],
+    strides: &[u32],
     new: &[E],
     erased: &[E],
     start: &[f32],
     out: &mut [E],
     end: &mut [f32],
+    heads: u32,
     time: u32,
     #[comptime] plan: Chunks,
     #[define(E)] _dtype: ElemType,
@@ -432,6 +443,10 @@ pub fn delta_rule_walk<E: Float>(
     let head = CUBE_POS_Y;
     let first_column = CUBE_POS_X * COLUMNS;
     let base = head * time;
+    let out_base = head / heads * time * heads + head % heads;
+    let (query_base, query_stride) = place(strides, head / heads, head % heads, 0usize);
+    let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
+    let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 2usize);
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
@@ -449,28 +464,17 @@ pub fn delta_rule_walk<E: Float>(
             copy_rows::<E>(
                 query,
                 &mut queries,
-                base * width as u32,
+                query_base,
                 first,
                 time,
-                width as u32,
+                query_stride,
                 width as u32,
                 rows,
                 width,
                 8usize,
             );
         }
-        copy_rows::<E>(
-            key,
-            &mut keys,
-            base * width as u32,
-            first,
-            time,
-            width as u32,
-            width as u32,
-            rows,
-            width,
-            8usize,
-        );
+        copy_rows::<E>(key, &mut keys, key_base, first, time, key_stride, width as u32, rows, width, 8usize);
         copy_rows::<E>(
             erased,
             &mut erasers,
@@ -496,7 +500,7 @@ pub fn delta_rule_walk<E: Float>(
             comptime!(plan.vector()),
         );
         commit_copies();
-        sum_decays(decay, &mut gamma, head, first, time);
+        sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
         share_state::<E>(&state, &mut memory, plan);
         wait_for_all();
         sync_cube();
@@ -559,7 +563,7 @@ pub fn delta_rule_walk<E: Float>(
                 let t = first + row + r as u32 * 8;
                 let at = first_column + n as u32 * 8 + column;
                 if t < time && at < value_width {
-                    let to = (base + t) * value_width + at;
+                    let to = (out_base + t * heads) * value_width + at;
                     let pair = answer.index(n)[r];
                     out[to as usize] = E::cast_from(pair.extract(0usize));
                     out[(to + 1) as usize] = E::cast_from(pair.extract(1usize));
@@ -583,7 +587,7 @@ mod tests {
     fn a_plan_says_how_much_shared_memory_its_kernels_want() {
         for (width, value_width) in [(64, 68), (128, 128), (64, 256)] {
             let plan = Chunks { width, value_width, start: true, keep: false };
-            let most = plan.kernels(1, 1).map(|kernel| kernel.source().shared).into_iter().max();
+            let most = plan.kernels([1, 1], 1).map(|kernel| kernel.source().shared).into_iter().max();
             assert_eq!(most, Some(plan.shared()), "{plan:?}");
         }
     }

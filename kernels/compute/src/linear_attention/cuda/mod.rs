@@ -6,7 +6,9 @@ pub mod chunk_grads;
 pub mod chunks;
 pub mod steps;
 
+use crate::cuda::program::Id;
 use crate::cuda::source::{SHARED_LIMIT, Source};
+use crate::cuda::tile::vector;
 use crate::cuda::{Asked, Gpu, Program};
 use crate::operator::{Operator, Second, TOO_LARGE};
 use crate::trace::Because;
@@ -108,6 +110,20 @@ fn with_decay<B: Gpu>(mut inputs: [Option<FloatTensor<B>>; 7]) -> [Option<FloatT
     inputs
 }
 
+/// The inputs, all but the state as they lie.
+fn as_they_lie<B: Gpu>(program: &mut Program, inputs: &[Option<FloatTensor<B>>; 7]) -> [Option<Id>; 7] {
+    let [q, k, v, decay, erase, write, state] = inputs.each_ref().map(Option::as_ref);
+    let rows = [q, k, v].map(|x| x.map(|x| program.input_by_rows(x, vector(x.shape().dims::<4>()[3]))));
+    let gates = [decay, erase, write].map(|x| x.map(|x| program.input_by_rows(x, 1)));
+    let ([q, k, v], [decay, erase, write]) = (rows, gates);
+    [q, k, v, decay, erase, write, state.map(|x| program.input(x))]
+}
+
+/// What was written `[batch, time, heads, ..]` as `[batch, heads, time, ..]`.
+fn by_heads<B: Gpu>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_swap_dims(x, 1, 2)
+}
+
 impl<B: Gpu> LinearAttention<B> {
     /// The backward on tensor cores.
     fn backward_in_tiles(
@@ -123,12 +139,12 @@ impl<B: Gpu> LinearAttention<B> {
         let (dtype, value_width) = (gradient.dtype(), chunks.value_width);
         let all = batch * heads;
         let chunks = Chunks { keep: true, ..chunks };
-        let [prepare, walk] = chunks.kernels(all, time);
-        let [back, tokens] = chunk_grads::kernels(&chunks, all, time, end_grad.is_some());
+        let [prepare, walk] = chunks.kernels([batch, heads], time);
+        let [back, tokens] = chunk_grads::kernels(&chunks, [batch, heads], time, end_grad.is_some());
 
         let mut program = Program::new("linear_attention gradient");
-        let ids = saved.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
-        let out_grad = program.input(&gradient);
+        let ids = as_they_lie::<B>(&mut program, &saved);
+        let out_grad = program.input_by_rows(&gradient, vector(value_width));
         let end = end_grad.as_ref().map(|x| program.input(x));
         let nothing = program.nothing();
         let [q, k, v, g, beta, _, start] = ids.map(|id| id.unwrap_or(nothing));
@@ -136,25 +152,32 @@ impl<B: Gpu> LinearAttention<B> {
         let number = time.div_ceil(CHUNK as usize);
         let [by_key, by_value] = [width, value_width].map(|channels| [batch, heads, time, channels]);
         let [new, written, new_grad] = [(); 3].map(|()| program.buffer(by_value, dtype));
+        let across = |channels| [batch, time, heads, channels];
         let erased = program.buffer(by_key, dtype);
         let inverses = program.buffer([all, number, (CHUNK * CHUNK) as usize], dtype);
         let [states, state_grads] = [(); 2].map(|()| program.buffer([all, number, width, value_width], DType::F32));
-        let [q_grad, k_grad] = [(); 2].map(|()| program.output(by_key, dtype));
-        let v_grad = program.output(by_value, dtype);
-        let g_grad = program.output([batch, heads, time, 1], DType::F32);
-        let beta_grad = program.output([batch, heads, time, 1], dtype);
+        let [q_grad, k_grad] = [(); 2].map(|()| program.output(across(width), dtype));
+        let v_grad = program.output(across(value_width), dtype);
+        let g_grad = program.output(across(1), DType::F32);
+        let beta_grad = program.output(across(1), dtype);
         let start_grad = program.output([batch, heads, width, value_width], DType::F32);
-        program.then(prepare, &[k, v, g, beta, new, erased, inverses]);
-        program.then(walk, &[q, k, g, new, erased, start, written, states]);
-        program.then(back, &[q, k, g, erased, out_grad, end, new_grad, state_grads, start_grad]);
-        let kept = [inverses, written, states, new_grad, state_grads];
-        let arguments: Vec<_> = [q, k, v, g, beta, out_grad].into_iter().chain(kept).collect();
+        let strides = program.strides(&[k, v, g, beta]);
+        program.then(prepare, &[k, v, g, beta, strides, new, erased, inverses]);
+        let strides = program.strides(&[q, k, g]);
+        program.then(walk, &[q, k, g, strides, new, erased, start, written, states]);
+        let strides = program.strides(&[q, k, g, out_grad]);
+        program.then(back, &[q, k, g, out_grad, strides, erased, end, new_grad, state_grads, start_grad]);
+        let of_tokens = [q, k, v, g, beta, out_grad];
+        let strides = program.strides(&of_tokens);
+        let kept = [strides, inverses, written, states, new_grad, state_grads];
+        let arguments: Vec<_> = of_tokens.into_iter().chain(kept).collect();
         program.then(tokens, &[&arguments[..], &[q_grad, k_grad, v_grad, g_grad, beta_grad]].concat());
 
         let inputs = saved.into_iter().flatten().chain([gradient]).chain(end_grad);
         let outputs = B::execute(program, inputs.collect());
         let [q, k, v, g, beta, start] =
             <[_; 6]>::try_from(outputs).unwrap_or_else(|_| unreachable!("six outputs were asked for"));
+        let [q, k, v, g, beta] = [q, k, v, g, beta].map(by_heads::<B>);
         let rounded = |x: FloatTensor<B>, there: bool| there.then(|| B::float_cast(x, dtype.into()));
         [Some(q), Some(k), Some(v), rounded(g, there[3]), Some(beta), None, rounded(start, there[6])]
     }
@@ -178,28 +201,31 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         };
 
         let mut program = Program::new("linear_attention");
-        let ids = inputs.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
+        let ids = as_they_lie::<B>(&mut program, &inputs);
         let nothing = program.nothing();
         let [q, k, v, decay, erase, write, start] = ids.map(|id| id.unwrap_or(nothing));
-        let out = program.output([batch, heads, time, value_width], dtype);
+        let out = program.output([batch, time, heads, value_width], dtype);
         let end = program.output([batch, heads, width, value_width], DType::F32);
         match self.form {
             Form::Steps(steps) => {
-                let kernel = steps.kernel(batch * heads, time, dtype);
-                program.then(kernel, &[q, k, v, decay, erase, write, start, out, end]);
+                let kernel = steps.kernel([batch, heads], time, dtype);
+                let strides = program.strides(&[q, k, v, decay, erase, write]);
+                program.then(kernel, &[q, k, v, decay, erase, write, strides, start, out, end]);
             }
             Form::Chunks(chunks) => {
-                let [prepare, walk] = chunks.kernels(batch * heads, time);
+                let [prepare, walk] = chunks.kernels([batch, heads], time);
                 let new = program.buffer([batch, heads, time, value_width], dtype);
                 let erased = program.buffer([batch, heads, time, width], dtype);
-                program.then(prepare, &[k, v, decay, erase, new, erased, nothing]);
-                program.then(walk, &[q, k, decay, new, erased, start, out, end]);
+                let strides = program.strides(&[k, v, decay, erase]);
+                program.then(prepare, &[k, v, decay, erase, strides, new, erased, nothing]);
+                let strides = program.strides(&[q, k, decay]);
+                program.then(walk, &[q, k, decay, strides, new, erased, start, out, end]);
             }
         }
         let outputs = B::execute(program, inputs.into_iter().flatten().collect());
         let [out, end] = <[_; 2]>::try_from(outputs).unwrap_or_else(|_| unreachable!("two outputs were asked for"));
         self.end.put(B::float_cast(end, dtype.into()));
-        (out, saved)
+        (by_heads::<B>(out), saved)
     }
 
     fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, _: [bool; 7]) -> [Option<FloatTensor<B>>; 7] {
@@ -267,7 +293,7 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
 /// and chunks of Gated DeltaNet; and the gradients of the same.
 pub fn sources() -> Vec<Source> {
     let steps = |width, value_width, decay, write, dtype| {
-        Steps { width, value_width, decay, write, start: true }.kernel(1, 1, dtype).source()
+        Steps { width, value_width, decay, write, start: true }.kernel([1, 1], 1, dtype).source()
     };
     let mut sources = vec![
         steps(128, 128, Decay::Head, Write::Beta, DType::BF16),
@@ -276,10 +302,12 @@ pub fn sources() -> Vec<Source> {
         steps(256, 256, Decay::Channel, Write::EraseWrite, DType::BF16),
     ];
     sources.extend(
-        Chunks { width: 128, value_width: 128, start: true, keep: false }.kernels(1, 1).map(|kernel| kernel.source()),
+        Chunks { width: 128, value_width: 128, start: true, keep: false }
+            .kernels([1, 1], 1)
+            .map(|kernel| kernel.source()),
     );
     let kept = Chunks { width: 128, value_width: 128, start: true, keep: true };
-    let tiles = kept.kernels(1, 1).into_iter().chain(chunk_grads::kernels(&kept, 1, 1, true));
+    let tiles = kept.kernels([1, 1], 1).into_iter().chain(chunk_grads::kernels(&kept, [1, 1], 1, true));
     sources.extend(tiles.map(|kernel| kernel.source()));
     let gradients = |width, decay, write, dtype| {
         let plan = backward::Plan { width, value_width: width, decay, write, start: true, end_grad: true };

@@ -3,7 +3,7 @@
 
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::source::element;
-use crate::cuda::tile::row_sum;
+use crate::cuda::tile::{place, row_sum};
 use burn::tensor::DType;
 use cubecl::prelude::*;
 
@@ -49,13 +49,14 @@ impl Steps {
         self.width.is_multiple_of(PARTS as usize) && (4..=256).contains(&self.width)
     }
 
-    /// What runs over the tokens of `heads` of the whole batch; queries, keys, values and gates are of `dtype`.
-    pub fn kernel(&self, heads: usize, time: usize, dtype: DType) -> Kernel {
+    /// What runs over the tokens of `heads` of every one of a batch; queries, keys, values and gates are of `dtype`.
+    pub fn kernel(&self, [batch, heads]: [usize; 2], time: usize, dtype: DType) -> Kernel {
         assert!(self.fits(), "no CUDA kernel for {self:?}");
         let steps = *self;
         let Self { width, value_width, decay, write, start } = steps;
         let (element, suffix) = element(dtype);
-        let (tokens, state) = (heads * time, heads * width * value_width);
+        let all = batch * heads;
+        let (tokens, state) = (all * time, all * width * value_width);
         let (keys, values) = (tokens * width, tokens * value_width);
         let decays = match decay {
             Decay::None => 0,
@@ -70,14 +71,14 @@ impl Steps {
         let from = if start { " state" } else { "" };
         kernel!(
             format!("linear_attention_steps {width} {value_width} {decay:?} {write:?}{from}{suffix}"),
-            [(value_width as u32).div_ceil(COLUMNS), heads as u32, 1],
+            [(value_width as u32).div_ceil(COLUMNS), all as u32, 1],
             CubeDim::new_1d(PARTS * COLUMNS),
             linear_attention_steps as LinearAttentionSteps,
             [
-                query: keys, key: keys, value: values, decay: decays, erase: erases, write: writes,
+                query: keys, key: keys, value: values, decay: decays, erase: erases, write: writes, strides: 18,
                 start: if start { state } else { 0 }, out: values, end: state
             ],
-            { time: u32 = time as u32 },
+            { heads: u32 = heads as u32, time: u32 = time as u32 },
             steps,
             element
         )
@@ -86,9 +87,9 @@ impl Steps {
 
 /// `S ← (I − k (b ⊙ k)ᵀ) Diag(e^g) S + k (w ⊙ v)ᵀ`, `o = Sᵀ q` for every token.
 ///
-/// `query, key [heads, time, width]`, `value, out [heads, time, value_width]`, `start, end [heads, width, value_width]`,
-/// where `heads` are those of the whole batch; `decay`, `erase` and `write` as [`Decay`] and [`Write`] say. Decays and
-/// states are f32: a rounded logarithm of a decay would be rounded again with every token.
+/// `query, key [batch, heads, time, width]`, `value [batch, heads, time, value_width]`, and `decay`, `erase` and `write` as [`Decay`] and
+/// [`Write`] say, where `strides [6, 3]` does; `out [batch, time, heads, value_width]`, `start, end [batch, heads, width, value_width]`. Decays
+/// and states are f32: a rounded logarithm of a decay would be rounded again with every token.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn linear_attention_steps<E: Float>(
@@ -98,9 +99,11 @@ pub fn linear_attention_steps<E: Float>(
     decay: &[f32],
     erase: &[E],
     write: &[E],
+    strides: &[u32],
     start: &[f32],
     out: &mut [E],
     end: &mut [f32],
+    heads: u32,
     time: u32,
     #[comptime] steps: Steps,
     #[define(E)] _dtype: ElemType,
@@ -117,6 +120,13 @@ pub fn linear_attention_steps<E: Float>(
     let mut kept = Shared::<[f32]>::new_slice(comptime!(steps.width));
 
     let head = CUBE_POS_Y;
+    let (query_base, query_stride) = place(strides, head / heads, head % heads, 0usize);
+    let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
+    let (value_base, value_stride) = place(strides, head / heads, head % heads, 2usize);
+    let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 3usize);
+    let (erase_base, erase_stride) = place(strides, head / heads, head % heads, 4usize);
+    let (write_base, write_stride) = place(strides, head / heads, head % heads, 5usize);
+    let out_base = head / heads * time * heads + head % heads;
     let part = UNIT_POS_X % PARTS;
     let column = CUBE_POS_X * COLUMNS + UNIT_POS_X / PARTS;
     // Units beyond the last channel keep company, reading the last one's numbers.
@@ -134,23 +144,22 @@ pub fn linear_attention_steps<E: Float>(
     }
 
     for t in 0..time {
-        let token = head * time + t;
+        let (decays, erases) = (decay_base + t * decay_stride, erase_base + t * erase_stride);
         // The last token's numbers have been read.
         sync_cube();
         let mut c = UNIT_POS_X;
         while c < width {
-            let at = (token * width + c) as usize;
-            let k = f32::cast_from(key[at]);
-            queries[c as usize] = f32::cast_from(query[at]);
+            let k = f32::cast_from(key[(key_base + t * key_stride + c) as usize]);
+            queries[c as usize] = f32::cast_from(query[(query_base + t * query_stride + c) as usize]);
             keys[c as usize] = k;
             if comptime!(steps.write == Write::Beta) {
-                erased[c as usize] = k * f32::cast_from(erase[token as usize]);
+                erased[c as usize] = k * f32::cast_from(erase[erases as usize]);
             }
             if comptime!(steps.write == Write::EraseWrite) {
-                erased[c as usize] = k * f32::cast_from(erase[at]);
+                erased[c as usize] = k * f32::cast_from(erase[(erases + c) as usize]);
             }
             if by_channel {
-                kept[c as usize] = decay[at].exp();
+                kept[c as usize] = decay[(decays + c) as usize].exp();
             }
             c += CUBE_DIM_X;
         }
@@ -158,7 +167,7 @@ pub fn linear_attention_steps<E: Float>(
 
         let mut keep = 1.0f32.runtime();
         if comptime!(steps.decay == Decay::Head) {
-            keep = decay[token as usize].exp();
+            keep = decay[decays as usize].exp();
         }
         let mut old = 0.0f32;
         #[unroll]
@@ -173,13 +182,12 @@ pub fn linear_attention_steps<E: Float>(
             }
         }
 
-        let at = (token * value_width + column) as usize;
-        let mut new = f32::cast_from(value[at]);
+        let mut new = f32::cast_from(value[(value_base + t * value_stride + column) as usize]);
         if comptime!(steps.write == Write::Beta) {
-            new *= f32::cast_from(erase[token as usize]);
+            new *= f32::cast_from(erase[erases as usize]);
         }
         if comptime!(steps.write == Write::EraseWrite) {
-            new *= f32::cast_from(write[at]);
+            new *= f32::cast_from(write[(write_base + t * write_stride + column) as usize]);
         }
         if comptime!(steps.write != Write::Add) {
             new -= row_sum(old);
@@ -194,7 +202,7 @@ pub fn linear_attention_steps<E: Float>(
         }
         let answer = row_sum(answer);
         if inside && part == 0 {
-            out[at] = E::cast_from(answer);
+            out[((out_base + t * heads) * value_width + column) as usize] = E::cast_from(answer);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the gradients need of every row, before the passes over tiles.
 
 use super::plan::{Gate, PLANES, Plan};
-use super::tiles::{gate_of, place};
+use super::tiles::gate_of;
 use crate::cuda::tile::*;
 use cubecl::prelude::*;
 

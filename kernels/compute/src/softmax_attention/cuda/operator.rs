@@ -1,8 +1,9 @@
 //! The operator on a GPU. Inputs in bf16: tensor cores would round others.
 
 use super::launch::Call;
-use super::plan::{Gate, Plan};
+use super::plan::Gate;
 use crate::cuda::program::Id;
+use crate::cuda::tile::vector;
 use crate::cuda::{Asked, Gpu, Program};
 use crate::operator::{Operator, TOO_LARGE};
 use crate::softmax_attention::cpu;
@@ -149,7 +150,7 @@ fn by_heads<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 
 /// Queries, keys and values as inputs.
 fn by_rows<B: Gpu>(program: &mut Program, inputs: [&FloatTensor<B>; 3]) -> [Id; 3] {
-    inputs.map(|x| program.input_by_rows(x, Plan::vector(x.shape().dims::<4>()[3])))
+    inputs.map(|x| program.input_by_rows(x, vector(x.shape().dims::<4>()[3])))
 }
 
 impl Attend {
@@ -215,7 +216,7 @@ impl<B: Gpu> Operator<B, 7> for Attend {
         let mut program = Program::new("attention's gradient");
         let [query, key, value] = by_rows::<B>(&mut program, [&q, &k, &v]);
         let [output, sums] = [&out, &log_sum].map(|x| program.input(x));
-        let grad = program.input_by_rows(&gradient, Plan::vector(value_width));
+        let grad = program.input_by_rows(&gradient, vector(value_width));
         let [added, factor] = [&bias, &gate].map(|x| x.as_ref().map(|x| program.input_by_rows(x, 1)));
         let [sink, share] = by_row.each_ref().map(|x| x.as_ref().map(|x| program.input(x)));
         let other = maps.as_ref().map(|maps| program.input(&maps.other));

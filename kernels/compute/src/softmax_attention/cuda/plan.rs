@@ -73,11 +73,6 @@ impl Plan {
         Self::depth(width) + PAD
     }
 
-    /// Numbers copied at once.
-    pub const fn vector(width: usize) -> usize {
-        if width.is_multiple_of(8) { 8 } else { 4 }
-    }
-
     const fn wide(&self, limit: usize) -> bool {
         self.width > limit || self.value_width > limit
     }

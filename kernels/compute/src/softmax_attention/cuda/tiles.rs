@@ -13,13 +13,6 @@ pub const BIAS: usize = 4;
 /// Numbers of all strides.
 pub const STRIDES: usize = 15;
 
-/// Where `head` of `batch` begins in input number `input`, and how far its rows are apart.
-#[cube]
-pub fn place(strides: &[u32], batch: u32, head: u32, #[comptime] input: usize) -> (u32, u32) {
-    let of = comptime!(3 * input);
-    (batch * strides[of] + head * strides[of + 1], strides[of + 2])
-}
-
 /// Begins to copy `rows` rows of `width` numbers from `first` on, of each of `maps`, into one tile after the other; of `limit`
 /// rows of `head`, whose maps are heads one after the other.
 #[cube]
@@ -51,7 +44,7 @@ pub fn copy_maps<E: Float>(
             width as u32,
             rows,
             comptime!(Plan::depth(width)),
-            comptime!(Plan::vector(width)),
+            comptime!(vector(width)),
         );
     }
 }
