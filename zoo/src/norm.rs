@@ -32,6 +32,13 @@ impl RmsNorm {
         rms_norm(x, self.weight.val(), self.options())
     }
 
+    /// The norm times `factor`, which multiplies the weight and so costs nothing.
+    pub fn scaled<const D: usize>(&self, x: Tensor<D>, factor: f64) -> Tensor<D> {
+        let weight = self.weight.val();
+        let weight = if self.zero_centred { weight + 1.0 } else { weight };
+        rms_norm(x, weight * factor, self.eps)
+    }
+
     /// `[norm of x + more, x + more]`.
     pub fn after<const D: usize>(&self, x: Tensor<D>, more: Tensor<D>) -> [Tensor<D>; 2] {
         add_rms_norm(x, more, self.weight.val(), self.options())

@@ -197,7 +197,9 @@ impl Differential {
         let heads = match &self.lambda {
             Lambda::Layer(lambda) => {
                 let value = tap.at("lambda", lambda.value()).reshape([1, 1, 1, 1]);
-                lambda.norm.forward(self.subtract(q, past, value, tap)) * (1.0 - lambda.init)
+                // In the order of tokens, in which heads lie.
+                let heads = self.subtract(q, past, value, tap).swap_dims(1, 2);
+                lambda.norm.scaled(heads, 1.0 - lambda.init).swap_dims(1, 2)
             }
             Lambda::Token(lambda) => {
                 let value = tap.at("lambda", sigmoid(lambda.forward(x))); // [batch, time, heads]

@@ -283,7 +283,7 @@ pub struct OutputNorm {
 impl OutputNorm {
     fn forward(&self, out: Tensor<4>, tap: &mut dyn Tap) -> Tensor<4> {
         let [batch, heads, time, d] = out.dims();
-        let out = self.norm.forward(out) * self.factor;
+        let out = self.norm.scaled(out, self.factor);
         let (Some(gate), Some(bias)) = (&self.gate, &self.gate_bias) else { return out };
         let score = gate.forward(out.clone().reshape([batch, heads * time, d])) + bias.val().unsqueeze();
         let gate = activation::sigmoid(score).reshape([batch, heads, time, 1]);
