@@ -1,4 +1,4 @@
-//! Which device computes: CUDA where a driver answers, else the CPU.
+//! Which device computes: CUDA where driver, NVRTC and headers are found, else the CPU.
 //!
 //! burn panics when its CUDA device is touched on a machine without a driver, without NVRTC or
 //! without the CUDA headers, so all three are asked for here first, through `dlopen` alone.

@@ -16,7 +16,7 @@ pub mod show;
 mod table;
 pub mod train;
 
-pub use compare::{CompareConfig, Comparison, VariantRun, compare};
+pub use compare::{CompareConfig, Comparison, Variant, VariantRun, compare};
 pub use device::{DeviceError, describe, device};
 pub use error::LabError;
 pub use memory::{

@@ -31,7 +31,10 @@ use std::process::ExitCode;
 /// Attention variants: notebooks, training, comparison and probes.
 #[derive(Parser)]
 #[command(name = "lab", bin_name = "cargo lab", version, arg_required_else_help = true)]
-#[command(after_help = "ATTENTION_DEVICE=cpu or cuda:0 chooses the device; without it, CUDA where a driver answers.")]
+#[command(
+    after_help = "ATTENTION_DEVICE=cpu or cuda:0 chooses the device; without it, CUDA where driver, NVRTC and headers \
+                  are found."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

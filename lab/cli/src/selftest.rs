@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// are printed as rows for that record, kernels/compute/cuda-selftest.md.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where a driver answers]
+    /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where driver, NVRTC and headers are found]
     #[arg(long)]
     device: Option<String>,
     /// As JSON

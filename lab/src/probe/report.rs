@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::at;
+use crate::show::whole;
 use crate::{Frame, write_parquet};
 use polars::prelude::DataFrame;
 use serde::Serialize;
@@ -76,7 +77,7 @@ impl std::fmt::Display for Report {
             writeln!(f, "sink rate (share of heads with over 0.3 on the first token): {rate:.3}")?;
         }
         for (name, frame) in self.frames() {
-            writeln!(f, "\n{}\n{frame}", name.replace('_', " "))?;
+            write!(f, "\n{}\n{}", name.replace('_', " "), whole(&frame))?;
         }
         Ok(())
     }

@@ -397,6 +397,26 @@ fn a_report_has_the_tables_that_the_model_has_parts_for() {
 }
 
 #[test]
+fn a_report_prints_every_row_of_its_tables() {
+    let mut report = Report::new(&model("baseline"), &[batch(1, 8)], &[]).unwrap();
+    let row = |i: usize| HeadMass {
+        layer: i / 4,
+        head: i % 4,
+        mass: 0.5 + i as f64 / 100.0,
+        signed: 0.25,
+        positive: None,
+        negative: Some(-1e-9),
+    };
+    report.first_token_mass = (0..16).map(row).collect();
+    let text = report.to_string();
+    let after = text.lines().skip_while(|line| *line != "first token mass").skip(1);
+    let table: Vec<&str> = after.take_while(|line| !line.is_empty()).collect();
+    assert_eq!(table.len(), 1 + 16, "{text}");
+    assert_eq!(table[0], "layer  head  mass  signed  positive  negative");
+    assert_eq!(table[16], "3      3     0.65  0.25    –         -1e-9");
+}
+
+#[test]
 fn every_variant_of_the_catalogue_can_be_probed() {
     for variant in zoo::presets::VARIANTS {
         let model = model(variant);

@@ -50,6 +50,26 @@ fn side(column: &Column) -> &'static str {
     if column.dtype().is_numeric() { "right" } else { "left" }
 }
 
+/// Every row as text, in columns. (As text, polars leaves out the rows between the first five and the last five.)
+pub(crate) fn whole(frame: &DataFrame) -> String {
+    let cells = |column: &Column| -> Vec<String> {
+        let cell = |row| match column.get(row) {
+            Ok(AnyValue::Null) => "–".to_string(),
+            Ok(value) => told(&value),
+            Err(error) => error.to_string(),
+        };
+        std::iter::once(column.name().to_string()).chain((0..frame.height()).map(cell)).collect()
+    };
+    let columns: Vec<Vec<String>> = frame.columns().iter().map(cells).collect();
+    let width = |cells: &Vec<String>| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = columns.iter().map(width).collect();
+    let line = |row: usize| {
+        let padded = columns.iter().zip(&widths).map(|(cells, &width)| format!("{:width$}", cells[row]));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+    };
+    (0..=frame.height()).map(line).collect()
+}
+
 /// A value as a person reads it: six digits behind the point are enough.
 fn told(value: &AnyValue<'_>) -> String {
     let float = |value: f64| {

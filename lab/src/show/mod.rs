@@ -11,6 +11,8 @@ mod frame;
 mod tensor;
 mod tree;
 
+pub(crate) use frame::whole;
+
 use burn::module::Module;
 use burn::tensor::DType;
 use std::fmt::Debug;

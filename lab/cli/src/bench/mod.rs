@@ -74,7 +74,7 @@ struct ModelRun {
 /// Options of everything that is measured.
 #[derive(clap::Args)]
 struct Common {
-    /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where a driver answers]
+    /// cpu or cuda:N [default: as ATTENTION_DEVICE says, else CUDA where driver, NVRTC and headers are found]
     #[arg(long)]
     device: Option<String>,
     /// As JSON

@@ -9,7 +9,7 @@ use super::{AttentionGrid, Drawing, Figure, Number, PlotError};
 use crate::probe::Pattern;
 
 /// Every pattern of one or several models: in a notebook a view to hover, zoom and choose in; as a file
-/// the picture it opens with.
+/// a picture of the heads it opens with, in the colours that suit these alone.
 ///
 /// In a notebook a layer and a head are chosen, two models (or two heads) stand side by side, and the
 /// token under the pointer is found again in the text, in the row and in the column. The view is HTML that needs nothing

@@ -108,7 +108,7 @@ async function (id, data, style) {
     const legend = make("div", { className: "bar" }, data.value, low, bar, high);
     const text = make("div", { className: "text" });
     const spans = (queries || []).map((label, i) => make("span", {
-      textContent: label.replace("␣", " ") === " " ? " " : label.replaceAll("␣", " "),
+      textContent: label.replaceAll("␣", " "),
       onpointerenter: () => point(i, null),
     }));
     text.append(...spans);

@@ -4,7 +4,7 @@
 //! ```text
 //! q, k, v = silu(conv4(x W_qᵀ)), silu(conv4(x W_kᵀ)), silu(conv4(x W_vᵀ))          depthwise, causal
 //! q ← q/‖q‖ · d_k^{−½}    k ← k/‖k‖    β = σ(x W_bᵀ), or 2 σ(x W_bᵀ)
-//! S_t = S_{t−1} + k_t (β_t (v_t − k_tᵀ S_{t−1}))ᵀ = (I − β_t k_t k_tᵀ) S_{t−1} + β_t k_t v_tᵀ
+//! S_t = S_{t−1} + β_t k_t (v_t − S_{t−1}ᵀ k_t)ᵀ = (I − β_t k_t k_tᵀ) S_{t−1} + β_t k_t v_tᵀ
 //! o_t = S_tᵀ q_t        out = concat_h( RMSNorm(o) ) W_oᵀ
 //! ```
 //! Shapes: `q, k [batch, heads, time, d_k]`, `v, o [batch, heads, time, d_v]`, `β [batch, heads,

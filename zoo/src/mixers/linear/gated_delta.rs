@@ -4,7 +4,7 @@
 //! ```text
 //! u = silu(conv4(concat[x W_qᵀ, x W_kᵀ, x W_vᵀ]))  → q, k, v          depthwise, causal
 //! q ← q/‖q‖ · d_k^{−½}    k ← k/‖k‖    β = σ(x W_bᵀ)    g = −e^{A_log} softplus(x W_aᵀ + dt_bias)
-//! S_t = e^{g_t} S_{t−1} + k_t (β_t (v_t − k_tᵀ e^{g_t} S_{t−1}))ᵀ      o_t = S_tᵀ q_t
+//! S_t = e^{g_t} S_{t−1} + β_t k_t (v_t − e^{g_t} S_{t−1}ᵀ k_t)ᵀ      o_t = S_tᵀ q_t
 //! out = concat_h( RMSNorm(o) ⊙ silu(x W_zᵀ) ) W_oᵀ
 //! ```
 //! Shapes: `q, k [batch, heads, time, d_k]`, `v, o [batch, heads, time, d_v]`, state
