@@ -10,13 +10,16 @@
 //! the router learns through `w`, and through [`load_balance`], which keeps it from sending
 //! everything to a few.
 //!
+//! The matrices of all experts lie in three stacks, from which kernels read them: to put those of
+//! hundreds of experts together for every call would be to copy gigabytes.
+//!
 //! Parameters: `E·D + 3·E·D·F`, and `3·D·F_s + D` with a shared expert.
 
 use crate::error::{ZooError, positive};
 use crate::{Init, Linear, SwiGlu, Tap};
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{IndexingUpdateOp, Tensor, activation};
-use kernels::Expert;
+use kernels::ExpertMatrices;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,9 +72,13 @@ impl ExpertsConfig {
     }
 
     pub fn init(&self, d_model: usize, init: &mut Init) -> MixtureOfExperts {
+        let router = Linear::new(d_model, self.experts, init);
+        let [gate, up, down] = init.networks(self.experts, d_model, self.d_ff);
         MixtureOfExperts {
-            router: Linear::new(d_model, self.experts, init),
-            experts: (0..self.experts).map(|_| SwiGlu::new(d_model, self.d_ff, init)).collect(),
+            router,
+            gate,
+            up,
+            down,
             shared: self.shared.map(|d_ff| SwiGlu::new(d_model, d_ff, init)),
             shared_gate: self.shared.map(|_| Linear::new(d_model, 1, init)),
             per_token: self.per_token,
@@ -83,7 +90,12 @@ impl ExpertsConfig {
 #[derive(Module, Debug)]
 pub struct MixtureOfExperts {
     pub router: Linear,
-    pub experts: Vec<SwiGlu>,
+    /// Of all experts, `[experts, d_ff, d_model]`.
+    pub gate: Param<Tensor<3>>,
+    /// The same.
+    pub up: Param<Tensor<3>>,
+    /// `[experts, d_model, d_ff]`.
+    pub down: Param<Tensor<3>>,
     pub shared: Option<SwiGlu>,
     pub shared_gate: Option<Linear>,
     #[module(skip)]
@@ -95,20 +107,15 @@ pub struct MixtureOfExperts {
 impl MixtureOfExperts {
     /// `[batch, time, d_model]` → the same.
     pub fn forward(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        let [batch, time, d_model] = x.dims();
+        let ([batch, time, d_model], [experts, ..]) = (x.dims(), self.gate.dims());
         let (tokens, k) = (batch * time, self.per_token);
         let shares = tap.at("router", activation::softmax(self.router.forward(x.clone()), 2));
-        let shares = shares.reshape([tokens, self.experts.len()]);
+        let shares = shares.reshape([tokens, experts]);
         let chosen = kernels::route(shares.clone(), k);
         let weights = shares.gather(1, chosen.clone());
         let weights = if self.normalised { weights.clone() / weights.sum_dim(1) } else { weights };
-        let matrices = |expert: &SwiGlu| Expert {
-            gate: expert.gate_proj.weight.val(),
-            up: expert.up_proj.weight.val(),
-            down: expert.down_proj.weight.val(),
-        };
-        let all = self.experts.iter().map(matrices).collect();
-        let mixed = kernels::experts(x.clone().reshape([tokens, d_model]), weights, chosen, all);
+        let matrices = ExpertMatrices { gate: self.gate.val(), up: self.up.val(), down: self.down.val() };
+        let mixed = kernels::experts(x.clone().reshape([tokens, d_model]), weights, chosen, matrices);
         let mixed = mixed.reshape([batch, time, d_model]);
         match (&self.shared, &self.shared_gate) {
             (Some(shared), Some(gate)) => mixed + activation::sigmoid(gate.forward(x.clone())) * shared.forward(x),
@@ -146,6 +153,16 @@ mod tests {
         config.init(8, &mut Init::new(3, 0.5, 0.5, 1, &Device::flex()))
     }
 
+    /// Expert `e` as a dense network.
+    fn expert(model: &MixtureOfExperts, e: usize) -> SwiGlu {
+        let of = |stack: &Param<Tensor<3>>| {
+            let [_, rows, columns] = stack.dims();
+            let matrix: Tensor<2> = stack.val().narrow(0, e, 1).reshape([rows, columns]);
+            Linear { weight: Param::from_tensor(matrix), bias: None }
+        };
+        SwiGlu { gate_proj: of(&model.gate), up_proj: of(&model.up), down_proj: of(&model.down) }
+    }
+
     fn input() -> Tensor<3> {
         Init::new(7, 1.0, 1.0, 1, &Device::flex()).weight([2, 5, 8]).val()
     }
@@ -161,8 +178,7 @@ mod tests {
         let model = experts(&config);
         let x = &input();
         let shares = activation::softmax(model.router.forward(x.clone()), 2);
-        let each = model.experts.iter().enumerate();
-        let sum = each.map(|(e, expert)| expert.forward(x.clone()) * shares.clone().narrow(2, e, 1));
+        let sum = (0..3).map(|e| expert(&model, e).forward(x.clone()) * shares.clone().narrow(2, e, 1));
         let gate = activation::sigmoid(model.shared_gate.as_ref().unwrap().forward(x.clone()));
         let shared = gate * model.shared.as_ref().unwrap().forward(x.clone());
         let sum = sum.reduce(|a, b| a + b).unwrap() + shared;
@@ -172,7 +188,7 @@ mod tests {
     #[test]
     fn one_expert_that_is_always_chosen_is_a_dense_network() {
         let model = experts(&ExpertsConfig { shared: None, ..ExpertsConfig::new(1, 6) });
-        assert_close(model.forward(input(), &mut Silent), model.experts[0].forward(input()));
+        assert_close(model.forward(input(), &mut Silent), expert(&model, 0).forward(input()));
     }
 
     #[test]
@@ -183,8 +199,22 @@ mod tests {
         let shares: Vec<f32> = activation::softmax(model.router.forward(x.clone()), 2).into_data().iter().collect();
         let mut order: Vec<usize> = (0..4).collect();
         order.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
-        let by = |e: usize| model.experts[e].forward(x.clone()) * shares[e];
+        let by = |e: usize| expert(&model, e).forward(x.clone()) * shares[e];
         assert_close(model.forward(x.clone(), &mut Silent), by(order[0]) + by(order[1]));
+    }
+
+    #[test]
+    fn experts_are_drawn_like_as_many_dense_networks() {
+        let init = || Init::new(3, 0.5, 0.25, 1, &Device::flex());
+        let (model, mut init) = (ExpertsConfig::new(3, 6).init(8, &mut init()), init());
+        let same = |a: &Linear, b: &Linear| assert_eq!(a.weight.val().into_data(), b.weight.val().into_data());
+        same(&model.router, &Linear::new(8, 3, &mut init));
+        for found in [expert(&model, 0), expert(&model, 1), expert(&model, 2), model.shared.clone().unwrap()] {
+            let drawn = SwiGlu::new(8, 6, &mut init);
+            same(&found.gate_proj, &drawn.gate_proj);
+            same(&found.up_proj, &drawn.up_proj);
+            same(&found.down_proj, &drawn.down_proj);
+        }
     }
 
     #[test]

@@ -52,6 +52,21 @@ impl Init {
         self.draw(shape, |_| value)
     }
 
+    /// The matrices of `count` SwiGLU networks in three stacks, gates and ups `[count, d_ff, d_model]` and downs
+    /// `[count, d_model, d_ff]`: the numbers that as many [`SwiGlu::new`](crate::SwiGlu::new) draw one after the other.
+    pub fn networks(&mut self, count: usize, d_model: usize, d_ff: usize) -> [Param<Tensor<3>>; 3] {
+        let (each, stds) = (d_model * d_ff, [self.std, self.std, self.residual_std]);
+        let mut stacks = stds.map(|_| Vec::<f32>::with_capacity(count * each));
+        for _ in 0..count {
+            for (stack, std) in stacks.iter_mut().zip(stds) {
+                stack.extend(kernels::random::normal(&mut self.rng, each, std));
+            }
+        }
+        let [gate, up, down] = stacks;
+        let wide = [count, d_ff, d_model];
+        [self.param(gate, wide), self.param(up, wide), self.param(down, [count, d_model, d_ff])]
+    }
+
     /// `shape` filled by `draw`, row-major.
     pub fn draw<const D: usize>(
         &mut self,

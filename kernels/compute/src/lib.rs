@@ -33,7 +33,7 @@ pub use cpu::in_pool;
 pub use cross_entropy::cross_entropy;
 pub use differential_attention::differential_attention;
 pub use embedding::embedding;
-pub use experts::{Expert, experts, route};
+pub use experts::{ExpertMatrices, experts, route};
 pub use linear::{linear, linears};
 pub use linear_attention::{Gates, LinearForm, LogDecay, linear_attention};
 pub use product_attention::{ProductCodes, product_attention};

@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(super) struct Place {
     theirs: String,
     parts: Vec<Part>,
-    /// Their shape and ours, where they differ in more than rows.
+    /// Their shape and that of our rows together, where they differ in more than rows.
     shapes: Option<[Vec<usize>; 2]>,
 }
 
@@ -176,13 +176,21 @@ fn shaped(data: TensorData, shape: &[usize]) -> TensorData {
     TensorData::from_bytes(bytes, shape.to_vec(), dtype)
 }
 
+/// Rows one after the other, in f32 where there are several pieces, each of which is let go when it has its place.
 fn join(mut pieces: Vec<TensorData>) -> TensorData {
     if pieces.len() == 1 {
         return pieces.remove(0);
     }
     let mut shape = pieces[0].shape().to_vec();
     shape[0] = pieces.iter().map(|piece| piece.shape().to_vec()[0]).sum();
-    TensorData::new(pieces.iter().flat_map(|piece| piece.iter::<f32>()).collect::<Vec<_>>(), shape)
+    let mut values = Vec::with_capacity(shape.iter().product());
+    for piece in pieces {
+        match piece.as_slice::<f32>() {
+            Ok(all) => values.extend_from_slice(all),
+            Err(_) => values.extend(piece.iter::<f32>()),
+        }
+    }
+    TensorData::new(values, shape)
 }
 
 #[cfg(test)]
@@ -220,6 +228,20 @@ mod tests {
         assert_eq!(ours["q"], matrix(&[1.0, 2.0, 5.0, 6.0]));
         assert_eq!(ours["g"], matrix(&[3.0, 4.0, 7.0, 8.0]));
         assert_eq!(ours["conv"], matrix(&[1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(to_theirs(&places, &ours), theirs);
+    }
+
+    #[test]
+    fn a_stack_of_ours_is_made_of_matrices_of_theirs() {
+        let place = |e: usize| Place::stacked(format!("{e}.up"), [("up", e..e + 1)]).shaped(&[1, 2], &[1, 1, 2]);
+        let places = [place(2), place(0), place(1)];
+        let theirs: Tensors = [("0.up", [1.0, 2.0]), ("1.up", [3.0, 4.0]), ("2.up", [5.0, 6.0])]
+            .map(|(name, values)| (name.to_string(), matrix(&values)))
+            .into();
+        let read = |name: &str| Ok::<_, ()>(theirs[name].clone());
+        let stack = Sources::of(&places).tensor("up", read).unwrap().unwrap();
+        assert_eq!(stack, TensorData::new(vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 1, 2]));
+        let ours: Tensors = [("up".to_string(), stack)].into();
         assert_eq!(to_theirs(&places, &ours), theirs);
     }
 

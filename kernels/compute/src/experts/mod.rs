@@ -7,29 +7,31 @@ pub mod cuda;
 mod reference;
 
 use crate::cuda::{Asked, with_gpu};
-use crate::operator::{
-    Operator, TOO_LARGE, choose_with_cuda, input, plain, run as run_on, run_on_cpu, whole, whole_off_tape,
-};
+use crate::operator::{TOO_LARGE, choose_with_cuda, input, plain, run, run_on_cpu, whole, whole_off_tape};
 use crate::selftest::{Case, Inputs, constant};
 use crate::trace::{Because, Implementation};
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_dispatch::DispatchTensor;
-use burn_dispatch::backends::Flex;
+use std::ops::Range;
 
-/// `down( silu(gate x) ⊙ up x )`, with `gate` and `up` of shape `[width, d]` and `down` of `[d, width]`.
+/// Of all experts, one behind the other: expert `e` is `down_e( silu(gate_e x) ⊙ up_e x )`.
 #[derive(Clone, Debug)]
-pub struct Expert {
-    pub gate: Tensor<2>,
-    pub up: Tensor<2>,
-    pub down: Tensor<2>,
+pub struct ExpertMatrices {
+    /// `[experts, width, d]`.
+    pub gate: Tensor<3>,
+    /// `[experts, width, d]`.
+    pub up: Tensor<3>,
+    /// `[experts, d, width]`.
+    pub down: Tensor<3>,
 }
 
 /// Who works on what, on the host: token `t` in its place `s` is worked on by expert `chosen[t · per_token + s]`.
 #[derive(Clone, Debug)]
 struct Routing {
     per_token: usize,
-    /// The experts that work on some token, each with its places `t · per_token + s` in rising order.
-    busy: Vec<(usize, Vec<usize>)>,
+    /// The places `t · per_token + s` in the order of their experts, those of one rising.
+    places: Vec<usize>,
+    /// Where the places of every expert begin in `places`, and behind the last where they end.
+    first: Vec<usize>,
 }
 
 impl Routing {
@@ -44,8 +46,28 @@ impl Routing {
                 _ => panic!("expected experts below {experts}, got {expert}"),
             }
         }
-        let busy = places.into_iter().enumerate().filter(|(_, places)| !places.is_empty());
-        Self { per_token, busy: busy.collect() }
+        let mut first = vec![0];
+        for mine in &places {
+            first.push(first[first.len() - 1] + mine.len());
+        }
+        Self { per_token, places: places.concat(), first }
+    }
+
+    /// The places of expert `e`, in `places`.
+    fn run(&self, e: usize) -> Range<usize> {
+        self.first[e]..self.first[e + 1]
+    }
+
+    /// The experts that work on some token, each with its places.
+    fn busy(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        (0..self.first.len() - 1).map(move |e| (e, self.run(e))).filter(|(_, run)| !run.is_empty())
+    }
+
+    /// Where every place stands in `places`.
+    fn back(&self) -> Vec<usize> {
+        let mut back = vec![0; self.places.len()];
+        self.places.iter().enumerate().for_each(|(row, &place)| back[place] = row);
+        back
     }
 }
 
@@ -79,70 +101,53 @@ pub fn route(shares: Tensor<2>, per_token: usize) -> Tensor<2, Int> {
 
 /// Token `t` is worked on by the experts `chosen[t]`, with their weights `weights[t]`.
 ///
-/// Shapes: `x [tokens, d]`, `weights` and `chosen [tokens, per_token]` → `[tokens, d]`. An expert that sees no token
-/// gets no gradient; from the CUDA kernels, which do not tell the host who that is, it gets one of zeros.
+/// Shapes: `x [tokens, d]`, `weights` and `chosen [tokens, per_token]` → `[tokens, d]`. Of an expert that sees no token
+/// the gradient is zeros.
 ///
 /// # Panics
-/// When shapes or dtypes do not fit together, and when `chosen` names an expert that there is not, which CUDA kernels
-/// do not tell: it has to come from [`route`].
-pub fn experts(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, all: Vec<Expert>) -> Tensor<2> {
-    let ([tokens, d], [_, per_token], count) = (x.dims(), chosen.dims(), all.len());
+/// When there is no expert, when shapes or dtypes do not fit together, and when `chosen` names an expert that there is
+/// not. CUDA kernels do not tell the last, they take the nearest: it has to come from [`route`].
+pub fn experts(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, matrices: ExpertMatrices) -> Tensor<2> {
+    let ([tokens, d], [_, per_token]) = (x.dims(), chosen.dims());
     assert!(
-        weights.dims() == [tokens, per_token] && chosen.dims() == [tokens, per_token],
+        per_token > 0 && weights.dims() == [tokens, per_token] && chosen.dims() == [tokens, per_token],
         "{tokens} tokens, weights {:?} and chosen experts {:?} do not fit together",
         weights.dims(),
         chosen.dims()
     );
-    let width = all.first().map_or(0, |expert| expert.gate.dims()[0]);
-    for Expert { gate, up, down } in &all {
-        let shapes = [gate.dims(), up.dims(), down.dims()];
-        assert_eq!(shapes, [[width, d], [width, d], [d, width]], "gate, up and down of an expert");
-    }
+    let ExpertMatrices { gate, up, down } = matrices;
+    let [count, width, _] = gate.dims();
+    assert!(count > 0, "there are no experts");
+    let (wide, shapes) = ([count, width, d], [gate.dims(), up.dims(), down.dims()]);
+    assert_eq!(
+        shapes,
+        [wide, wide, [count, d, width]],
+        "gates, ups and downs of {count} experts on {d} numbers a token"
+    );
     if tokens == 0 {
         return x;
     }
-    let matrices = all.into_iter().map(|Expert { gate, up, down }| [gate, up, down].map(Tensor::into_dispatch));
-    let matrices: Vec<[DispatchTensor; 3]> = matrices.collect();
-    let [x, weights] = [x, weights].map(Tensor::into_dispatch);
-    let given = [&x, &weights].into_iter().chain(matrices.iter().flatten());
+    let inputs = [input(x), input(weights), input(gate), input(up), input(down)];
     let call = cuda::Call { tokens, per_token, experts: count, d, width };
-    match choose_with_cuda("experts", given, |asked| permits(asked, &call)) {
+    match choose_with_cuda("experts", inputs.iter().flatten(), |asked| permits(asked, &call)) {
         Implementation::Cpu => {
-            let routing = Routing::of(chosen, count);
-            let [x, weights] = [&x, &weights];
-            // Burn's tape wants the number of inputs as the program is compiled.
-            let parts = routing.busy.chunks(GROUP).map(|busy| {
-                let operator = cpu::Experts::new(busy, per_token);
-                let matrices = busy.iter().flat_map(|(e, _)| &matrices[*e]);
-                let inputs = [x, weights].into_iter().chain(matrices).cloned();
-                match busy.len() {
-                    ..=2 => run::<8>(operator, inputs),
-                    3..=10 => run::<32>(operator, inputs),
-                    _ => run::<{ 2 + 3 * GROUP }>(operator, inputs),
-                }
-            });
-            parts.reduce(|a, b| a + b).expect("a token")
+            let operator = cpu::Experts(Routing::of(chosen, count));
+            Tensor::from_dispatch(run_on_cpu::<_, 5>(operator, inputs))
         }
         Implementation::Cuda => {
-            // Which of them are needed is not known here: all of them, one behind the other.
-            let joined = |m: usize| {
-                let each = matrices.iter().map(|of| Tensor::<2>::from_dispatch(of[m].clone()));
-                input(Tensor::cat(each.collect(), 0))
-            };
-            let inputs = [Some(x), Some(weights), joined(0), joined(1), joined(2)];
+            // A place that no expert has would leave the kernels with memory that nobody wrote, which they follow.
+            let chosen = chosen.clamp(0, count as i64 - 1);
             with_gpu!(inputs, B => {
                 let operator = cuda::GpuExperts::<B> { call, chosen: whole::<B, 2>(chosen) };
-                Tensor::from_dispatch(run_on::<B, _, 5>(operator, inputs))
+                Tensor::from_dispatch(run::<B, _, 5>(operator, inputs))
             })
         }
         Implementation::Reference => {
             let routing = Routing::of(chosen, count);
-            let expert = |of: [DispatchTensor; 3]| {
-                let [gate, up, down] = of.map(Tensor::from_dispatch);
-                Expert { gate, up, down }
-            };
-            let all: Vec<Expert> = matrices.into_iter().map(expert).collect();
-            reference::experts(Tensor::from_dispatch(x), Tensor::from_dispatch(weights), &routing, &all)
+            let [x, weights, gate, up, down] = inputs.map(|x| x.expect("tokens, weights and matrices"));
+            let [x, weights] = [x, weights].map(Tensor::from_dispatch);
+            let [gate, up, down] = [gate, up, down].map(Tensor::from_dispatch);
+            reference::experts(x, weights, &routing, &ExpertMatrices { gate, up, down })
         }
     }
 }
@@ -159,34 +164,15 @@ fn permits(asked: &Asked, call: &cuda::Call) -> Result<(), Because> {
     Ok(())
 }
 
-/// Experts in one operation.
-const GROUP: usize = 42;
-
-fn run<const N: usize>(operator: cpu::Experts, inputs: impl Iterator<Item = DispatchTensor>) -> Tensor<2>
-where
-    cpu::Experts: Operator<Flex, N>,
-{
-    let mut inputs = inputs;
-    Tensor::from_dispatch(run_on_cpu::<_, N>(operator, std::array::from_fn(|_| inputs.next())))
-}
-
 pub(crate) fn cases() -> Vec<Case> {
     fn case(name: &str, [tokens, k, experts_, d, width]: [usize; 5], choice: fn(usize, usize) -> usize) -> Case {
         let run = move |x: &Inputs| {
             let chosen = (0..tokens * k).map(|i| ((choice(i / k, experts_) + i % k) % experts_) as i32);
             let chosen = TensorData::new(chosen.collect::<Vec<_>>(), [tokens, k]);
-            let of = |name: &str, e: usize, [rows, columns]: [usize; 2]| {
-                x.get::<3>(name).narrow(0, e, 1).reshape([rows, columns])
-            };
-            let expert = |e: usize| Expert {
-                gate: of("gate", e, [width, d]),
-                up: of("up", e, [width, d]),
-                down: of("down", e, [d, width]),
-            };
-            let all: Vec<Expert> = (0..experts_).map(expert).collect();
+            let matrices = ExpertMatrices { gate: x.get("gate"), up: x.get("up"), down: x.get("down") };
             let tokens = x.get::<2>("x");
             let chosen = Tensor::from_data(chosen, &tokens.device());
-            experts(tokens, x.get("weights"), chosen, all).reshape([-1])
+            experts(tokens, x.get("weights"), chosen, matrices).reshape([-1])
         };
         let wide = [experts_, width, d];
         let inputs: [(_, &[usize]); 5] = [
@@ -220,7 +206,14 @@ pub(crate) fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::by_reference;
     use burn::tensor::Device;
+
+    /// `count` experts of width 3 on two numbers a token, all ones.
+    fn ones(count: usize, device: &Device) -> ExpertMatrices {
+        let of = |shape: [usize; 3]| Tensor::<3>::ones(shape, device);
+        ExpertMatrices { gate: of([count, 3, 2]), up: of([count, 3, 2]), down: of([count, 2, 3]) }
+    }
 
     #[test]
     fn the_grouped_products_agree_with_the_reference_in_the_output_and_every_gradient() {
@@ -228,15 +221,25 @@ mod tests {
     }
 
     #[test]
-    fn an_expert_that_sees_no_token_gets_no_gradient() {
+    fn the_gradient_of_an_expert_that_sees_no_token_is_zero() {
         let device = Device::flex().autodiff();
-        let ones = |shape: [usize; 2]| Tensor::<2>::ones(shape, &device).require_grad();
-        let expert = || Expert { gate: ones([3, 2]), up: ones([3, 2]), down: ones([2, 3]) };
-        let all = [expert(), expert()];
-        let chosen = Tensor::from_data([[1]; 4], &device);
-        let out = experts(ones([4, 2]), ones([4, 1]), chosen, all.to_vec());
-        let gradients = out.sum().backward();
-        assert!(all[0].gate.grad(&gradients).is_none() && all[1].gate.grad(&gradients).is_some());
+        let gradients = || {
+            let ExpertMatrices { gate, up, down } = ones(2, &device);
+            let leaves = [gate, up, down].map(|stack| stack.require_grad());
+            let [gate, up, down] = leaves.clone();
+            let (x, weights) = (Tensor::<2>::ones([4, 2], &device), Tensor::<2>::ones([4, 1], &device));
+            let chosen = Tensor::from_data([[1]; 4], &device);
+            let out = experts(x, weights, chosen, ExpertMatrices { gate, up, down });
+            let gradients = out.sum().backward();
+            leaves.map(|leaf| {
+                let gradient = leaf.grad(&gradients).expect("a gradient of all experts");
+                gradient.into_data().iter::<f32>().collect::<Vec<_>>()
+            })
+        };
+        for gradient in [gradients(), by_reference(gradients)].concat() {
+            let (first, second) = gradient.split_at(6);
+            assert!(first.iter().all(|g| *g == 0.0) && second.iter().all(|g| *g > 0.0), "{gradient:?}");
+        }
     }
 
     #[test]
@@ -249,19 +252,35 @@ mod tests {
     #[test]
     fn no_tokens_are_worked_on_by_nobody() {
         let device = Device::flex().autodiff();
-        let ones = |shape: [usize; 2]| Tensor::<2>::ones(shape, &device);
-        let expert = Expert { gate: ones([3, 2]), up: ones([3, 2]), down: ones([2, 3]) };
+        let [x, weights] = [[0, 2], [0, 1]].map(|shape: [usize; 2]| Tensor::<2>::ones(shape, &device));
         let chosen = Tensor::<2, Int>::zeros([0, 1], &device);
-        assert_eq!(experts(ones([0, 2]), ones([0, 1]), chosen, vec![expert]).dims(), [0, 2]);
+        assert_eq!(experts(x, weights, chosen, ones(1, &device)).dims(), [0, 2]);
     }
 
     #[test]
     #[should_panic(expected = "expected experts below 2, got 2")]
     fn an_expert_that_there_is_not_is_refused() {
         let device = Device::flex();
-        let ones = |shape: [usize; 2]| Tensor::<2>::ones(shape, &device);
-        let expert = Expert { gate: ones([3, 2]), up: ones([3, 2]), down: ones([2, 3]) };
+        let [x, weights] = [[2, 2], [2, 1]].map(|shape: [usize; 2]| Tensor::<2>::ones(shape, &device));
         let chosen = Tensor::from_data([[0], [2]], &device);
-        experts(ones([2, 2]), ones([2, 1]), chosen, vec![expert.clone(), expert]);
+        experts(x, weights, chosen, ones(2, &device));
+    }
+
+    #[test]
+    #[should_panic(expected = "there are no experts")]
+    fn no_experts_are_refused() {
+        let device = Device::flex();
+        let [x, weights] = [[1, 2], [1, 1]].map(|shape: [usize; 2]| Tensor::<2>::ones(shape, &device));
+        experts(x, weights, Tensor::from_data([[0]], &device), ones(0, &device));
+    }
+
+    #[test]
+    #[should_panic(expected = "gates, ups and downs of 2 experts on 2 numbers a token")]
+    fn matrices_of_another_shape_are_refused() {
+        let device = Device::flex();
+        let [x, weights] = [[1, 2], [1, 1]].map(|shape: [usize; 2]| Tensor::<2>::ones(shape, &device));
+        let ExpertMatrices { gate, up, .. } = ones(2, &device);
+        let matrices = ExpertMatrices { down: up.clone(), gate, up };
+        experts(x, weights, Tensor::from_data([[0]], &device), matrices);
     }
 }

@@ -1,4 +1,4 @@
-use super::{Expert, Routing};
+use super::{ExpertMatrices, Routing};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
 
 /// Token by token.
@@ -21,23 +21,21 @@ pub(super) fn numbers(shares: Tensor<2>) -> Vec<f64> {
     shares.into_data().iter::<f64>().map(number).collect()
 }
 
-pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, all: &[Expert]) -> Tensor<2> {
+pub fn experts(x: Tensor<2>, weights: Tensor<2>, routing: &Routing, matrices: &ExpertMatrices) -> Tensor<2> {
     let ([tokens, d], k, device) = (x.dims(), routing.per_token, x.device());
     // Tokens in the order of their experts, so that each expert works on one run of rows.
-    let order: Vec<usize> = routing.busy.iter().flat_map(|(_, places)| places).copied().collect();
-    let rows = x.select(0, ints(order.iter().map(|place| place / k), &device));
-    let mut start = 0;
-    let worked = routing.busy.iter().map(|(e, places)| {
-        let Expert { gate, up, down } = &all[*e];
-        let mine = rows.clone().narrow(0, start, places.len());
-        start += places.len();
-        let hidden = silu(mine.clone().matmul(gate.clone().transpose())) * mine.matmul(up.clone().transpose());
-        hidden.matmul(down.clone().transpose())
+    let rows = x.select(0, ints(routing.places.iter().map(|place| place / k), &device));
+    let worked = routing.busy().map(|(e, run)| {
+        let [gate, up, down] = [&matrices.gate, &matrices.up, &matrices.down].map(|stack| -> Tensor<2> {
+            let [_, rows, columns] = stack.dims();
+            stack.clone().narrow(0, e, 1).reshape([rows, columns])
+        });
+        let mine = rows.clone().narrow(0, run.start, run.len());
+        let hidden = silu(mine.clone().matmul(gate.transpose())) * mine.matmul(up.transpose());
+        hidden.matmul(down.transpose())
     });
     let worked = Tensor::cat(worked.collect(), 0);
-    let mut back = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(row, &place)| back[place] = row);
-    let worked = worked.select(0, ints(back.into_iter(), &device)).reshape([tokens, k, d]);
+    let worked = worked.select(0, ints(routing.back().into_iter(), &device)).reshape([tokens, k, d]);
     (worked * weights.unsqueeze_dim::<3>(2)).sum_dim(1).reshape([tokens, d])
 }
 

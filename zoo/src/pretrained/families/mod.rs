@@ -159,14 +159,20 @@ impl Family {
         match config.experts_of(layer) {
             None => network("mlp", "feed_forward"),
             Some(experts) => {
-                for e in 0..experts.experts {
-                    network(&format!("mlp.experts.{e}"), &format!("feed_forward.experts.{e}"));
-                }
                 if experts.shared.is_some() {
                     network("mlp.shared_expert", "feed_forward.shared");
                     places.push(Place::same("mlp.shared_expert_gate.weight", "feed_forward.shared_gate.weight"));
                 }
                 places.push(Place::same("mlp.gate.weight", "feed_forward.router.weight"));
+                let [d, width] = [config.d_model, experts.d_ff];
+                for e in 0..experts.experts {
+                    for (part, [rows, columns]) in [("gate", [width, d]), ("up", [width, d]), ("down", [d, width])] {
+                        let (theirs, ours) =
+                            (format!("mlp.experts.{e}.{part}_proj.weight"), format!("feed_forward.{part}"));
+                        let place = Place::stacked(theirs, [(ours.as_str(), e..e + 1)]);
+                        places.push(place.shaped(&[rows, columns], &[1, rows, columns]));
+                    }
+                }
             }
         }
         places

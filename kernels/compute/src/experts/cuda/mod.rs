@@ -2,8 +2,8 @@
 //! and cubes without work end at once.
 //!
 //! [`mod@route`] lets every token choose its experts and sorts the places (`t · per_token + s`) by expert, as the tokens of an
-//! embedding are sorted by id; [`products`] multiplies runs of rows, 64 at a time, by the matrix of their expert. Gate, up and
-//! down projections of all experts lie one behind the other: `[experts, width, d]` twice, and `[experts, d, width]`.
+//! embedding are sorted by id; [`products`] multiplies runs of rows, 64 at a time, by the matrix of their expert,
+//! where it lies in the stack of all experts: `[experts, width, d]` of gates and of ups, `[experts, d, width]` of downs.
 //!
 //! Forward: `sort` and `list`; products with gates and ups, SwiGLU, products with downs; `combine`. Backward: `spread`
 //! and `share_grads`; products back through the downs, SwiGLU's backward, products back through gates and, added, ups;

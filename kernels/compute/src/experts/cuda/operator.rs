@@ -20,7 +20,7 @@ pub fn route<B: Gpu>(shares: Memory<B>, per_token: usize) -> IntTensor<B> {
     B::numbers(B::execute(program, vec![shares]).pop().expect("an output"))
 }
 
-/// The inputs are `x, weights`, and gates, ups and downs of all experts, one behind the other.
+/// The inputs are `x, weights`, and the gates, ups and downs of all experts.
 #[derive(Clone, Debug)]
 pub struct GpuExperts<B: Gpu> {
     pub call: Call,
@@ -81,9 +81,9 @@ impl<B: Gpu> Operator<B, 5> for GpuExperts<B> {
         (out, Saved { inputs, routed: outputs::<B, 4>(&mut all), rows: outputs::<B, 3>(&mut all) })
     }
 
-    fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, _: [bool; 5]) -> [Option<FloatTensor<B>>; 5] {
+    fn backward(&self, saved: Saved<B>, gradient: FloatTensor<B>, wanted: [bool; 5]) -> [Option<FloatTensor<B>>; 5] {
         let call = self.call;
-        let Call { tokens, per_token, d, width, .. } = call;
+        let Call { d, width, .. } = call;
         let places = call.places();
         let [to_hidden, to_rows, and_to_rows] = Product::backward(&call);
         let [of_width, of_d] = Product::weight_grads(&call);
@@ -94,30 +94,36 @@ impl<B: Gpu> Operator<B, 5> for GpuExperts<B> {
         let [order, first, back, tiles] = routed.each_ref().map(|x| program.input_of(DType::U32, x));
         let [gate, up, worked] = rows.each_ref().map(|x| program.input_of(DType::BF16, x));
         let out_grad = program.input_of(DType::BF16, &gradient);
-        let x_grad = program.output([tokens, d], DType::BF16);
-        let weights_grad = program.output([tokens, per_token], DType::BF16);
-        let [gates_grad, ups_grad, downs_grad] =
-            [2, 3, 4].map(|matrix: usize| program.output(inputs[matrix].shape(), DType::BF16));
-        let [worked_grad, rows_grad] = [(); 2].map(|()| program.buffer([places, d], DType::BF16));
-        let [hidden, hidden_grad, gate_grad, up_grad] = [(); 4].map(|()| program.buffer([places, width], DType::BF16));
+        let [x_grad, weights_grad, gates_grad, ups_grad, downs_grad] = [0, 1, 2, 3, 4]
+            .map(|input: usize| wanted[input].then(|| program.output(inputs[input].shape(), DType::BF16)));
+        let worked_grad = program.buffer([places, d], DType::BF16);
+        let [hidden_grad, gate_grad, up_grad] = [(); 3].map(|()| program.buffer([places, width], DType::BF16));
         program.then(call.spread(), &[out_grad, weights, order, worked_grad]);
-        program.then(call.share_grads(), &[out_grad, worked, back, weights_grad]);
+        if let Some(weights_grad) = weights_grad {
+            program.then(call.share_grads(), &[out_grad, worked, back, weights_grad]);
+        }
         program.then(to_hidden.kernel(&call), &[worked_grad, downs, order, first, tiles, hidden_grad]);
         program.then(call.swiglu().backward(), &[gate, up, hidden_grad, gate_grad, up_grad]);
-        program.then(to_rows.kernel(&call), &[gate_grad, gates, order, first, tiles, rows_grad]);
-        program.then(and_to_rows.kernel(&call), &[up_grad, ups, order, first, tiles, rows_grad]);
-        program.then(call.combine(false), &[rows_grad, weights, back, x_grad]);
-        // Cheaper than to keep it.
-        program.then(call.swiglu().forward(), &[gate, up, hidden]);
-        for (product, left, right, out) in [
-            (of_width, gate_grad, x, gates_grad),
-            (of_width, up_grad, x, ups_grad),
-            (of_d, worked_grad, hidden, downs_grad),
-        ] {
-            program.then(product.weight_grad(&call), &[left, right, order, first, out]);
+        if let Some(x_grad) = x_grad {
+            let rows_grad = program.buffer([places, d], DType::BF16);
+            program.then(to_rows.kernel(&call), &[gate_grad, gates, order, first, tiles, rows_grad]);
+            program.then(and_to_rows.kernel(&call), &[up_grad, ups, order, first, tiles, rows_grad]);
+            program.then(call.combine(false), &[rows_grad, weights, back, x_grad]);
+        }
+        for (left, out) in [(gate_grad, gates_grad), (up_grad, ups_grad)] {
+            if let Some(out) = out {
+                program.then(of_width.weight_grad(&call), &[left, x, order, first, out]);
+            }
+        }
+        if let Some(out) = downs_grad {
+            // Cheaper than to keep it.
+            let hidden = program.buffer([places, width], DType::BF16);
+            program.then(call.swiglu().forward(), &[gate, up, hidden]);
+            program.then(of_d.weight_grad(&call), &[worked_grad, hidden, order, first, out]);
         }
 
         let given = inputs.into_iter().chain(routed).chain(rows).chain([gradient]).collect();
-        outputs::<B, 5>(&mut B::execute(program, given).into_iter()).map(Some)
+        let mut outputs = B::execute(program, given).into_iter();
+        wanted.map(|wanted| wanted.then(|| outputs.next().expect("an output for every one that was asked for")))
     }
 }

@@ -6,7 +6,7 @@ use attention::kernels::product_attention::ProductCodes;
 use attention::kernels::rms_norm::{Activation, GatePlace};
 use attention::kernels::rope::Pairs;
 use attention::kernels::selftest::{Case, Inputs};
-use attention::kernels::{self, Expert, Gates, LinearForm, LogDecay};
+use attention::kernels::{self, ExpertMatrices, Gates, LinearForm, LogDecay};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use std::cell::RefCell;
 
@@ -242,15 +242,10 @@ fn experts(a: &Arguments) -> Call {
     let chosen = firsts.iter().flat_map(|&e| (0..EACH).map(move |i| (e + 3 * i as i32) % ALL as i32));
     let chosen = TensorData::new(chosen.collect::<Vec<_>>(), [tokens, EACH]);
     Call::new("experts", &inputs, Some((6 * tokens * EACH * d * width) as f64), move |x| {
-        let of = |name, e, shape: [usize; 2]| x.get::<3>(name).narrow(0, e, 1).reshape(shape);
-        let expert = |e| Expert {
-            gate: of("gate", e, [width, d]),
-            up: of("up", e, [width, d]),
-            down: of("down", e, [d, width]),
-        };
+        let matrices = ExpertMatrices { gate: x.get("gate"), up: x.get("up"), down: x.get("down") };
         let tokens = x.get::<2>("x");
         let chosen = Tensor::<2, Int>::from_data(chosen.clone(), &tokens.device().without_autodiff());
-        kernels::experts(tokens, x.get("weights"), chosen, (0..ALL).map(expert).collect()).reshape([-1])
+        kernels::experts(tokens, x.get("weights"), chosen, matrices).reshape([-1])
     })
 }
 
