@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | result, per 8 columns: `[0] [1]` | `l/4`, `l/4 + 8` | `2 (l%4) + {0, 1}` |
 //! | left, per 16 columns: `[0] [1] [2] [3]` | `l/4`, `l/4 + 8`, `l/4`, `l/4 + 8` | `2 (l%4) + {0, 1}`, the last two 8 to the right |
-//! | right, per 8 columns: `[0] [1]` | `2 (l%4) + {0, 1}`, and 8 below | `l/4` |
+//! | right, per 8 columns: `[0] [1]` | `2 (l%4) + {0, 1}`, and 8 below | `l/4`; `[2] [3]` are those of the 8 columns to the right |
 //!
 //! So two neighbouring tiles of a result are, rounded to 16 bits, one left operand.
 
@@ -90,9 +90,18 @@ pub fn left_of_transposed<E: Float>(tile: &[E], row: u32, column: u32, #[comptim
     def.load_matrix::<E, Const<2>>(&tile[at..at + 8], MatrixIdent::A, 4usize, true)
 }
 
+/// The right operand of 16 columns that lie as rows (`Bᵀ`) at `tile[row.., column..]`.
+#[cube]
+pub fn right_of_rows<E: Float>(tile: &[E], row: u32, column: u32, #[comptime] stride: usize) -> Fragment<E> {
+    let def = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
+    let (r, c) = right_transposed_address(UNIT_POS_X);
+    let at = ((row + r) * stride as u32 + column + c) as usize;
+    def.load_matrix::<E, Const<2>>(&tile[at..at + 8], MatrixIdent::B, 4usize, false)
+}
+
 /// `sums += left · right` for the 16 columns of `sums[first], sums[first + 1]`.
 #[cube]
-fn multiply<E: Float>(
+pub fn multiply<E: Float>(
     sums: &mut Sequence<Fragment<f32>>,
     left: &Fragment<E>,
     right: &Fragment<E>,

@@ -279,6 +279,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case([1, 1, 63, 64, 16], "head", "split", true),
         case([1, 1, 75, 128, 256], "head", "beta", false),
         case([1, 1, 500, 16, 16], "channel", "beta", true),
+        case([1, 2, 75, 64, 68], "none", "add", true),
+        case([1, 2, 75, 64, 68], "channel", "add", false),
+        case([1, 2, 75, 64, 68], "channel", "split", true),
     ]
 }
 

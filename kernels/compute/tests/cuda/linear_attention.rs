@@ -4,7 +4,10 @@ use crate::emulator::emulator;
 use crate::numbers::*;
 use burn::tensor::DType;
 use kernels::cuda::emulated;
+use kernels::cuda::program::Emulator;
 use kernels::{Because, Gates, Implementation, LinearForm, LogDecay, by_reference, linear_attention, trace};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Decay {
@@ -83,8 +86,14 @@ impl Call {
     }
 }
 
-fn check(calls: &[Call], dtype: DType, tolerance: f64) {
-    let emulator = emulator();
+/// The kernels that ran.
+fn check(calls: &[Call], dtype: DType, tolerance: f64) -> BTreeSet<String> {
+    let (emulator, names) = (emulator(), Arc::new(Mutex::new(BTreeSet::new())));
+    let named = names.clone();
+    let emulator: Emulator = Arc::new(move |kernels, buffers| {
+        named.lock().unwrap().insert(kernels[0].name.split(' ').next().unwrap().to_string());
+        emulator(kernels, buffers)
+    });
     for call in calls {
         let expected = by_reference(|| call.results(DType::F64, false));
         let (found, ran) = trace(|| emulated(emulator.clone(), || call.results(dtype, false)));
@@ -93,6 +102,12 @@ fn check(calls: &[Call], dtype: DType, tolerance: f64) {
             assert_close(&format!("{name} of {call:?}"), found, expected, tolerance);
         }
     }
+    let names = names.lock().unwrap();
+    names.clone()
+}
+
+fn are<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(String::from).into()
 }
 
 const STEPS: Call =
@@ -118,20 +133,50 @@ fn values_that_add_up() {
     check(&[call], DType::BF16, 0.005);
 }
 
+const CHUNKS: Call = Call { width: 64, value_width: 68, ..STEPS };
+
 #[test]
 fn the_gated_delta_rule_in_chunks() {
-    let call = Call { width: 64, value_width: 68, hard: Some(-300.0), ..STEPS };
+    let call = Call { hard: Some(-300.0), ..CHUNKS };
     let calls = [16, 63, 150].map(|time| Call { time, ..call });
-    check(&calls, DType::BF16, 0.02);
+    let ran = check(&calls, DType::BF16, 0.02);
+    assert_eq!(ran, are(["delta_rule_prepare", "delta_rule_walk"]));
     // Without a decay it is the delta rule of DeltaNet.
     check(&[Call { decay: Decay::None, hard: None, ..call }], DType::BF16, 0.02);
 }
 
 #[test]
+fn values_that_add_up_in_chunks() {
+    let call = Call { write: Write::Add, ..CHUNKS };
+    let calls = [
+        Call { time: 16, ..call },
+        Call { time: 150, hard: Some(-300.0), ..call },
+        Call { decay: Decay::None, ..call },
+    ];
+    assert_eq!(check(&calls, DType::BF16, 0.02), are(["delta_rule_walk"]));
+}
+
+#[test]
+fn decays_of_channels_in_chunks() {
+    let call = Call { decay: Decay::Channel, hard: Some(-300.0), ..CHUNKS };
+    let calls = [16, 63, 150].map(|time| Call { time, ..call });
+    // One emulator, as they have a kernel in common.
+    let all = [&calls[..], &[Call { write: Write::EraseWrite, time: 130, ..call }]].concat();
+    assert_eq!(check(&all, DType::BF16, 0.02), are(["channel_prepare", "channel_walk"]));
+}
+
+#[test]
+fn decays_of_channels_of_values_that_add_up_in_chunks() {
+    let call = Call { decay: Decay::Channel, write: Write::Add, start: false, hard: Some(-300.0), ..CHUNKS };
+    let calls = [63, 150].map(|time| Call { time, ..call });
+    assert_eq!(check(&calls, DType::BF16, 0.02), are(["channel_prepare", "channel_walk"]));
+}
+
+#[test]
 fn a_decay_that_is_no_number_is_not_lost() {
     let emulator = emulator();
-    for (width, value_width) in [(64, 68), (16, 40)] {
-        let call = Call { width, value_width, hard: Some(f64::NAN), ..STEPS };
+    for (width, value_width, decay) in [(64, 68, Decay::Head), (16, 40, Decay::Head), (64, 68, Decay::Channel)] {
+        let call = Call { width, value_width, decay, hard: Some(f64::NAN), ..STEPS };
         let expected = by_reference(|| call.results(DType::F64, false));
         let found = emulated(emulator.clone(), || call.results(DType::BF16, false));
         for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {

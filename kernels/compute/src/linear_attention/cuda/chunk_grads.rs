@@ -14,11 +14,12 @@ use super::chunks::*;
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::source::BF16;
 use crate::cuda::tile::*;
+use crate::linear_attention::cuda::steps::Write;
 use cubecl::prelude::*;
 
-/// Whether the tiles of [`delta_rule_token_grads`] fit into shared memory.
+/// Whether there are gradients of this rule, and the tiles of [`delta_rule_token_grads`] fit into shared memory.
 pub fn fits(plan: &Chunks) -> bool {
-    plan.fits() && plan.value_width <= 128
+    plan.write == Write::Beta && plan.fits() && plan.value_width <= 128
 }
 
 /// Bytes of shared memory that the larger of the kernels wants.
@@ -560,9 +561,15 @@ mod tests {
     #[test]
     fn a_plan_says_how_much_shared_memory_its_gradients_want() {
         for (width, value_width) in [(64, 68), (128, 128)] {
-            let plan = Chunks { width, value_width, start: true, keep: true };
+            let plan = Chunks { width, value_width, write: Write::Beta, start: true, keep: true };
             let most = kernels(&plan, [1, 1], 1, true).map(|kernel| kernel.source().shared).into_iter().max();
             assert_eq!(most, Some(shared(&plan)), "{plan:?}");
         }
+    }
+
+    #[test]
+    fn there_are_gradients_in_tiles_of_the_delta_rule_only() {
+        let of = |write| fits(&Chunks { width: 64, value_width: 64, write, start: true, keep: false });
+        assert_eq!([Write::Beta, Write::Add, Write::EraseWrite].map(of), [true, false, false]);
     }
 }

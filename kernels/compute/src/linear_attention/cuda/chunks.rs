@@ -1,8 +1,10 @@
-//! The gated delta rule, with one decay and one β per head, in chunks of 64 tokens: the equations of `chunked.rs` as products of
-//! 16-bit tiles with sums in f32. The state is f32, in registers, and is rounded only where a product reads it.
+//! One decay per head, with one β or with values that add up, in chunks of 64 tokens: the equations of `chunked.rs` as
+//! products of 16-bit tiles with sums in f32. The state is f32, in registers, and is rounded only where a product reads
+//! it.
 //!
 //! Chunks are prepared side by side (`U = M diag(β) V`, `E = M diag(β e^γ) K`), then one cube per head and 64
-//! channels of the values walks over them. With `γ_i` the sum of a chunk's decays through token `i`:
+//! channels of the values walks over them. Where values add up, `V' = V` and there is nothing to prepare. With `γ_i` the
+//! sum of a chunk's decays through token `i`:
 //!
 //! ```text
 //! A = strict_lower(β_i ⟨k_i, k_j⟩ e^{γ_i − γ_j}),   M = (I + A)⁻¹
@@ -12,6 +14,7 @@
 use crate::cuda::kernel::{Kernel, kernel};
 use crate::cuda::source::BF16;
 use crate::cuda::tile::*;
+use crate::linear_attention::cuda::steps::Write;
 use cubecl::prelude::*;
 
 /// Tokens of a chunk: 16 for each of the planes.
@@ -22,8 +25,10 @@ pub const COLUMNS: u32 = 64;
 /// Numbers of a row of a 64 × 64 tile in shared memory.
 pub const SQUARE: usize = 64 + PAD;
 /// The same in f32, where no row begins in the bank of the one before.
-const LOWER: u32 = CHUNK + 1;
-const LOG2_E: f32 = core::f32::consts::LOG2_E;
+pub const LOWER: u32 = CHUNK + 1;
+/// Numbers of a tile that a plan has no use for.
+pub const UNUSED: usize = 8;
+pub const LOG2_E: f32 = core::f32::consts::LOG2_E;
 
 /// What the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +37,8 @@ pub struct Chunks {
     pub width: usize,
     /// Numbers of a value, a multiple of 4.
     pub value_width: usize,
+    /// What is written: by these kernels `Add` or `Beta`, by those of [`channels`](super::channels) anything.
+    pub write: Write,
     /// Whether there is a state to begin with; zeros otherwise.
     pub start: bool,
     /// Whether what the gradients need is left in the place of the outputs: `M`, and `V'` and the state before every chunk.
@@ -52,60 +59,93 @@ impl Chunks {
         vector(self.value_width)
     }
 
-    /// Bytes of shared memory that the larger of the kernels wants.
-    pub fn shared(&self) -> usize {
-        let rows = CHUNK as usize;
-        let prepare =
-            2 * rows * (self.width + PAD + self.value_depth() + PAD + 2 * SQUARE) + 4 * rows * (2 * LOWER as usize + 2);
-        let walk = 2 * rows * (3 * (self.width + PAD) + 3 * SQUARE) + 2 * self.width * SQUARE + 4 * rows;
-        prepare.max(walk)
+    /// Whether anything is erased: otherwise values are written as they are.
+    pub const fn erases(&self) -> bool {
+        !matches!(self.write, Write::Add)
     }
 
-    /// What prepares the chunks of `heads` of every one of a batch, and what walks over them.
-    pub fn kernels(&self, [batch, heads]: [usize; 2], time: usize) -> [Kernel; 2] {
-        assert!(self.fits() && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
-        let name = |kernel: &str| {
-            let [state, kept] =
-                [(self.start, " state"), (self.keep, " kept")].map(|(is, what)| if is { what } else { "" });
-            format!("delta_rule_{kernel} {} {}{state}{kept}", self.width, self.value_width)
+    /// Bytes of shared memory that the larger of the kernels wants.
+    pub fn shared(&self) -> usize {
+        let (rows, stride) = (CHUNK as usize, self.width + PAD);
+        let prepare = 2 * rows * (stride + self.value_depth() + PAD + 2 * SQUARE) + 4 * rows * (2 * LOWER as usize + 2);
+        let walk = |by_key: usize, squares: usize| {
+            2 * rows * (by_key * stride + squares * SQUARE) + 2 * self.width * SQUARE + 4 * rows
         };
-        let (plan, units) = (*self, CubeDim::new_2d(32, PLANES));
+        match self.erases() {
+            true => prepare.max(walk(3, 3)),
+            false => walk(2, 2) + 2 * 2 * UNUSED,
+        }
+    }
+
+    fn name(&self, kernel: &str) -> String {
+        let parts = [(!self.erases(), " Add"), (self.start, " state"), (self.keep, " kept")];
+        let [add, state, kept] = parts.map(|(is, what)| if is { what } else { "" });
+        format!("delta_rule_{kernel} {} {}{add}{state}{kept}", self.width, self.value_width)
+    }
+
+    /// Tokens, numbers of keys, of values and of states of `heads` of every one of a batch.
+    ///
+    /// # Panics
+    /// Where there are no such kernels.
+    fn counts(&self, [batch, heads]: [usize; 2], time: usize) -> [usize; 4] {
+        let gates = self.write != Write::EraseWrite && (self.erases() || !self.keep);
+        assert!(self.fits() && gates && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
         let all = batch * heads;
-        let (tokens, state) = (all * time, all * self.width * self.value_width);
-        let (keys, values) = (tokens * self.width, tokens * self.value_width);
-        let chunks = time.div_ceil(CHUNK as usize);
-        let (queries, inverses, ends) = match self.keep {
-            true => (0, all * chunks * (CHUNK * CHUNK) as usize, chunks * state),
-            false => (keys, 0, state),
+        let tokens = all * time;
+        [tokens, tokens * self.width, tokens * self.value_width, all * self.width * self.value_width]
+    }
+
+    /// What prepares the chunks of `heads` of every one of a batch.
+    pub fn prepare(&self, [batch, heads]: [usize; 2], time: usize) -> Kernel {
+        let [tokens, keys, values, _] = self.counts([batch, heads], time);
+        assert!(self.erases(), "values that add up need no preparing: {self:?}");
+        let (plan, all, chunks) = (*self, batch * heads, time.div_ceil(CHUNK as usize));
+        let inverses = if self.keep { all * chunks * (CHUNK * CHUNK) as usize } else { 0 };
+        kernel!(
+            self.name("prepare"),
+            [chunks as u32, all as u32, 1],
+            CubeDim::new_2d(32, PLANES),
+            delta_rule_prepare as DeltaRulePrepare,
+            [
+                key: keys, value: values, decay: tokens, beta: tokens, strides: 12, new: values => 2,
+                erased: keys => 2, inverses: inverses
+            ],
+            { heads: u32 = heads as u32, time: u32 = time as u32 },
+            plan,
+            BF16
+        )
+    }
+
+    /// What walks over them.
+    pub fn walk(&self, [batch, heads]: [usize; 2], time: usize) -> Kernel {
+        let [tokens, keys, values, state] = self.counts([batch, heads], time);
+        let (plan, all) = (*self, batch * heads);
+        let (queries, ends) = match self.keep {
+            true => (0, time.div_ceil(CHUNK as usize) * state),
+            false => (keys, state),
         };
-        [
-            kernel!(
-                name("prepare"),
-                [(time as u32).div_ceil(CHUNK), all as u32, 1],
-                units,
-                delta_rule_prepare as DeltaRulePrepare,
-                [
-                    key: keys, value: values, decay: tokens, beta: tokens, strides: 12, new: values => 2,
-                    erased: keys => 2, inverses: inverses
-                ],
-                { heads: u32 = heads as u32, time: u32 = time as u32 },
-                plan,
-                BF16
-            ),
-            kernel!(
-                name("walk"),
-                [(self.value_width as u32).div_ceil(COLUMNS), all as u32, 1],
-                units,
-                delta_rule_walk as DeltaRuleWalk,
-                [
-                    query: queries, key: keys, decay: tokens, strides: 9, new: values, erased: keys,
-                    start: if plan.start { state } else { 0 }, out: values, end: ends
-                ],
-                { heads: u32 = heads as u32, time: u32 = time as u32 },
-                plan,
-                BF16
-            ),
-        ]
+        kernel!(
+            self.name("walk"),
+            [(self.value_width as u32).div_ceil(COLUMNS), all as u32, 1],
+            CubeDim::new_2d(32, PLANES),
+            delta_rule_walk as DeltaRuleWalk,
+            [
+                query: queries, key: keys, decay: tokens, strides: if plan.erases() { 9 } else { 12 }, new: values,
+                erased: if plan.erases() { keys } else { 0 }, start: if plan.start { state } else { 0 }, out: values,
+                end: ends
+            ],
+            { heads: u32 = heads as u32, time: u32 = time as u32 },
+            plan,
+            BF16
+        )
+    }
+
+    /// All of them, in the order in which they run.
+    pub fn kernels(&self, sizes: [usize; 2], time: usize) -> Vec<Kernel> {
+        match self.erases() {
+            true => vec![self.prepare(sizes, time), self.walk(sizes, time)],
+            false => vec![self.walk(sizes, time)],
+        }
     }
 }
 
@@ -404,9 +444,10 @@ pub fn write_state<E: Float>(
 
 /// The outputs and the last state from what was prepared; or `V'` and the state before every chunk, in their places.
 ///
-/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]` where `strides [3, 3]` says, `erased`, `new` as [`delta_rule_prepare`]
-/// leaves them, `out [batch, time, heads, value_width]`, `start, end [batch, heads, width, value_width]`. Cubes: `(⌈value_width
-/// / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
+/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]` where `strides [3, 3]` says, `erased`, `new` as
+/// [`delta_rule_prepare`] leaves them, `out [batch, time, heads, value_width]`, `start, end [batch, heads, width,
+/// value_width]`. Where values add up, nothing is erased, and `new` are the values `[batch, heads, time, value_width]`,
+/// the last of `strides [4, 3]`. Cubes: `(⌈value_width / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_walk<E: Float>(
@@ -432,10 +473,12 @@ pub fn delta_rule_walk<E: Float>(
 
     let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
     let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
-    let mut erasers = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut erasers =
+        Shared::<[E]>::new_aligned_slice(comptime!(if plan.erases() { rows * stride } else { UNUSED }), 16usize);
     let mut news = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
     // `V'`, and the same faded to the end of the chunk.
-    let mut fresh = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut fresh =
+        Shared::<[E]>::new_aligned_slice(comptime!(if plan.erases() { rows * SQUARE } else { UNUSED }), 16usize);
     let mut faded = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
     let mut memory = Shared::<[E]>::new_aligned_slice(comptime!(width * SQUARE), 16usize);
     let mut gamma = Shared::<[f32]>::new_slice(rows);
@@ -475,30 +518,46 @@ pub fn delta_rule_walk<E: Float>(
             );
         }
         copy_rows::<E>(key, &mut keys, key_base, first, time, key_stride, width as u32, rows, width, 8usize);
-        copy_rows::<E>(
-            erased,
-            &mut erasers,
-            base * width as u32,
-            first,
-            time,
-            width as u32,
-            width as u32,
-            rows,
-            width,
-            8usize,
-        );
-        copy_rows::<E>(
-            new,
-            &mut news,
-            base * value_width + first_column,
-            first,
-            time,
-            value_width,
-            value_width - first_column,
-            rows,
-            comptime!(COLUMNS as usize),
-            comptime!(plan.vector()),
-        );
+        if comptime!(plan.erases()) {
+            copy_rows::<E>(
+                erased,
+                &mut erasers,
+                base * width as u32,
+                first,
+                time,
+                width as u32,
+                width as u32,
+                rows,
+                width,
+                8usize,
+            );
+            copy_rows::<E>(
+                new,
+                &mut news,
+                base * value_width + first_column,
+                first,
+                time,
+                value_width,
+                value_width - first_column,
+                rows,
+                comptime!(COLUMNS as usize),
+                comptime!(plan.vector()),
+            );
+        } else {
+            let (new_base, new_stride) = place(strides, head / heads, head % heads, 3usize);
+            copy_rows::<E>(
+                new,
+                &mut news,
+                new_base + first_column,
+                first,
+                time,
+                new_stride,
+                value_width - first_column,
+                rows,
+                comptime!(COLUMNS as usize),
+                comptime!(plan.vector()),
+            );
+        }
         commit_copies();
         sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
         share_state::<E>(&state, &mut memory, plan);
@@ -516,8 +575,10 @@ pub fn delta_rule_walk<E: Float>(
                 multiply_rows::<E>(&mut scores, &q, &keys, d as u32 * 16, rows, stride);
                 multiply_columns::<E>(&mut answer, &q, &memory, d as u32 * 16, rows, SQUARE);
             }
-            let e = left::<E>(&erasers, plane_row, d as u32 * 16, stride);
-            multiply_columns::<E>(&mut read, &e, &memory, d as u32 * 16, rows, SQUARE);
+            if comptime!(plan.erases()) {
+                let e = left::<E>(&erasers, plane_row, d as u32 * 16, stride);
+                multiply_columns::<E>(&mut read, &e, &memory, d as u32 * 16, rows, SQUARE);
+            }
         }
         #[unroll]
         for n in 0..rows / 8 {
@@ -534,10 +595,14 @@ pub fn delta_rule_walk<E: Float>(
                     let fade = decayed(here - gamma[j as usize]);
                     weights.insert(c, select(j <= i, weights.extract(c) * fade, 0.0));
                     let at = (i * SQUARE as u32 + j) as usize;
-                    let number = f32::cast_from(news[at]) - old.extract(c);
-                    news_here.insert(c, number);
-                    fresh[at] = E::cast_from(number);
-                    faded[at] = E::cast_from(number * exp2(whole - here));
+                    if comptime!(plan.erases()) {
+                        let number = f32::cast_from(news[at]) - old.extract(c);
+                        news_here.insert(c, number);
+                        fresh[at] = E::cast_from(number);
+                        faded[at] = E::cast_from(number * exp2(whole - here));
+                    } else {
+                        faded[at] = E::cast_from(f32::cast_from(news[at]) * exp2(whole - here));
+                    }
                 }
                 scores.index_mut(n)[r] = weights;
                 let mut scaled = answer.index(n)[r] * Pair::new(exp2(here));
@@ -553,7 +618,11 @@ pub fn delta_rule_walk<E: Float>(
             #[unroll]
             for k in 0..rows / 16 {
                 let weights = as_left::<E>(scores.index(2 * k), scores.index(2 * k + 1));
-                multiply_columns::<E>(&mut answer, &weights, &fresh, k as u32 * 16, rows, SQUARE);
+                if comptime!(plan.erases()) {
+                    multiply_columns::<E>(&mut answer, &weights, &fresh, k as u32 * 16, rows, SQUARE);
+                } else {
+                    multiply_columns::<E>(&mut answer, &weights, &news, k as u32 * 16, rows, SQUARE);
+                }
             }
         }
         #[unroll]
@@ -586,9 +655,11 @@ mod tests {
     #[test]
     fn a_plan_says_how_much_shared_memory_its_kernels_want() {
         for (width, value_width) in [(64, 68), (128, 128), (64, 256)] {
-            let plan = Chunks { width, value_width, start: true, keep: false };
-            let most = plan.kernels([1, 1], 1).map(|kernel| kernel.source().shared).into_iter().max();
-            assert_eq!(most, Some(plan.shared()), "{plan:?}");
+            for write in [Write::Add, Write::Beta] {
+                let plan = Chunks { width, value_width, write, start: true, keep: false };
+                let most = plan.kernels([1, 1], 1).iter().map(|kernel| kernel.source().shared).max();
+                assert_eq!(most, Some(plan.shared()), "{plan:?}");
+            }
         }
     }
 }

@@ -1,9 +1,13 @@
-//! Linear attention on CUDA: token after token (`steps`), the gated delta rule in chunks on tensor cores (`chunks`), and
-//! the gradients of the whole family (`backward`), those of the gated delta rule on tensor cores too (`chunk_grads`).
+//! Linear attention on CUDA: token after token (`steps`), and in chunks on tensor cores, with one decay per head and
+//! one β or none (`chunks`) or with a decay for every channel and any gates (`channels`); which kernels run on which
+//! memory (`forward`); and the gradients of the whole family (`backward`), those of the gated delta rule on tensor
+//! cores too (`chunk_grads`).
 
 pub mod backward;
+pub mod channels;
 pub mod chunk_grads;
 pub mod chunks;
+mod forward;
 pub mod steps;
 
 use crate::cuda::program::Id;
@@ -16,13 +20,17 @@ use burn::tensor::{DType, FloatDType, Shape};
 use burn_backend::TensorMetadata;
 use burn_backend::tensor::FloatTensor;
 use chunks::{CHUNK, Chunks};
+use forward::Call;
 use steps::{Decay, Steps, Write};
 
 /// How the kernels run through the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Steps(Steps),
+    /// One decay per head.
     Chunks(Chunks),
+    /// One for every channel of the keys.
+    Channels(Chunks),
 }
 
 /// Which member of the family has these shapes of decays and gates, where one number a token is one channel.
@@ -58,7 +66,9 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
     if batch * heads >= 1 << 16 {
         return no("more than 65535 heads in a batch");
     }
-    let numbers = [value_width * time, width * value_width].map(|each| batch * heads * each);
+    // Chunks are whole ones where they leave something to each other.
+    let padded = time.next_multiple_of(CHUNK as usize);
+    let numbers = [value_width * padded, width * padded, width * value_width].map(|each| batch * heads * each);
     if numbers.iter().any(|&count| count >= 1 << 31) {
         return Err(TOO_LARGE);
     }
@@ -79,12 +89,16 @@ pub fn form(asked: &Asked, shapes: [Option<Shape>; 7]) -> Result<Form, Because> 
             return no("the gradient of so many states: more than 32-bit indices reach");
         }
     }
-    let chunks = Chunks { width, value_width, start, keep: false };
+    let chunks = Chunks { width, value_width, write: gates, start, keep: false };
+    let (form, shared) = match decay {
+        Decay::Channel => (Form::Channels(chunks), channels::shared(&chunks)),
+        Decay::None | Decay::Head => (Form::Chunks(chunks), chunks.shared()),
+    };
     // A few tokens leave most of a chunk empty.
     let long = time >= CHUNK as usize / 4;
-    let one_gate = gates == Write::Beta && decay != Decay::Channel;
-    if long && one_gate && chunks.fits() && asked.on_tensor_cores(chunks.shared()).is_ok() {
-        return Ok(Form::Chunks(chunks));
+    let there_is_one = decay == Decay::Channel || gates != Write::EraseWrite;
+    if long && there_is_one && chunks.fits() && asked.on_tensor_cores(shared).is_ok() {
+        return Ok(form);
     }
     let steps = Steps { width, value_width, decay, write: gates, start };
     match steps.fits() {
@@ -114,7 +128,12 @@ fn with_decay<B: Gpu>(mut inputs: [Option<FloatTensor<B>>; 7]) -> [Option<FloatT
 fn as_they_lie<B: Gpu>(program: &mut Program, inputs: &[Option<FloatTensor<B>>; 7]) -> [Option<Id>; 7] {
     let [q, k, v, decay, erase, write, state] = inputs.each_ref().map(Option::as_ref);
     let rows = [q, k, v].map(|x| x.map(|x| program.input_by_rows(x, vector(x.shape().dims::<4>()[3]))));
-    let gates = [decay, erase, write].map(|x| x.map(|x| program.input_by_rows(x, 1)));
+    let gates = [decay, erase, write].map(|x| {
+        x.map(|x| {
+            let [.., channels] = x.shape().dims::<4>();
+            program.input_by_rows(x, if channels == 1 { 1 } else { vector(channels) })
+        })
+    });
     let ([q, k, v], [decay, erase, write]) = (rows, gates);
     [q, k, v, decay, erase, write, state.map(|x| program.input(x))]
 }
@@ -139,7 +158,7 @@ impl<B: Gpu> LinearAttention<B> {
         let (dtype, value_width) = (gradient.dtype(), chunks.value_width);
         let all = batch * heads;
         let chunks = Chunks { keep: true, ..chunks };
-        let [prepare, walk] = chunks.kernels([batch, heads], time);
+        let (prepare, walk) = (chunks.prepare([batch, heads], time), chunks.walk([batch, heads], time));
         let [back, tokens] = chunk_grads::kernels(&chunks, [batch, heads], time, end_grad.is_some());
 
         let mut program = Program::new("linear_attention gradient");
@@ -197,31 +216,17 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
         let saved = [Some(q), Some(k), Some(v), decay.map(single), erase, write, state.map(single)];
         let inputs = match self.form {
             Form::Chunks(_) => with_decay::<B>(saved.clone()),
-            Form::Steps(_) => saved.clone(),
+            Form::Steps(_) | Form::Channels(_) => saved.clone(),
         };
 
         let mut program = Program::new("linear_attention");
         let ids = as_they_lie::<B>(&mut program, &inputs);
         let nothing = program.nothing();
-        let [q, k, v, decay, erase, write, start] = ids.map(|id| id.unwrap_or(nothing));
         let out = program.output([batch, time, heads, value_width], dtype);
         let end = program.output([batch, heads, width, value_width], DType::F32);
-        match self.form {
-            Form::Steps(steps) => {
-                let kernel = steps.kernel([batch, heads], time, dtype);
-                let strides = program.strides(&[q, k, v, decay, erase, write]);
-                program.then(kernel, &[q, k, v, decay, erase, write, strides, start, out, end]);
-            }
-            Form::Chunks(chunks) => {
-                let [prepare, walk] = chunks.kernels([batch, heads], time);
-                let new = program.buffer([batch, heads, time, value_width], dtype);
-                let erased = program.buffer([batch, heads, time, width], dtype);
-                let strides = program.strides(&[k, v, decay, erase]);
-                program.then(prepare, &[k, v, decay, erase, strides, new, erased, nothing]);
-                let strides = program.strides(&[q, k, decay]);
-                program.then(walk, &[q, k, decay, strides, new, erased, start, out, end]);
-            }
-        }
+        let ids = ids.map(|id| id.unwrap_or(nothing));
+        let call = Call { sizes: [batch, heads], time, dtype, inputs: ids, nothing, out, end };
+        self.form.run(&mut program, &call);
         let outputs = B::execute(program, inputs.into_iter().flatten().collect());
         let [out, end] = <[_; 2]>::try_from(outputs).unwrap_or_else(|_| unreachable!("two outputs were asked for"));
         self.end.put(B::float_cast(end, dtype.into()));
@@ -289,8 +294,9 @@ impl<B: Gpu> Operator<B, 7> for LinearAttention<B> {
     }
 }
 
-/// What the table holds: the decode steps of Gated DeltaNet (in f32 as well) and Kimi, the largest state with everything by channel,
-/// and chunks of Gated DeltaNet; and the gradients of the same.
+/// What the table holds: the decode steps of Gated DeltaNet (in f32 as well) and Kimi, the largest state with
+/// everything by channel, and chunks of Gated DeltaNet, of Mamba-2 and RetNet, of Kimi and of gated linear attention;
+/// and the gradients that there are of those.
 pub fn sources() -> Vec<Source> {
     let steps = |width, value_width, decay, write, dtype| {
         Steps { width, value_width, decay, write, start: true }.kernel([1, 1], 1, dtype).source()
@@ -301,12 +307,12 @@ pub fn sources() -> Vec<Source> {
         steps(128, 128, Decay::Channel, Write::Beta, DType::BF16),
         steps(256, 256, Decay::Channel, Write::EraseWrite, DType::BF16),
     ];
-    sources.extend(
-        Chunks { width: 128, value_width: 128, start: true, keep: false }
-            .kernels([1, 1], 1)
-            .map(|kernel| kernel.source()),
-    );
-    let kept = Chunks { width: 128, value_width: 128, start: true, keep: true };
+    let chunks = |write| Chunks { width: 128, value_width: 128, write, start: true, keep: false };
+    let written = [Write::Beta, Write::Add].map(chunks);
+    let by_head = written.iter().flat_map(|plan| plan.kernels([1, 1], 1));
+    let by_channel = written.iter().flat_map(|plan| channels::kernels(plan, [1, 1], 1));
+    sources.extend(by_head.chain(by_channel).map(|kernel| kernel.source()));
+    let kept = Chunks { keep: true, ..chunks(Write::Beta) };
     let tiles = kept.kernels([1, 1], 1).into_iter().chain(chunk_grads::kernels(&kept, [1, 1], 1, true));
     sources.extend(tiles.map(|kernel| kernel.source()));
     let gradients = |width, decay, write, dtype| {
