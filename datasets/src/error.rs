@@ -125,8 +125,8 @@ pub enum DatasetError {
         found: String,
     },
 
-    /// Every text file is larger than the cap.
-    #[error("every text file of dataset `{name}` is larger than bytes = {bytes}: {found}; raise `bytes`")]
+    /// Every text file to train on is larger than the cap.
+    #[error("no text file of dataset `{name}` to train on fits into bytes = {bytes}: {found}; raise `bytes`")]
     TooLarge {
         /// `owner/name`.
         name: String,

@@ -160,15 +160,18 @@ impl Generation {
             self.sequences.iter().flat_map(|s| positions.clone().map(move |position| fed(s, position))).collect();
         let ids = self.model.tokens(&ids, [self.sequences.len(), time])?;
         let on_cpu = ids.device() == Device::flex();
-        let (model, cache) = (&self.model, &mut self.cache);
-        let step = || model.step(ids, cache, &mut Silent).narrow(1, time - 1, 1);
-        let logits = if on_cpu { kernels::in_pool(step) } else { step() };
-        self.position += time;
-        let position = self.position;
+        let position = self.position + time;
         let writes = |s: &Sequence| !s.ended && position >= s.prompt;
-        if !self.sequences.iter().any(writes) {
-            return Ok(()); // prompts alone: nothing is read back from the device
-        }
+        let any_writes = self.sequences.iter().any(writes);
+        let (model, cache) = (&self.model, &mut self.cache);
+        // Logits of a prompt's last position alone: those of all would be a vocabulary for every token.
+        let step = || {
+            let hidden = model.hidden(ids, Some(cache), &mut Silent);
+            any_writes.then(|| model.logits(hidden.narrow(1, time - 1, 1)))
+        };
+        let logits = if on_cpu { kernels::in_pool(step) } else { step() };
+        self.position = position;
+        let Some(logits) = logits else { return Ok(()) }; // prompts alone: nothing is read back from the device
         let logits: Vec<f32> = logits.into_data().convert::<f32>().try_to_vec().expect("converted to f32");
         let rows = logits.chunks_exact(self.model.vocab_size());
         for (sequence, (s, row)) in self.sequences.iter_mut().zip(rows).enumerate() {

@@ -52,6 +52,14 @@ impl Sampling {
     pub fn validate(&self) -> Result<(), ZooError> {
         self.temperature.map_or(Ok(()), |t| positive_number("temperature", t))?;
         self.top_k.map_or(Ok(()), |k| positive("top_k", k).map(drop))?;
+        let filters = [("top_k", self.top_k.map(|k| k.to_string())), ("top_p", self.top_p.map(|p| p.to_string()))];
+        if let (None, Some((name, value))) =
+            (self.temperature, filters.into_iter().find_map(|(name, value)| Some((name, value?))))
+        {
+            let expected = "a temperature beside it (1 is the model's own distribution): without one the likeliest \
+                            token is taken whatever stays";
+            return Err(ZooError::Invalid { name, value, expected: expected.into() });
+        }
         match self.top_p {
             // A comparison that NaN fails, too.
             Some(p) if !(p > 0.0 && p <= 1.0) => {
@@ -323,7 +331,9 @@ mod tests {
         for t in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             refused(Sampling::temperature(t), &["temperature", "a positive number", &t.to_string()]);
         }
-        refused(Sampling::greedy().top_k(0), &["top_k", "at least 1", "0"]);
+        refused(Sampling::temperature(1.0).top_k(0), &["top_k", "at least 1", "0"]);
+        refused(Sampling::greedy().top_k(40), &["top_k", "40", "a temperature beside it"]);
+        refused(Sampling::greedy().top_p(0.9), &["top_p", "0.9", "a temperature beside it"]);
         for p in [0.0, -0.1, 1.01, f64::NAN] {
             refused(Sampling::temperature(1.0).top_p(p), &["top_p", "above 0 and at most 1", &p.to_string()]);
         }

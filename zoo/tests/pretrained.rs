@@ -79,6 +79,15 @@ fn shards_give_the_same_model_as_one_file() {
     std::fs::write(&index, map(&file).to_string()).unwrap();
     assert_eq!(copy.logits(), whole);
 
+    // What was saved beside older shards is what is read.
+    let (config, model) = pretrained::load(&copy.path(""), &Device::flex()).unwrap();
+    let other = config.init(1, &Device::flex()).unwrap();
+    pretrained::save(&copy.path(""), &config, &other).unwrap();
+    assert_ne!(copy.logits(), whole);
+    pretrained::save(&copy.path(""), &config, &model).unwrap();
+    assert_eq!(copy.logits(), whole);
+    std::fs::remove_file(copy.path("model.safetensors")).unwrap();
+
     // The index promises what the shard does not hold.
     std::fs::write(&index, map(&|_| "model-00001-of-00002.safetensors".into()).to_string()).unwrap();
     copy.refused(&["index.json", "not in the shards", second.keys().next().unwrap()]);

@@ -53,13 +53,20 @@ pub(super) fn split(documents: Vec<Document>) -> Split {
     split
 }
 
-fn by_name(documents: &[Document]) -> Option<Vec<bool>> {
+/// Whether a name says that the text trains (true), or that it is kept back.
+pub(super) fn named(name: &str) -> Option<bool> {
     const HELD_OUT: [&str; 5] = ["valid", "validation", "dev", "eval", "test"];
-    let says = |document: &Document, words: &[&str]| {
-        document.name.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word))
-    };
-    let held_out: Vec<bool> = documents.iter().map(|d| says(d, &HELD_OUT)).collect();
-    let trains = documents.iter().zip(&held_out).any(|(d, &out)| !out && says(d, &["train"]));
+    let name = name.to_lowercase();
+    let says = |words: &[&str]| name.split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word));
+    match says(&HELD_OUT) {
+        true => Some(false),
+        false => says(&["train"]).then_some(true),
+    }
+}
+
+fn by_name(documents: &[Document]) -> Option<Vec<bool>> {
+    let held_out: Vec<bool> = documents.iter().map(|d| named(&d.name) == Some(false)).collect();
+    let trains = documents.iter().any(|d| named(&d.name) == Some(true));
     (trains && held_out.contains(&true)).then_some(held_out)
 }
 

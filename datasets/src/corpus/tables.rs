@@ -52,8 +52,12 @@ pub(super) fn parquet(path: &Path, field: &str) -> Result<String, DatasetError> 
     }
     let frame = reader.with_columns(Some(vec![field.into()])).finish().map_err(damaged)?;
     let column = frame.column(field).map_err(damaged)?;
-    let no_text = |_| refuse(format!("the column `{field}` of type {:?}, which is no text", column.dtype()));
-    let column = column.cast(&DataType::String).map_err(no_text)?;
+    // Numbers can be cast as well, and would be trained on as digits.
+    let is_text = matches!(column.dtype(), DataType::String | DataType::Categorical(..) | DataType::Enum(..));
+    if !is_text {
+        return Err(refuse(format!("the column `{field}` of type {:?}, which is no text", column.dtype())));
+    }
+    let column = column.cast(&DataType::String).map_err(damaged)?;
     let mut text = String::new();
     for row in column.str().map_err(damaged)?.iter().flatten() {
         append(&mut text, row);
@@ -154,6 +158,9 @@ mod tests {
         let columns = vec![Column::new("text".into(), lists)];
         let message = refused(rows(&folder, columns, ParquetCompression::Snappy));
         assert!(message.contains("the column `text` of type List(Int64), which is no text"), "{message}");
+        let labels = vec![Column::new("text".into(), [0i64, 1])];
+        let message = refused(rows(&folder, labels, ParquetCompression::Snappy));
+        assert!(message.contains("the column `text` of type Int64, which is no text"), "{message}");
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn write(checkpoint: &Path, out: &Path) -> Result<()> {
-    if out.join("config.json").exists() || out.join("model.safetensors").exists() {
+    let files = ["config.json", "model.safetensors", "model.safetensors.index.json"];
+    if files.iter().any(|file| out.join(file).exists()) {
         bail!("{} holds a checkpoint already; nothing was changed", out.display());
     }
     let (config, model) = crate::model::load(checkpoint, &Device::flex())?;

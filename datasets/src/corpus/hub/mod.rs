@@ -4,6 +4,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use ::hub::{Entry, Kind, Repository};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use select::{fits, is_text};
 
 use super::files::{few, read_all, text_field, walk};
+use super::split::named;
 use super::{Corpus, megabytes};
 use crate::DatasetError;
 
@@ -96,7 +98,13 @@ fn repository(config: &HubConfig) -> Result<Repository, DatasetError> {
 }
 
 fn corpus(config: &HubConfig, repository: &Repository) -> Result<Corpus, DatasetError> {
-    let folder = repository.fetch(|entries| choose(config, repository, entries), |_| true)?;
+    let left_out = RefCell::new(Vec::new());
+    let choose = |entries: &[Entry]| -> Result<Vec<String>, DatasetError> {
+        let (chosen, larger) = choose(config, repository, entries)?;
+        *left_out.borrow_mut() = larger;
+        Ok(chosen)
+    };
+    let folder = repository.fetch(choose, |_| true)?;
     let mut files = walk(&folder)?;
     let mut left = config.bytes as u64;
     files.retain(|file| {
@@ -106,7 +114,11 @@ fn corpus(config: &HubConfig, repository: &Repository) -> Result<Corpus, Dataset
     });
     let HubConfig { name, revision, bytes, .. } = config;
     let source = format!("`{name}` (revision {revision}, at most {})", megabytes(*bytes));
-    let (documents, about) = read_all(&folder, &files, &config.field, &source)?;
+    let (documents, mut about) = read_all(&folder, &files, &config.field, &source)?;
+    let left_out = left_out.into_inner();
+    if !left_out.is_empty() {
+        about += &format!("; {} left out, too large for the rest of `bytes`: {}", left_out.len(), few(&left_out));
+    }
     Corpus::from_documents(name.clone(), &about, documents)
 }
 
@@ -114,8 +126,15 @@ fn wants(config: &HubConfig, path: &str) -> bool {
     path.starts_with(&config.subset) && is_text(path)
 }
 
-/// The text files that fit.
-fn choose(config: &HubConfig, repository: &Repository, entries: &[Entry]) -> Result<Vec<String>, DatasetError> {
+/// The text files that fit, and those that do not, with their sizes.
+///
+/// # Errors
+/// Where none does, or none of those that train while others do: held-out text alone would be trained on.
+fn choose(
+    config: &HubConfig,
+    repository: &Repository,
+    entries: &[Entry],
+) -> Result<(Vec<String>, Vec<String>), DatasetError> {
     let (text, other): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| wants(config, &entry.path));
     let (name, endpoint) = (config.name.clone(), repository.endpoint.clone());
     if text.is_empty() {
@@ -125,13 +144,13 @@ fn choose(config: &HubConfig, repository: &Repository, entries: &[Entry]) -> Res
         return Err(DatasetError::NoText { name, endpoint, subset, found });
     }
     let mut left = config.bytes as u64;
-    let chosen: Vec<String> =
-        text.iter().filter(|entry| fits(&mut left, entry.size)).map(|entry| entry.path.clone()).collect();
-    if chosen.is_empty() {
-        let sizes: Vec<String> =
-            text.iter().map(|entry| format!("{} ({})", entry.path, megabytes(entry.size as usize))).collect();
-        let (bytes, found) = (config.bytes, few(&sizes));
-        return Err(DatasetError::TooLarge { name, bytes, found });
+    let (chosen, larger): (Vec<&Entry>, Vec<&Entry>) = text.into_iter().partition(|entry| fits(&mut left, entry.size));
+    let trains = |files: &[&Entry]| files.iter().any(|entry| named(&entry.path) == Some(true));
+    let held_out = chosen.iter().any(|entry| named(&entry.path) == Some(false));
+    let sizes = |entry: &&Entry| format!("{} ({})", entry.path, megabytes(entry.size as usize));
+    let larger_ones: Vec<String> = larger.iter().map(sizes).collect();
+    if chosen.is_empty() || held_out && trains(&larger) && !trains(&chosen) {
+        return Err(DatasetError::TooLarge { name, bytes: config.bytes, found: few(&larger_ones) });
     }
-    Ok(chosen)
+    Ok((chosen.into_iter().map(|entry| entry.path.clone()).collect(), larger_ones))
 }

@@ -87,6 +87,25 @@ fn a_dataset_without_text_names_what_was_found() {
     }
 }
 
+#[test]
+fn held_out_text_is_not_trained_on_where_the_training_files_are_too_large() {
+    let long = "ants, bees and crickets\n".repeat(10);
+    let files = [("train.txt", long.as_str()), ("test.txt", "a dodo\n"), ("valid.txt", "an emu\n")];
+    let (server, cache) = (serve(&files), tempfile::tempdir().unwrap());
+    let all = config(&server.endpoint, &cache);
+    let message = refused(&HubConfig { bytes: 100, ..all.clone() });
+    for part in ["zoo/animals", "to train on", "bytes = 100", "train.txt", "raise `bytes`"] {
+        assert!(message.contains(part), "{message}");
+    }
+    // What is left out of a corpus that has text to train on is told.
+    let files = [("train one.txt", "ants and bees\n"), ("train two.txt", long.as_str()), ("valid.txt", "a dodo\n")];
+    let (server, cache) = (serve(&files), tempfile::tempdir().unwrap());
+    let corpus = fetch(&HubConfig { bytes: 100, ..config(&server.endpoint, &cache) }).unwrap();
+    assert_eq!((corpus.train_text(), corpus.validation_text()), ("ants and bees\n", "a dodo\n"));
+    let about = corpus.describe();
+    assert!(about.contains("1 left out") && about.contains("train two.txt"), "{about}");
+}
+
 /// The usual shape of a dataset: a folder per configuration, Parquet inside.
 #[test]
 fn one_configuration_of_a_parquet_dataset_is_read_from_the_field_that_was_named() {
