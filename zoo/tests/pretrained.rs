@@ -86,6 +86,7 @@ fn shards_give_the_same_model_as_one_file() {
     assert_ne!(copy.logits(), whole);
     pretrained::save(&copy.path(""), &config, &model).unwrap();
     assert_eq!(copy.logits(), whole);
+    assert!(!index.exists());
     std::fs::remove_file(copy.path("model.safetensors")).unwrap();
 
     // The index promises what the shard does not hold.

@@ -101,7 +101,7 @@ fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<Strin
 }
 
 /// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the
-/// dialect of transformers 5 and `model.safetensors`. (The gated family needs the modelling code of
+/// dialect of transformers 5 and `model.safetensors`; an index of shards that lie there is removed. (The gated family needs the modelling code of
 /// its release.)
 ///
 /// # Errors
@@ -126,7 +126,13 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
     let theirs = layout::to_theirs(&family.places(config), &ours);
     std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    checkpoint::write(&dir.join("model.safetensors"), &theirs, metadata)?;
+    checkpoint::write(&dir.join(shards::WEIGHTS), &theirs, metadata)?;
+    // An index of older shards would be read in the place of what was just written.
+    let index = dir.join(shards::INDEX);
+    match std::fs::remove_file(&index) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(problem(&index, e.to_string())),
+        _ => {}
+    }
     checkpoint::write_atomically(&dir.join("config.json"), format!("{json:#}\n").as_bytes())
 }
 
