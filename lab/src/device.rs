@@ -45,6 +45,8 @@ pub fn named(option: Option<&str>) -> Result<Device, DeviceError> {
     if device == Device::flex() {
         heap::keep();
         join_pool();
+    } else if let Err(reason) = kernels::cuda::keep_compiled() {
+        eprintln!("CUDA kernels will be compiled again by the next process: {reason}");
     }
     Ok(device)
 }

@@ -149,9 +149,18 @@ impl ModelConfig {
 
     /// The model, its weights drawn from `seed`.
     pub fn init(&self, seed: u64, device: &Device) -> Result<Decoder, ZooError> {
+        self.assemble(Some(seed), device)
+    }
+
+    /// The model before its weights are read from a file: none is drawn.
+    pub(crate) fn blank(&self, device: &Device) -> Result<Decoder, ZooError> {
+        self.assemble(None, device)
+    }
+
+    fn assemble(&self, seed: Option<u64>, device: &Device) -> Result<Decoder, ZooError> {
         self.validate()?;
         let mixer = |layer| if layer == self.layers { self.mtp.as_ref() } else { None }.unwrap_or(self.mixer(layer));
-        Decoder::with_mixers(self, seed, device, |layer, init| mixer(layer).init(self.d_model, layer, init))
+        Decoder::assemble(self, seed, device, &mut |layer, init| mixer(layer).init(self.d_model, layer, init))
     }
 
     /// How many parameters the model has.

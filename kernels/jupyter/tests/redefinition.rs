@@ -224,3 +224,18 @@ async fn a_function_or_constant_takes_the_place_of_a_variable() {
     run(&mut kernel, &["let f = 1; let K = 2; let m = 3;", "fn f() -> u8 { 4 }\nconst K: u8 = 5;\nmod m {}"]).await;
     assert_eq!(kernel.run("(f(), K, m)").await.result(), "(4, 5, 3)");
 }
+
+/// By its type a compiled CUDA kernel is found again in a file that sessions share.
+#[tokio::test]
+async fn types_of_two_sessions_are_never_the_same() {
+    let types = "struct A;\nlet (a, b) = { struct B; (std::any::TypeId::of::<A>(), std::any::TypeId::of::<B>()) };";
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..2 {
+        let mut kernel = Kernel::start().await;
+        run(&mut kernel, &[types]).await;
+        for id in ["a", "b"] {
+            let id = kernel.run(&format!("format!(\"{{{id}:?}}\")")).await.result().to_string();
+            assert!(id.contains("TypeId") && seen.insert(id.clone()), "{id} in {seen:?}");
+        }
+    }
+}

@@ -47,6 +47,8 @@ pub fn device_line() -> Result<String> {
 }
 
 fn report(root: &Path) -> Value {
+    // Before the table of kernels is looked at, for which CubeCL configures itself.
+    let compiled = compiled();
     let environment = Environment::new(root);
     let kernel = environment.prefix().join("share/jupyter/kernels").join(crate::notebook::KERNEL).join("kernel.json");
     let python = environment::python_found().unwrap_or_else(|error| error.to_string());
@@ -70,6 +72,7 @@ fn report(root: &Path) -> Value {
             "runs": root.join("runs"),
             "cache": root.join(".attention"),
             "hub": hub::Repository::new(hub::Kind::Model, "").cache,
+            "compiled": compiled,
         },
     })
 }
@@ -102,6 +105,18 @@ fn kernels() -> Value {
         .map(|operator| (operator.to_string(), json!(state(operator))))
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// The file that CUDA kernels are kept in once they are compiled, with the tuner's choices.
+fn compiled() -> String {
+    match attention::kernels::cuda::keep_compiled() {
+        Ok(file) if file.exists() => {
+            let (entries, bytes) = attention::kernels::cuda::kept();
+            format!("{} ({entries} kernels and choices, {:.1} MB)", file.display(), bytes as f64 / 1e6)
+        }
+        Ok(file) => format!("{} (nothing yet)", file.display()),
+        Err(reason) => format!("CUDA kernels are compiled anew by every process: {reason}"),
+    }
 }
 
 /// What is said of operators, with those of which it is said.

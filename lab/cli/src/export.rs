@@ -1,8 +1,7 @@
 //! `cargo lab export`: a checkpoint for Hugging Face.
 
 use crate::root::shown;
-use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use zoo::pretrained;
 
@@ -13,29 +12,25 @@ pub struct Arguments {
     /// OWNER/NAME[/FOLDER][@REVISION]
     #[arg(value_name = "DIR")]
     checkpoint: PathBuf,
-    /// A new folder; gets config.json and model.safetensors
+    /// A new folder; gets config.json, model.safetensors and the checkpoint's tokenizer
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     write(&arguments.checkpoint, &arguments.out)?;
-    eprintln!("{}: config.json and model.safetensors", shown(&arguments.out));
+    eprintln!("{}: config.json, model.safetensors, and the tokenizer where there is one", shown(&arguments.out));
     Ok(())
 }
 
 fn write(checkpoint: &Path, out: &Path) -> Result<()> {
-    let files = ["config.json", "model.safetensors", "model.safetensors.index.json"];
-    if files.iter().any(|file| out.join(file).exists()) {
-        bail!("{} holds a checkpoint already; nothing was changed", out.display());
-    }
-    let (config, model) = crate::model::load(checkpoint, &Device::flex())?;
-    pretrained::save(out, &config, &model).context("cannot export the checkpoint")
+    pretrained::export(crate::model::folder(checkpoint)?, out).context("cannot export the checkpoint")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
     use zoo::checkpoint;
 
     #[test]
@@ -50,7 +45,7 @@ mod tests {
         let ids = model.tokens(&[3, 1, 4, 1, 5], [1, 5]).unwrap();
         let difference = (model.forward(ids.clone()) - back.forward(ids)).abs().max().into_scalar::<f32>();
         assert!(difference < 1e-6, "{difference}");
-        let message = write(&ours, &theirs).unwrap_err().to_string();
-        assert!(message.contains("already"), "{message}");
+        let message = crate::terminal::chain(&write(&ours, &theirs).unwrap_err());
+        assert!(message.contains("holds config.json, model.safetensors already"), "{message}");
     }
 }

@@ -27,3 +27,10 @@ fn what_computes_on_the_cpu_asks_for_large_pages_where_linux_has_them() {
     let has_them = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
     assert_eq!(memory.contains("pages of 2 MiB"), has_them, "{memory}");
 }
+
+#[test]
+fn the_file_is_named_in_which_compiled_kernels_are_kept() {
+    let report = report(&[("CUBECL_ENVIRONMENT", "elsewhere")]);
+    let compiled = report["folders"]["compiled"].as_str().unwrap();
+    assert!(compiled.contains("elsewhere.db (nothing yet)"), "{compiled}");
+}

@@ -126,6 +126,15 @@ pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>), ZooError>
 /// Writes a safetensors file: complete under another name first, then renamed, so that no reader
 /// and no crash meets half a file.
 pub fn write(path: &Path, tensors: &Tensors, metadata: HashMap<String, String>) -> Result<(), ZooError> {
+    write_atomically(path, &serialised(path, tensors, metadata)?)
+}
+
+/// What [`write`] writes.
+pub(super) fn serialised(
+    path: &Path,
+    tensors: &Tensors,
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>, ZooError> {
     let views = tensors
         .iter()
         .map(|(name, data)| {
@@ -140,6 +149,5 @@ pub fn write(path: &Path, tensors: &Tensors, metadata: HashMap<String, String>) 
             Ok((name.as_str(), view.map_err(|e| problem(path, format!("{name}: {e}")))?))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| problem(path, e.to_string()))?;
-    write_atomically(path, &bytes)
+    safetensors::serialize(views, Some(metadata)).map_err(|e| problem(path, e.to_string()))
 }

@@ -14,6 +14,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
+use tempfile::NamedTempFile;
+
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// Of shards, as Hugging Face writes it; none of ours.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, TensorData>;
@@ -105,10 +111,15 @@ pub(crate) fn fill<M: Module>(
                 return param;
             }
             match (self.read)(&name) {
-                Ok(data) => param.map(|old| {
-                    let options = (&old.device(), old.dtype());
-                    Tensor::from_data(data.convert_dtype(old.dtype()), options).set_require_grad(old.is_require_grad())
-                }),
+                Ok(data) => {
+                    let (id, device) = (param.id, param.lazy_device());
+                    // One that is not made yet has no type of its own.
+                    let tensor = match param.is_initialized() {
+                        true => Tensor::from_data(data, (&device, param.dtype())),
+                        false => Tensor::from_data(data, &device),
+                    };
+                    param.transform_for_load(tensor, id)
+                }
                 Err(error) => {
                     self.problems.push(error.to_string());
                     param
@@ -129,9 +140,28 @@ pub(crate) fn fill<M: Module>(
 /// Saves a decoder. [`load`] reads it again if its mixers are those that the configuration names; one with
 /// mixers of one's own is made by [`Decoder::with_mixers`] and filled by [`read`] and [`apply`].
 pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
+    replace(dir, &tensors(model), HashMap::new(), &config.to_json())
+}
+
+/// Puts a checkpoint in the place of one that may be there. The new files are whole on the disk before an old one goes,
+/// and weights never lie beside another model's configuration: where it changes, there is none in between.
+pub(crate) fn replace(
+    dir: &Path,
+    tensors: &Tensors,
+    metadata: HashMap<String, String>,
+    config: &str,
+) -> Result<(), ZooError> {
     std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
-    write(&dir.join("model.safetensors"), &tensors(model), HashMap::new())?;
-    write_atomically(&dir.join("config.json"), config.to_json().as_bytes())
+    let [weights, described, index] = [WEIGHTS, CONFIG, INDEX].map(|name| dir.join(name));
+    let new_weights = staged(&weights, &file::serialised(&weights, tensors, metadata)?)?;
+    let new_config = staged(&described, config.as_bytes())?;
+    if !read_text(&described).is_ok_and(|old| old == config) {
+        remove(&described)?;
+    }
+    put(new_weights, &weights)?;
+    // An index of older shards would be read in the place of what was just put there.
+    remove(&index)?;
+    put(new_config, &described)
 }
 
 /// A decoder of the catalogue from a directory that [`save`] wrote. Its weights are in memory once.
@@ -141,12 +171,12 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
 /// asks for more than the file holds.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
     let config = config(dir)?;
-    let weights = File::open(&dir.join("model.safetensors"))?;
+    let weights = File::open(&dir.join(WEIGHTS))?;
     let stored = weights.stored();
     let shapes: BTreeMap<_, _> = stored.into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
     let held: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
     backed(&config, held).map_err(|e| problem(weights.path(), e))?;
-    let model = fill(config.init(0, device)?, shapes, |name| weights.weight(name), weights.path())?;
+    let model = fill(config.blank(device)?, shapes, |name| weights.weight(name), weights.path())?;
     Ok((config, model))
 }
 
@@ -155,7 +185,7 @@ pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooEr
 /// # Errors
 /// A file that is missing or describes no model, with its name.
 pub fn config(dir: &Path) -> Result<ModelConfig, ZooError> {
-    let path = dir.join("config.json");
+    let path = dir.join(CONFIG);
     ModelConfig::from_json(&read_text(&path)?).map_err(|e| problem(&path, e.to_string()))
 }
 
@@ -171,14 +201,38 @@ pub(crate) fn backed(config: &ModelConfig, held: usize) -> Result<(), String> {
 
 /// Writes a file under another name, syncs it, and renames it.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ZooError> {
+    put(staged(path, bytes)?, path)
+}
+
+/// What will be `path`, whole on the disk under another name.
+fn staged(path: &Path, bytes: &[u8]) -> Result<NamedTempFile, ZooError> {
     let io = |e: std::io::Error| problem(path, e.to_string());
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut file = NamedTempFile::new_in(folder(path)).map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    // The name itself must reach the disk too.
-    std::fs::File::open(folder).and_then(|dir| dir.sync_all()).map_err(io)
+    Ok(file)
+}
+
+fn put(file: NamedTempFile, path: &Path) -> Result<(), ZooError> {
+    let renamed = file.persist(path).map_err(|e| e.error);
+    renamed.and_then(|_| sync_folder(path)).map_err(|e| problem(path, e.to_string()))
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> Result<(), ZooError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_folder(path)).map_err(|e| problem(path, e.to_string())),
+    }
+}
+
+/// A name must reach the disk too, with the folder it is in.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder(path))?.sync_all()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn problem(path: &Path, problem: impl Into<String>) -> ZooError {
@@ -205,5 +259,60 @@ impl Place {
     pub fn name(&self) -> String {
         let variant = |part: &&String| !part.starts_with(char::is_uppercase);
         self.0.iter().filter(variant).cloned().collect::<Vec<_>>().join(".")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{preset, presets};
+
+    #[test]
+    fn what_is_read_from_a_file_is_not_drawn_first() {
+        struct Made(usize);
+        impl ModuleVisitor for Made {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0 += usize::from(param.is_initialized());
+            }
+        }
+        let made = |model: &Decoder| {
+            let mut made = Made(0);
+            model.visit(&mut made);
+            made.0
+        };
+        for variant in presets::VARIANTS {
+            let config = preset(variant, "nano").unwrap();
+            let drawn = config.init(0, &Device::flex()).unwrap();
+            let blank = config.blank(&Device::flex().autodiff()).unwrap();
+            assert_eq!(shapes(&blank), shapes(&drawn), "{variant}");
+            assert_eq!(made(&blank), 0, "{variant}");
+            let filled = apply(blank, &tensors(&drawn), Path::new(variant)).unwrap();
+            assert_eq!(made(&filled), shapes(&drawn).len(), "{variant}");
+            assert_eq!(tensors(&filled), tensors(&drawn), "{variant}");
+            assert!(filled.embedding.is_require_grad() && filled.device().is_autodiff(), "{variant}");
+        }
+    }
+
+    /// The new weights cannot take their place.
+    #[test]
+    fn a_checkpoint_that_is_half_replaced_is_one_of_the_two_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = dir.path().join(WEIGHTS);
+        let config = preset("baseline", "nano").unwrap();
+        let old = config.init(0, &Device::flex()).unwrap();
+        for (next, is_refused) in [(config.clone(), false), (preset("gated", "nano").unwrap(), true)] {
+            save(dir.path(), &config, &old).unwrap();
+            let whole = std::fs::read(&weights).unwrap();
+            std::fs::remove_file(&weights).unwrap();
+            std::fs::create_dir(&weights).unwrap();
+            let error = save(dir.path(), &next, &next.init(1, &Device::flex()).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(WEIGHTS), "{error}");
+            std::fs::remove_dir(&weights).unwrap();
+            std::fs::write(&weights, whole).unwrap();
+            match load(dir.path(), &Device::flex()) {
+                Ok((_, read)) => assert!(!is_refused && tensors(&read) == tensors(&old)),
+                Err(error) => assert!(is_refused && error.to_string().contains(CONFIG), "{error}"),
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@ pub fn attention(dir: &Path, layer: usize, device: &Device) -> Result<(SoftmaxCo
         return Err(problem(dir, format!("config.json describes {described} parameters, {prefix}* holds {held}")));
     }
 
-    let mixer = config.init(d_model, &mut Init::new(0, 0.02, 0.02, 1, device));
+    let mixer = config.init(d_model, &mut Init::blank(1, device));
     let shapes = checkpoint::shapes(&mixer);
     let places: Vec<Place> = shapes.iter().map(|(name, shape)| place(name, shape)).collect();
     let problems = layout::problems(&places, &theirs, &shapes);

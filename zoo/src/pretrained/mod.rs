@@ -15,6 +15,7 @@
 //! Nothing is skipped in silence: an option that would change the result and is not known here, a
 //! missing or unknown tensor and a wrong shape are one error that lists them all.
 
+mod export;
 mod families;
 mod fields;
 pub mod gpt_oss;
@@ -23,15 +24,17 @@ mod shards;
 mod source;
 pub mod unilm;
 
-use crate::checkpoint::{self, Tensors};
+use crate::checkpoint::{self, CONFIG, Tensors};
 use crate::{Block, Decoder, ModelConfig, ZooError};
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use families::Family;
-use layout::{Shapes, Sources};
+use layout::{Place, Shapes, Sources};
+use serde_json::{Map, Value};
 use shards::Shards;
 use std::path::Path;
 
+pub use export::export;
 pub use source::{locate, stop_ids};
 
 /// A decoder from a directory that Hugging Face's `save_pretrained` wrote.
@@ -42,31 +45,49 @@ pub use source::{locate, stop_ids};
 /// Names the file and everything that is wrong with it.
 pub fn load(dir: &Path, device: &Device) -> Result<(ModelConfig, Decoder), ZooError> {
     let shards = Shards::open(dir)?;
-    let mut theirs = shards.shapes();
-    let (family, config) = described(dir, &theirs)?;
-    let held = theirs.values().map(|shape| shape.iter().product::<usize>()).sum();
-    // Every block has tensors of its own, and every expert in it.
-    let networks = config.layers * config.experts.as_ref().map_or(1, |experts| experts.experts);
-    if networks > 2 * theirs.len() {
-        let count = theirs.len();
-        let what = format!("config.json describes {networks} feed-forward networks, there are {count} tensors");
-        return Err(problem(dir, what));
-    }
-    checkpoint::backed(&config, held).map_err(|e| problem(dir, e))?;
-
-    let model = config.init(0, device)?;
-    let (places, shapes) = (family.places(&config), checkpoint::shapes(&model));
-    ignore(&config, &mut theirs);
-    let problems = layout::problems(&places, &theirs, &shapes);
-    if !problems.is_empty() {
-        return Err(problem(dir, problems.join("; ")));
-    }
+    let Fitting { family, config, model, places, shapes } = Fitting::of(dir, shards.shapes(), device)?;
     let (sources, implied) = (Sources::of(&places), (family.implied)(&config));
     let ours =
         |name: &str| sources.tensor(name, |theirs| shards.weight(theirs)).unwrap_or_else(|| Ok(implied[name].clone()));
     let names = sources.names().chain(implied.keys().map(String::as_str));
     let shapes = names.map(|name| (name.to_owned(), shapes[name].clone())).collect();
     Ok((config, checkpoint::fill(model, shapes, ours, dir)?))
+}
+
+/// A model that tensors of theirs fit, before it is given them.
+struct Fitting {
+    family: &'static Family,
+    config: ModelConfig,
+    model: Decoder,
+    places: Vec<Place>,
+    /// Of our tensors.
+    shapes: Shapes,
+}
+
+impl Fitting {
+    /// # Errors
+    /// What is wrong with the `config.json` in `dir`; every tensor that is missing, unknown or of another shape.
+    fn of(dir: &Path, mut theirs: Shapes, device: &Device) -> Result<Self, ZooError> {
+        let (family, config) = described(dir, &theirs)?;
+        let held = theirs.values().map(|shape| shape.iter().product::<usize>()).sum();
+        // Every block has tensors of its own, and every expert in it.
+        let networks = config.layers * config.experts.as_ref().map_or(1, |experts| experts.experts);
+        if networks > 2 * theirs.len() {
+            let count = theirs.len();
+            let what = format!("config.json describes {networks} feed-forward networks, there are {count} tensors");
+            return Err(problem(dir, what));
+        }
+        checkpoint::backed(&config, held).map_err(|e| problem(dir, e))?;
+
+        let model = config.blank(device)?;
+        let (places, shapes) = (family.places(&config), checkpoint::shapes(&model));
+        theirs.retain(|name, _| !is_idle(name, &config));
+        let problems = layout::problems(&places, &theirs, &shapes);
+        if !problems.is_empty() {
+            return Err(problem(dir, problems.join("; ")));
+        }
+        Ok(Self { family, config, model, places, shapes })
+    }
 }
 
 /// What the `config.json` of such a directory describes. Of the weights, only the headers are read.
@@ -88,26 +109,31 @@ pub fn weights(dir: &Path) -> Result<Vec<checkpoint::File>, ZooError> {
 
 /// The same with its family; `theirs` are the tensors beside it.
 fn described(dir: &Path, theirs: &Shapes) -> Result<(&'static Family, ModelConfig), ZooError> {
-    let path = dir.join("config.json");
+    let path = dir.join(CONFIG);
     let (family, config) = families::read(&checkpoint::read_text(&path)?, theirs).map_err(|e| problem(&path, e))?;
     config.validate().map_err(|e| problem(&path, e.to_string()))?;
     Ok((family, config))
 }
 
 /// Buffers that old files carry and every implementation computes, and a second copy of a tied matrix.
-fn ignore<T>(config: &ModelConfig, theirs: &mut std::collections::BTreeMap<String, T>) {
-    let idle = |name: &str| name.ends_with("rotary_emb.inv_freq") || config.tied && name == "lm_head.weight";
-    theirs.retain(|name, _| !idle(name));
+fn is_idle(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with("rotary_emb.inv_freq") || config.tied && name == "lm_head.weight"
 }
 
 /// Writes a decoder so that Hugging Face reads it back and computes the same: `config.json` in the
-/// dialect of transformers 5 and `model.safetensors`; an index of shards that lie there is removed. (The gated family needs the modelling code of
-/// its release.)
+/// dialect of transformers 5 and `model.safetensors`; an index of shards that lie there is removed. (The gated
+/// family needs the modelling code of its release.) No token begins or ends a text; [`export()`] keeps those of a
+/// checkpoint.
 ///
 /// # Errors
 /// What no class of Hugging Face computes, mixers of one's own among it; a model that is not the
 /// configuration's; a file that cannot be written, with its name.
 pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), ZooError> {
+    write(dir, config, model, Map::new())
+}
+
+/// The same with more fields of `config.json`.
+fn write(dir: &Path, config: &ModelConfig, model: &Decoder, more: Map<String, Value>) -> Result<(), ZooError> {
     config.validate()?;
     let other = |(layer, block): &(usize, &Block)| !config.mixer(*layer).makes(&block.mixer);
     if let Some((layer, _)) = model.blocks.iter().enumerate().find(other) {
@@ -120,20 +146,13 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
     if held != described {
         return Err(problem(dir, format!("the model has {held} parameters, its configuration {described}")));
     }
-    let (family, json) = families::write(config).map_err(|e| problem(dir, e))?;
+    let (family, mut fields) = families::write(config).map_err(|e| problem(dir, e))?;
+    fields.extend(more);
     let mut ours = checkpoint::tensors(model);
     (family.fold)(config, &mut ours);
     let theirs = layout::to_theirs(&family.places(config), &ours);
-    std::fs::create_dir_all(dir).map_err(|e| problem(dir, e.to_string()))?;
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    checkpoint::write(&dir.join(shards::WEIGHTS), &theirs, metadata)?;
-    // An index of older shards would be read in the place of what was just written.
-    let index = dir.join(shards::INDEX);
-    match std::fs::remove_file(&index) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(problem(&index, e.to_string())),
-        _ => {}
-    }
-    checkpoint::write_atomically(&dir.join("config.json"), format!("{json:#}\n").as_bytes())
+    checkpoint::replace(dir, &theirs, metadata, &format!("{:#}\n", Value::Object(fields)))
 }
 
 /// Tensors that belong to the parameters of the checkpoint in `dir`, such as gradients, from their
@@ -141,21 +160,18 @@ pub fn save(dir: &Path, config: &ModelConfig, model: &Decoder) -> Result<(), Zoo
 ///
 /// # Errors
 /// As [`load`].
-pub fn translate(dir: &Path, mut tensors: Tensors) -> Result<Tensors, ZooError> {
+pub fn translate(dir: &Path, tensors: Tensors) -> Result<Tensors, ZooError> {
     let shape = |(name, data): (&String, &TensorData)| (name.clone(), data.shape().to_vec());
-    let theirs: Shapes = tensors.iter().map(shape).collect();
-    let (family, config) = described(dir, &theirs)?;
-    ignore(&config, &mut tensors);
-    let places = family.places(&config);
+    let Fitting { places, .. } = Fitting::of(dir, tensors.iter().map(shape).collect(), &Device::flex())?;
     let sources = Sources::of(&places);
-    let read = |name: &str| tensors.get(name).cloned().ok_or_else(|| problem(dir, format!("missing {name}")));
+    let read = |name: &str| Ok::<_, ZooError>(tensors[name].clone());
     let ours = |name: &str| Ok((name.to_owned(), sources.tensor(name, read).expect("a name of its own")?));
     sources.names().map(ours).collect()
 }
 
 /// Whether a directory's `config.json` is one of Hugging Face's.
 pub fn is_pretrained(dir: &Path) -> bool {
-    let json = checkpoint::read_text(&dir.join("config.json")).unwrap_or_default();
+    let json = checkpoint::read_text(&dir.join(CONFIG)).unwrap_or_default();
     serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|config| config.get("model_type").is_some())
 }
 

@@ -3,13 +3,10 @@
 use super::layout::Shapes;
 use super::problem;
 use crate::ZooError;
-use crate::checkpoint::{File, read_text};
+use crate::checkpoint::{File, INDEX, WEIGHTS, read_text};
 use burn::tensor::TensorData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-pub(super) const WEIGHTS: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 pub(super) struct Shards {
     pub files: Vec<File>,

@@ -1,8 +1,8 @@
 //! Where a checkpoint comes from: a folder, or a model on the Hugging Face Hub.
 
-use super::shards::{INDEX, WEIGHTS, weight_map};
+use super::shards::weight_map;
 use super::{is_pretrained, load};
-use crate::checkpoint::read_text;
+use crate::checkpoint::{CONFIG, INDEX, WEIGHTS, read_text};
 use crate::{Decoder, ModelConfig, ZooError, checkpoint};
 use burn::tensor::Device;
 use hub::{Entry, HubError, Kind, Repository};
@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 #[cfg(test)]
 mod tests;
 
-const CONFIG: &str = "config.json";
 /// Taken where they are.
-const BESIDE: [&str; 2] = ["tokenizer.json", "generation_config.json"];
+pub(super) const BESIDE: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 impl Decoder {
     /// A checkpoint by name: a folder of ours or of Hugging Face's, or a model on the Hub,
@@ -36,7 +35,7 @@ impl Decoder {
 
 /// The folder of a checkpoint by name, as [`Decoder::from_pretrained`] takes it; a model on the Hub is
 /// downloaded into the cache that every Hugging Face tool shares: `config.json`, the weights, and
-/// `tokenizer.json` and `generation_config.json` where there are.
+/// `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` where there are.
 ///
 /// # Errors
 /// What the name could have meant and why it is not that: no such folder, nor a model on the Hub.

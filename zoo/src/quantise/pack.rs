@@ -9,7 +9,7 @@ pub(super) fn pack<const D: usize>(codes: Tensor<D, Int>, bits: usize) -> Tensor
     let rows = shape.iter().product::<usize>() / count;
     let bytes = (count * bits).div_ceil(8);
     shape[D - 1] = bytes;
-    let mut stream = to_bits(codes.cast(IntDType::I32).reshape([rows, count]), bits);
+    let mut stream = digits(codes.cast(IntDType::I32).reshape([rows, count]), 1, bits);
     let missing = bytes * 8 - count * bits;
     if missing > 0 {
         let none = Tensor::zeros([rows, missing], (&stream.device(), stream.dtype()));
@@ -28,27 +28,33 @@ pub(super) fn unpack<const D: usize>(packed: Tensor<D, Int>, bits: usize, count:
     if bits == 8 {
         return packed;
     }
-    from_bits(to_bits(packed.reshape([rows, bytes]), 8).narrow(1, 0, count * bits), bits).reshape(shape)
+    let packed = packed.reshape([rows, bytes]);
+    let codes = match 8 % bits {
+        // No code is in two bytes, and none needs to become bits, of four bytes each.
+        0 => digits(packed, bits, 8 / bits).narrow(1, 0, count),
+        _ => from_bits(digits(packed, 1, 8).narrow(1, 0, count * bits), bits),
+    };
+    codes.reshape(shape)
 }
 
-/// `[rows, count]` → zeros and ones, `[rows, count · bits]`.
-fn to_bits(codes: Tensor<2, Int>, bits: usize) -> Tensor<2, Int> {
-    let [rows, count] = codes.dims();
-    let powers = powers(bits, &codes.device());
-    (codes.unsqueeze_dim::<3>(2) / powers).remainder_scalar(2).reshape([rows, count * bits])
+/// `[rows, length]` → the `count` lowest digits of `bits` bits of each, the lowest first, `[rows, length · count]`.
+fn digits(numbers: Tensor<2, Int>, bits: usize, count: usize) -> Tensor<2, Int> {
+    let [rows, length] = numbers.dims();
+    let powers = powers(bits, count, &numbers.device());
+    (numbers.unsqueeze_dim::<3>(2) / powers).remainder_scalar(1i32 << bits).reshape([rows, length * count])
 }
 
-/// The way back.
+/// The numbers that so many digits of one bit make.
 fn from_bits(stream: Tensor<2, Int>, bits: usize) -> Tensor<2, Int> {
     let [rows, length] = stream.dims();
-    let powers = powers(bits, &stream.device());
+    let powers = powers(1, bits, &stream.device());
     (stream.reshape([rows, length / bits, bits]) * powers).sum_dim(2).reshape([rows, length / bits])
 }
 
-/// 1, 2, 4, …: `[1, 1, bits]`.
-fn powers(bits: usize, device: &Device) -> Tensor<3, Int> {
-    let values: Vec<i32> = (0..bits).map(|bit| 1 << bit).collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, bits]), (device, DType::I32))
+/// What digits of `bits` bits count, the lowest first: `[1, 1, count]`.
+fn powers(bits: usize, count: usize, device: &Device) -> Tensor<3, Int> {
+    let values: Vec<i32> = (0..count).map(|digit| 1 << (digit * bits)).collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, count]), (device, DType::I32))
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ impl CacheSamples {
         let slots: Vec<_> = cache.shapes().filter(|(slot, shape)| ENCODED.contains(slot) && shape.len() == 4).collect();
         for (slot, shape) in slots {
             let all = cache.get::<4>(slot).expect("named by the cache");
-            let newest = all.narrow(2, shape[2] - 1, 1).detach();
+            // A view would hold the whole room, and the next token would be written to a copy of that.
+            let newest = all.narrow(2, shape[2] - 1, 1).detach().mul_scalar(1.0);
             self.slots.entry(slot).or_default().push(newest.reshape([-1, shape[3] as i32]));
         }
     }

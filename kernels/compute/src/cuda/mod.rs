@@ -4,6 +4,7 @@
 //!
 //! An operator makes [`kernel`]s and puts them into a [`program`], which runs on a GPU. Whether it may is decided in [`permit`].
 
+mod compiled;
 pub mod kernel;
 pub mod permit;
 pub mod program;
@@ -13,6 +14,7 @@ pub mod tile;
 mod tune;
 
 use crate::trace::Because;
+pub use compiled::{keep_compiled, kept};
 pub(crate) use permit::{Asked, permitted};
 pub use permit::{Card, Passed, Setting, VARIABLE, record};
 pub use program::emulated;

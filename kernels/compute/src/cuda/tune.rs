@@ -40,10 +40,11 @@ pub fn launch_fastest(client: &Client, device: &CubeDevice, kernels: &[Kernel], 
 }
 
 impl Trial {
-    /// The kernel and, to the next power of two, its cubes: what was fast for one size is taken to be for the like.
+    /// The candidates and, to the next power of two, the first one's cubes: what was fast for one size is taken to be
+    /// for the like. All of the names, because a choice is kept, and the next build may have other candidates.
     fn key(&self) -> String {
-        let first = &self.kernels[0];
-        format!("{} on {:?}", first.name, first.cubes.map(u32::next_power_of_two))
+        let names: Vec<&str> = self.kernels.iter().map(|kernel| &*kernel.name).collect();
+        format!("{} on {:?}", names.join(", "), self.kernels[0].cubes.map(u32::next_power_of_two))
     }
 
     fn launch(&self, candidate: usize) -> Result<(), String> {

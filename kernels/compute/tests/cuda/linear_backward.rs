@@ -127,7 +127,7 @@ fn check(problem: Problem, times: &[usize], dtype: DType) {
 }
 
 fn in_tiles(problem: Problem) -> bool {
-    [64, 128].contains(&problem.width)
+    [64, 128].contains(&problem.width) && problem.decay != Decay::Channel && problem.write != Write::EraseWrite
 }
 
 #[test]
@@ -146,6 +146,12 @@ fn gradients_of_the_gated_delta_rule_on_tensor_cores() {
 }
 
 #[test]
+fn gradients_of_values_that_add_up_on_tensor_cores() {
+    let problem = Problem { width: 64, value_width: 68, decay: Decay::Head, write: Write::Add, start: true, end: true };
+    check(problem, &[75], DType::BF16);
+}
+
+#[test]
 #[ignore = "a minute of C++ compilation: cargo test --workspace --test cuda -- --ignored --skip table"]
 fn gradients_of_the_delta_rule_on_tensor_cores() {
     let problem =
@@ -153,6 +159,8 @@ fn gradients_of_the_delta_rule_on_tensor_cores() {
     check(problem, &[16], DType::BF16);
     let wide = Problem { width: 128, value_width: 128, decay: Decay::Head, start: true, end: true, ..problem };
     check(wide, &[75], DType::BF16);
+    check(Problem { write: Write::Add, ..problem }, &[16], DType::BF16);
+    check(Problem { write: Write::Add, ..wide }, &[75], DType::BF16);
 }
 
 #[test]

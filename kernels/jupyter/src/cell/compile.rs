@@ -234,6 +234,10 @@ impl Compilers {
             };
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));
         }
+        // All statements are crates called `cell`, and other sessions have crates of these names too; but types are to be
+        // told apart, within a session and by the file in which compiled CUDA kernels are kept.
+        let salt = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        rustc.arg(format!("-Cmetadata={name}{salt}"));
         // Nothing is kept from cell to cell (`-Cincremental`): to hash and to write what a later cell could use takes
         // longer than to compile the few lines around the user's own.
         // To call what the library has instantiated already, rustc reads all there is of it. That pays for new types,
@@ -247,8 +251,6 @@ impl Compilers {
             }
             Kind::Run { optimise, .. } => {
                 rustc.args(["--crate-name", "cell"]).arg(format!("-Copt-level={}", u8::from(optimise)));
-                // All are called `cell`; this keeps the types apart that two of them define within their statements.
-                rustc.arg(format!("-Cmetadata={name}"));
                 rustc.arg(format!("--emit=link={name}.a")).arg(around(&name))
             }
             Kind::Check => {

@@ -78,7 +78,7 @@ pub(super) fn read(json: &str, tensors: &Shapes) -> Result<(&'static Family, Mod
 ///
 /// # Errors
 /// What no class of Hugging Face computes.
-pub(super) fn write(config: &ModelConfig) -> Result<(&'static Family, Value), String> {
+pub(super) fn write(config: &ModelConfig) -> Result<(&'static Family, Map<String, Value>), String> {
     let Some(family) = FAMILIES.into_iter().find(|family| (family.computes)(config)) else {
         let kind = |mixer| serde_json::to_value(mixer).map(|value| value["type"].to_string()).unwrap_or_default();
         let kinds: Vec<String> = config.pattern.iter().map(kind).collect();
@@ -91,7 +91,7 @@ pub(super) fn write(config: &ModelConfig) -> Result<(&'static Family, Value), St
     if config.looped.is_some() {
         return Err("looped blocks are in none of the supported classes".into());
     }
-    let mut fields = json!({
+    let all = json!({
         "model_type": family.model_type,
         "architectures": [format!("{}ForCausalLM", family.class)],
         "vocab_size": config.vocab_size,
@@ -106,9 +106,15 @@ pub(super) fn write(config: &ModelConfig) -> Result<(&'static Family, Value), St
         "attention_dropout": 0.0,
         "use_cache": true,
         "dtype": "float32",
+        // Where they are absent, most classes take the tokens 1 and 2.
+        "bos_token_id": null,
+        "eos_token_id": null,
+        "pad_token_id": null,
     });
-    let Value::Object(own) = (family.write)(config)? else { unreachable!("made by json!") };
-    fields.as_object_mut().expect("made by json!").extend(own);
+    let (Value::Object(mut fields), Value::Object(own)) = (all, (family.write)(config)?) else {
+        unreachable!("made by json!")
+    };
+    fields.extend(own);
     Ok((family, fields))
 }
 

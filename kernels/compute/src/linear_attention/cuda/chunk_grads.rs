@@ -1,6 +1,6 @@
-//! The gradients of the gated delta rule, with one decay and one β per head, in chunks of 64 tokens on tensor cores: the
-//! equations of `backward` as products of 16-bit tiles with sums in f32. The gradient of the state is f32, in registers, and is
-//! rounded only where a product reads it.
+//! The gradients with one decay per head, of the gated delta rule and of values that add up, in chunks of 64 tokens on tensor
+//! cores: the equations of `backward` as products of 16-bit tiles with sums in f32. The gradient of the state is f32, in
+//! registers, and is rounded only where a product reads it.
 //!
 //! Chunks are prepared and walked over as in the forward, which leaves `M`, `V'` and the state before every chunk
 //! ([`Chunks::keep`]); then one cube per head and 64 channels of the values walks back, and one per chunk has the gradients
@@ -9,6 +9,8 @@
 //! ```text
 //! dV' = Pᵀ dO + e^{γ_C − γ} K Ŝ,   dR = Mᵀ dV',   dS = e^{γ_C} Ŝ + Qᵀ (e^γ dO) − Eᵀ dV'
 //! ```
+//!
+//! Where values add up, `V'` are the values, `dV'` their gradient, and there are no `M`, `E` and `dR`.
 
 use super::chunks::*;
 use crate::cuda::kernel::{Kernel, kernel};
@@ -19,15 +21,17 @@ use cubecl::prelude::*;
 
 /// Whether there are gradients of this rule, and the tiles of [`delta_rule_token_grads`] fit into shared memory.
 pub fn fits(plan: &Chunks) -> bool {
-    plan.write == Write::Beta && plan.fits() && plan.value_width <= 128
+    plan.write != Write::EraseWrite && plan.fits() && plan.value_width <= 128
 }
 
 /// Bytes of shared memory that the larger of the kernels wants.
 pub fn shared(plan: &Chunks) -> usize {
     let rows = CHUNK as usize;
     let (stride, value_stride) = (plan.width + PAD, plan.value_depth() + PAD);
-    let back = 2 * (3 * rows * stride + (3 * rows + plan.width) * SQUARE) + 4 * rows;
-    let tokens = 2 * (5 * rows * value_stride + 6 * rows * SQUARE) + 4 * (5 * rows + PLANES as usize);
+    let used = |tile: usize| if plan.erases() { tile } else { UNUSED };
+    let (by_key, by_value, square) = (rows * stride, rows * value_stride, rows * SQUARE);
+    let back = 2 * (2 * by_key + 2 * square + plan.width * SQUARE + used(by_key) + used(square)) + 4 * rows;
+    let tokens = 2 * (4 * by_value + 3 * square + used(by_value) + 3 * used(square)) + 4 * (5 * rows + PLANES as usize);
     back.max(tokens)
 }
 
@@ -90,11 +94,13 @@ pub fn delta_rule_walk_back<E: Float>(
 
     let mut queries = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
     let mut keys = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
-    let mut erasers = Shared::<[E]>::new_aligned_slice(comptime!(rows * stride), 16usize);
+    let mut erasers =
+        Shared::<[E]>::new_aligned_slice(comptime!(if plan.erases() { rows * stride } else { UNUSED }), 16usize);
     // `dO`, the same times `e^γ`, and `−dV'`.
     let mut outs = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
     let mut seen = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
-    let mut fresh = Shared::<[E]>::new_aligned_slice(comptime!(rows * SQUARE), 16usize);
+    let mut fresh =
+        Shared::<[E]>::new_aligned_slice(comptime!(if plan.erases() { rows * SQUARE } else { UNUSED }), 16usize);
     let mut memory = Shared::<[E]>::new_aligned_slice(comptime!(width * SQUARE), 16usize);
     let mut gamma = Shared::<[f32]>::new_slice(rows);
 
@@ -105,6 +111,12 @@ pub fn delta_rule_walk_back<E: Float>(
     let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
     let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 2usize);
     let (out_base, out_stride) = place(strides, head / heads, head % heads, 3usize);
+    // The gradient of the values themselves lies as the others do.
+    let (grad_base, apart) = if comptime!(plan.erases()) {
+        (base, 1u32.runtime())
+    } else {
+        (head / heads * time * heads + head % heads, heads)
+    };
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
@@ -119,8 +131,10 @@ pub fn delta_rule_walk_back<E: Float>(
         sync_cube();
         copy_rows::<E>(query, &mut queries, query_base, first, time, query_stride, width as u32, rows, width, 8usize);
         copy_rows::<E>(key, &mut keys, key_base, first, time, key_stride, width as u32, rows, width, 8usize);
-        let from = base * width as u32;
-        copy_rows::<E>(erased, &mut erasers, from, first, time, width as u32, width as u32, rows, width, 8usize);
+        if comptime!(plan.erases()) {
+            let from = base * width as u32;
+            copy_rows::<E>(erased, &mut erasers, from, first, time, width as u32, width as u32, rows, width, 8usize);
+        }
         copy_rows::<E>(
             out_grad,
             &mut outs,
@@ -175,11 +189,13 @@ pub fn delta_rule_walk_back<E: Float>(
                 let i = row + r as u32 * 8;
                 let c = n as u32 * 8 + column;
                 let pair = grads.index(n)[r];
-                let at = (i * SQUARE as u32 + c) as usize;
-                fresh[at] = E::cast_from(-pair.extract(0usize));
-                fresh[at + 1] = E::cast_from(-pair.extract(1usize));
+                if comptime!(plan.erases()) {
+                    let at = (i * SQUARE as u32 + c) as usize;
+                    fresh[at] = E::cast_from(-pair.extract(0usize));
+                    fresh[at + 1] = E::cast_from(-pair.extract(1usize));
+                }
                 if first + i < time && first_column + c < value_width {
-                    let to = ((base + first + i) * value_width + first_column + c) as usize;
+                    let to = ((grad_base + (first + i) * apart) * value_width + first_column + c) as usize;
                     new_grad[to] = E::cast_from(pair.extract(0usize));
                     new_grad[to + 1] = E::cast_from(pair.extract(1usize));
                 }
@@ -188,7 +204,9 @@ pub fn delta_rule_walk_back<E: Float>(
         sync_cube();
         fade_state(&mut state, exp2(whole), plan);
         write_state::<E>(&mut state, &queries, &seen, plan);
-        write_state::<E>(&mut state, &erasers, &fresh, plan);
+        if comptime!(plan.erases()) {
+            write_state::<E>(&mut state, &erasers, &fresh, plan);
+        }
     }
     store_state(&state, start_grad, head * width as u32, first_column, plan);
 }
@@ -269,19 +287,21 @@ pub fn delta_rule_token_grads<E: Float>(
     let chunk = comptime!(CHUNK);
     let wide = comptime!(rows * stride);
     let square = comptime!(rows * SQUARE);
+    let rest = comptime!(if plan.erases() { wide } else { UNUSED });
+    let gated = comptime!(if plan.erases() { square } else { UNUSED });
 
     let mut outs = Shared::<[E]>::new_aligned_slice(wide, 16usize);
     let mut news = Shared::<[E]>::new_aligned_slice(wide, 16usize);
     // `dV'`, then `dR`.
-    let mut rests = Shared::<[E]>::new_aligned_slice(wide, 16usize);
+    let mut rests = Shared::<[E]>::new_aligned_slice(rest, 16usize);
     let mut before = Shared::<[E]>::new_aligned_slice(wide, 16usize);
     let mut after = Shared::<[E]>::new_aligned_slice(wide, 16usize);
-    let mut inverted = Shared::<[E]>::new_aligned_slice(square, 16usize);
+    let mut inverted = Shared::<[E]>::new_aligned_slice(gated, 16usize);
     let mut score_grads = Shared::<[E]>::new_aligned_slice(square, 16usize);
-    let mut lower_grads = Shared::<[E]>::new_aligned_slice(square, 16usize);
+    let mut lower_grads = Shared::<[E]>::new_aligned_slice(gated, 16usize);
     let mut queries = Shared::<[E]>::new_aligned_slice(square, 16usize);
     let mut keys = Shared::<[E]>::new_aligned_slice(square, 16usize);
-    let mut erased = Shared::<[E]>::new_aligned_slice(square, 16usize);
+    let mut erased = Shared::<[E]>::new_aligned_slice(gated, 16usize);
     let mut gamma = Shared::<[f32]>::new_slice(rows);
     let mut betas = Shared::<[f32]>::new_slice(rows);
     let mut earlier = Shared::<[f32]>::new_slice(rows);
@@ -306,18 +326,22 @@ pub fn delta_rule_token_grads<E: Float>(
 
     let vector = comptime!(plan.vector());
     copy_rows::<E>(out_grad, &mut outs, out_base, first, time, out_stride, value_width, rows, depth, vector);
-    let (from, between) = (base * value_width, apart * value_width);
-    copy_rows::<E>(new, &mut news, from, first, time, between, value_width, rows, depth, vector);
-    let from = head * time * value_width;
-    copy_rows::<E>(new_grad, &mut rests, from, first, time, value_width, value_width, rows, depth, vector);
-    let one = number * chunk;
-    copy_rows::<E>(inverses, &mut inverted, 0u32.runtime(), one, one + chunk, chunk, chunk, rows, rows, 8usize);
+    if comptime!(plan.erases()) {
+        let (from, between) = (base * value_width, apart * value_width);
+        copy_rows::<E>(new, &mut news, from, first, time, between, value_width, rows, depth, vector);
+        let from = head * time * value_width;
+        copy_rows::<E>(new_grad, &mut rests, from, first, time, value_width, value_width, rows, depth, vector);
+        let one = number * chunk;
+        copy_rows::<E>(inverses, &mut inverted, 0u32.runtime(), one, one + chunk, chunk, chunk, rows, rows, 8usize);
+    } else {
+        copy_rows::<E>(value, &mut news, value_base, first, time, value_step, value_width, rows, depth, vector);
+    }
     commit_copies();
     sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
     if UNIT_POS < chunk {
         let t = first + UNIT_POS;
         let mut b = 0.0f32.runtime();
-        if t < time {
+        if comptime!(plan.erases()) && t < time {
             b = f32::cast_from(beta[(beta_base + t * beta_stride) as usize]);
         }
         betas[UNIT_POS as usize] = b;
@@ -325,56 +349,65 @@ pub fn delta_rule_token_grads<E: Float>(
     wait_for_all();
     sync_cube();
 
-    let mut grads = zeros(depth);
-    #[unroll]
-    for k in 0..rows / 16 {
-        let m = left_of_transposed::<E>(&inverted, k as u32 * 16, plane_row, SQUARE);
-        multiply_columns::<E>(&mut grads, &m, &rests, k as u32 * 16, depth, stride);
-    }
-    // All planes have read `dV'`.
-    sync_cube();
-    share_rows::<E>(&grads, &mut rests, 1.0f32.runtime(), depth, stride);
     let mut of_gates = Array::<f32>::new(2usize);
     let mut of_earlier = Array::<f32>::new(2usize);
     let mut of_later = Array::<f32>::new(2usize);
     #[unroll]
     for r in 0..2usize {
-        let i = row + r as u32 * 8;
         of_gates[r] = 0.0;
         of_earlier[r] = 0.0;
         of_later[r] = 0.0;
-        if first + i < time {
-            #[unroll]
-            for n in 0..depth / 8 {
-                let c = n as u32 * 8 + column;
-                if c < value_width {
-                    let at = (value_base + (first + i) * value_step + c) as usize;
-                    let to = ((base + (first + i) * apart) * value_width + c) as usize;
-                    let pair = grads.index(n)[r];
-                    #[unroll]
-                    for e in 0..2usize {
-                        of_gates[r] = of_gates[r] + pair.extract(e) * f32::cast_from(value[at + e]);
-                        value_grad[to + e] = E::cast_from(pair.extract(e) * betas[i as usize]);
+    }
+    if comptime!(plan.erases()) {
+        let mut grads = zeros(depth);
+        #[unroll]
+        for k in 0..rows / 16 {
+            let m = left_of_transposed::<E>(&inverted, k as u32 * 16, plane_row, SQUARE);
+            multiply_columns::<E>(&mut grads, &m, &rests, k as u32 * 16, depth, stride);
+        }
+        // All planes have read `dV'`.
+        sync_cube();
+        share_rows::<E>(&grads, &mut rests, 1.0f32.runtime(), depth, stride);
+        #[unroll]
+        for r in 0..2usize {
+            let i = row + r as u32 * 8;
+            if first + i < time {
+                #[unroll]
+                for n in 0..depth / 8 {
+                    let c = n as u32 * 8 + column;
+                    if c < value_width {
+                        let at = (value_base + (first + i) * value_step + c) as usize;
+                        let to = ((base + (first + i) * apart) * value_width + c) as usize;
+                        let pair = grads.index(n)[r];
+                        #[unroll]
+                        for e in 0..2usize {
+                            of_gates[r] = of_gates[r] + pair.extract(e) * f32::cast_from(value[at + e]);
+                            value_grad[to + e] = E::cast_from(pair.extract(e) * betas[i as usize]);
+                        }
                     }
                 }
             }
         }
+        sync_cube();
     }
-    sync_cube();
 
     let mut of_scores = zeros(rows);
-    let mut of_lower = zeros(rows);
+    let mut of_lower = zeros(comptime!(if plan.erases() { rows } else { 0 }));
     #[unroll]
     for d in 0..depth / 16 {
         let o = left::<E>(&outs, plane_row, d as u32 * 16, stride);
         multiply_rows::<E>(&mut of_scores, &o, &news, d as u32 * 16, rows, stride);
-        let e = left::<E>(&rests, plane_row, d as u32 * 16, stride);
-        multiply_rows::<E>(&mut of_lower, &e, &news, d as u32 * 16, rows, stride);
+        if comptime!(plan.erases()) {
+            let e = left::<E>(&rests, plane_row, d as u32 * 16, stride);
+            multiply_rows::<E>(&mut of_lower, &e, &news, d as u32 * 16, rows, stride);
+        }
     }
     fade_weights(&mut of_scores, &gamma, 0u32, false);
-    fade_weights(&mut of_lower, &gamma, 1u32, false);
     share_rows::<E>(&of_scores, &mut score_grads, 1.0f32.runtime(), rows, SQUARE);
-    share_rows::<E>(&of_lower, &mut lower_grads, -1.0f32.runtime(), rows, SQUARE);
+    if comptime!(plan.erases()) {
+        fade_weights(&mut of_lower, &gamma, 1u32, false);
+        share_rows::<E>(&of_lower, &mut lower_grads, -1.0f32.runtime(), rows, SQUARE);
+    }
 
     let whole = gamma[comptime!(CHUNK as usize - 1)];
     let mut of_state = 0.0f32;
@@ -389,11 +422,13 @@ pub fn delta_rule_token_grads<E: Float>(
         state_into::<E>(state_grads, &mut after, number * width, half * 64, plan);
         wait_for_all();
         sync_cube();
-        let mut at = UNIT_POS;
-        while at < chunk * chunk {
-            let place = (at / chunk * SQUARE as u32 + at % chunk) as usize;
-            erased[place] = E::cast_from(f32::cast_from(keys[place]) * betas[(at / chunk) as usize]);
-            at += CUBE_DIM;
+        if comptime!(plan.erases()) {
+            let mut at = UNIT_POS;
+            while at < chunk * chunk {
+                let place = (at / chunk * SQUARE as u32 + at % chunk) as usize;
+                erased[place] = E::cast_from(f32::cast_from(keys[place]) * betas[(at / chunk) as usize]);
+                at += CUBE_DIM;
+            }
         }
         let mut at = UNIT_POS;
         while at < chunk * value_width {
@@ -410,8 +445,10 @@ pub fn delta_rule_token_grads<E: Float>(
         for d in 0..depth / 16 {
             let o = left::<E>(&outs, plane_row, d as u32 * 16, stride);
             multiply_rows::<E>(&mut of_queries, &o, &before, d as u32 * 16, rows, stride);
-            let e = left::<E>(&rests, plane_row, d as u32 * 16, stride);
-            multiply_rows::<E>(&mut of_erased, &e, &before, d as u32 * 16, rows, stride);
+            if comptime!(plan.erases()) {
+                let e = left::<E>(&rests, plane_row, d as u32 * 16, stride);
+                multiply_rows::<E>(&mut of_erased, &e, &before, d as u32 * 16, rows, stride);
+            }
             let u = left::<E>(&news, plane_row, d as u32 * 16, stride);
             multiply_rows::<E>(&mut of_keys, &u, &after, d as u32 * 16, rows, stride);
         }
@@ -439,12 +476,14 @@ pub fn delta_rule_token_grads<E: Float>(
             let k = k as u32 * 16;
             let scores = left::<E>(&score_grads, plane_row, k, SQUARE);
             multiply_columns::<E>(&mut of_queries, &scores, &keys, k, rows, SQUARE);
-            let lower = left::<E>(&lower_grads, plane_row, k, SQUARE);
-            multiply_columns::<E>(&mut of_erased, &lower, &keys, k, rows, SQUARE);
             let scores = left_of_transposed::<E>(&score_grads, k, plane_row, SQUARE);
             multiply_columns::<E>(&mut of_keys, &scores, &queries, k, rows, SQUARE);
-            let lower = left_of_transposed::<E>(&lower_grads, k, plane_row, SQUARE);
-            multiply_columns::<E>(&mut of_keys, &lower, &erased, k, rows, SQUARE);
+            if comptime!(plan.erases()) {
+                let lower = left::<E>(&lower_grads, plane_row, k, SQUARE);
+                multiply_columns::<E>(&mut of_erased, &lower, &keys, k, rows, SQUARE);
+                let lower = left_of_transposed::<E>(&lower_grads, k, plane_row, SQUARE);
+                multiply_columns::<E>(&mut of_keys, &lower, &erased, k, rows, SQUARE);
+            }
         }
         #[unroll]
         for r in 0..2usize {
@@ -506,7 +545,9 @@ pub fn delta_rule_token_grads<E: Float>(
         }
         let to = (base + t * apart) as usize;
         decay_grad[to] = sum;
-        beta_grad[to] = E::cast_from(gates[UNIT_POS as usize]);
+        if comptime!(plan.erases()) {
+            beta_grad[to] = E::cast_from(gates[UNIT_POS as usize]);
+        }
     }
 }
 
@@ -515,12 +556,14 @@ pub fn delta_rule_token_grads<E: Float>(
 pub fn kernels(plan: &Chunks, [batch, heads]: [usize; 2], time: usize, end: bool) -> [Kernel; 2] {
     assert!(fits(plan) && time >= 1, "no CUDA tiles for the gradients of {time} tokens of {plan:?}");
     let plan = *plan;
-    let name = |kernel: &str, more: &str| format!("delta_rule_{kernel} {} {}{more}", plan.width, plan.value_width);
+    let add = if plan.erases() { "" } else { " Add" };
+    let name = |kernel: &str, more: &str| format!("delta_rule_{kernel} {} {}{add}{more}", plan.width, plan.value_width);
     let units = CubeDim::new_2d(32, PLANES);
     let chunks = time.div_ceil(CHUNK as usize);
     let all = batch * heads;
     let (tokens, state) = (all * time, all * plan.width * plan.value_width);
     let (keys, values) = (tokens * plan.width, tokens * plan.value_width);
+    let used = |count: usize| if plan.erases() { count } else { 0 };
     [
         kernel!(
             name("walk_back", if end { " end" } else { "" }),
@@ -528,7 +571,7 @@ pub fn kernels(plan: &Chunks, [batch, heads]: [usize; 2], time: usize, end: bool
             units,
             delta_rule_walk_back as DeltaRuleWalkBack,
             [
-                query: keys, key: keys, decay: tokens, out_grad: values, strides: 12, erased: keys,
+                query: keys, key: keys, decay: tokens, out_grad: values, strides: 12, erased: used(keys),
                 end_grad: if end { state } else { 0 }, new_grad: values, state_grads: chunks * state, start_grad: state
             ],
             { heads: u32 = heads as u32, time: u32 = time as u32 },
@@ -542,10 +585,10 @@ pub fn kernels(plan: &Chunks, [batch, heads]: [usize; 2], time: usize, end: bool
             units,
             delta_rule_token_grads as DeltaRuleTokenGrads,
             [
-                query: keys, key: keys, value: values, decay: tokens, beta: tokens, out_grad: values, strides: 18,
-                inverses: all * chunks * (CHUNK * CHUNK) as usize, new: values, states: chunks * state, new_grad: values,
-                state_grads: chunks * state, query_grad: keys, key_grad: keys, value_grad: values, decay_grad: tokens,
-                beta_grad: tokens
+                query: keys, key: keys, value: values, decay: tokens, beta: used(tokens), out_grad: values, strides: 18,
+                inverses: used(all * chunks * (CHUNK * CHUNK) as usize), new: used(values), states: chunks * state,
+                new_grad: used(values), state_grads: chunks * state, query_grad: keys, key_grad: keys,
+                value_grad: used(values), decay_grad: tokens, beta_grad: used(tokens)
             ],
             { heads: u32 = heads as u32, time: u32 = time as u32 },
             plan,
@@ -561,15 +604,17 @@ mod tests {
     #[test]
     fn a_plan_says_how_much_shared_memory_its_gradients_want() {
         for (width, value_width) in [(64, 68), (128, 128)] {
-            let plan = Chunks { width, value_width, write: Write::Beta, start: true, keep: true };
-            let most = kernels(&plan, [1, 1], 1, true).map(|kernel| kernel.source().shared).into_iter().max();
-            assert_eq!(most, Some(shared(&plan)), "{plan:?}");
+            for write in [Write::Add, Write::Beta] {
+                let plan = Chunks { width, value_width, write, start: true, keep: true };
+                let most = kernels(&plan, [1, 1], 1, true).map(|kernel| kernel.source().shared).into_iter().max();
+                assert_eq!(most, Some(shared(&plan)), "{plan:?}");
+            }
         }
     }
 
     #[test]
-    fn there_are_gradients_in_tiles_of_the_delta_rule_only() {
+    fn there_are_gradients_in_tiles_where_a_head_has_one_gate_at_most() {
         let of = |write| fits(&Chunks { width: 64, value_width: 64, write, start: true, keep: false });
-        assert_eq!([Write::Beta, Write::Add, Write::EraseWrite].map(of), [true, false, false]);
+        assert_eq!([Write::Beta, Write::Add, Write::EraseWrite].map(of), [true, true, false]);
     }
 }

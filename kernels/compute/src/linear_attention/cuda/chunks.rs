@@ -41,7 +41,8 @@ pub struct Chunks {
     pub write: Write,
     /// Whether there is a state to begin with; zeros otherwise.
     pub start: bool,
-    /// Whether what the gradients need is left in the place of the outputs: `M`, and `V'` and the state before every chunk.
+    /// Whether what the gradients need is left in the place of the outputs: `M`, `V'` where it is not `V`, and the state before
+    /// every chunk.
     pub keep: bool,
 }
 
@@ -88,8 +89,10 @@ impl Chunks {
     /// # Panics
     /// Where there are no such kernels.
     fn counts(&self, [batch, heads]: [usize; 2], time: usize) -> [usize; 4] {
-        let gates = self.write != Write::EraseWrite && (self.erases() || !self.keep);
-        assert!(self.fits() && gates && time >= 1, "no CUDA tiles for {time} tokens of {self:?}");
+        assert!(
+            self.fits() && self.write != Write::EraseWrite && time >= 1,
+            "no CUDA tiles for {time} tokens of {self:?}"
+        );
         let all = batch * heads;
         let tokens = all * time;
         [tokens, tokens * self.width, tokens * self.value_width, all * self.width * self.value_width]
@@ -120,9 +123,9 @@ impl Chunks {
     pub fn walk(&self, [batch, heads]: [usize; 2], time: usize) -> Kernel {
         let [tokens, keys, values, state] = self.counts([batch, heads], time);
         let (plan, all) = (*self, batch * heads);
-        let (queries, ends) = match self.keep {
-            true => (0, time.div_ceil(CHUNK as usize) * state),
-            false => (keys, state),
+        let (queries, outs, ends) = match self.keep {
+            true => (0, if self.erases() { values } else { 0 }, time.div_ceil(CHUNK as usize) * state),
+            false => (keys, values, state),
         };
         kernel!(
             self.name("walk"),
@@ -130,8 +133,8 @@ impl Chunks {
             CubeDim::new_2d(32, PLANES),
             delta_rule_walk as DeltaRuleWalk,
             [
-                query: queries, key: keys, decay: tokens, strides: if plan.erases() { 9 } else { 12 }, new: values,
-                erased: if plan.erases() { keys } else { 0 }, start: if plan.start { state } else { 0 }, out: values,
+                query: queries, key: keys, decay: tokens, strides: 12, new: values,
+                erased: if plan.erases() { keys } else { 0 }, start: if plan.start { state } else { 0 }, out: outs,
                 end: ends
             ],
             { heads: u32 = heads as u32, time: u32 = time as u32 },
@@ -444,10 +447,9 @@ pub fn write_state<E: Float>(
 
 /// The outputs and the last state from what was prepared; or `V'` and the state before every chunk, in their places.
 ///
-/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]` where `strides [3, 3]` says, `erased`, `new` as
-/// [`delta_rule_prepare`] leaves them, `out [batch, time, heads, value_width]`, `start, end [batch, heads, width,
-/// value_width]`. Where values add up, nothing is erased, and `new` are the values `[batch, heads, time, value_width]`,
-/// the last of `strides [4, 3]`. Cubes: `(⌈value_width / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
+/// `query, key [batch, heads, time, width]`, `decay [batch, heads, time]`, `new [batch, heads, time, value_width]` where
+/// `strides [4, 3]` says, `erased` as [`delta_rule_prepare`] leaves it, `out [batch, time, heads, value_width]`, `start, end
+/// [batch, heads, width, value_width]`. Where values add up, nothing is erased, and `new` are the values. Cubes: `(⌈value_width / COLUMNS⌉, batch · heads)` of `(32, PLANES)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule_walk<E: Float>(
@@ -490,6 +492,7 @@ pub fn delta_rule_walk<E: Float>(
     let (query_base, query_stride) = place(strides, head / heads, head % heads, 0usize);
     let (key_base, key_stride) = place(strides, head / heads, head % heads, 1usize);
     let (decay_base, decay_stride) = place(strides, head / heads, head % heads, 2usize);
+    let (new_base, new_stride) = place(strides, head / heads, head % heads, 3usize);
     let plane_row = UNIT_POS_Y * 16;
     let row = plane_row + UNIT_POS_X / 4;
     let column = UNIT_POS_X % 4 * 2;
@@ -531,33 +534,19 @@ pub fn delta_rule_walk<E: Float>(
                 width,
                 8usize,
             );
-            copy_rows::<E>(
-                new,
-                &mut news,
-                base * value_width + first_column,
-                first,
-                time,
-                value_width,
-                value_width - first_column,
-                rows,
-                comptime!(COLUMNS as usize),
-                comptime!(plan.vector()),
-            );
-        } else {
-            let (new_base, new_stride) = place(strides, head / heads, head % heads, 3usize);
-            copy_rows::<E>(
-                new,
-                &mut news,
-                new_base + first_column,
-                first,
-                time,
-                new_stride,
-                value_width - first_column,
-                rows,
-                comptime!(COLUMNS as usize),
-                comptime!(plan.vector()),
-            );
         }
+        copy_rows::<E>(
+            new,
+            &mut news,
+            new_base + first_column,
+            first,
+            time,
+            new_stride,
+            value_width - first_column,
+            rows,
+            comptime!(COLUMNS as usize),
+            comptime!(plan.vector()),
+        );
         commit_copies();
         sum_decays(decay, &mut gamma, decay_base, decay_stride, first, time);
         share_state::<E>(&state, &mut memory, plan);
@@ -625,17 +614,19 @@ pub fn delta_rule_walk<E: Float>(
                 }
             }
         }
-        #[unroll]
-        for n in 0..rows / 8 {
+        if comptime!(plan.erases() || !plan.keep) {
             #[unroll]
-            for r in 0..2usize {
-                let t = first + row + r as u32 * 8;
-                let at = first_column + n as u32 * 8 + column;
-                if t < time && at < value_width {
-                    let to = (out_base + t * heads) * value_width + at;
-                    let pair = answer.index(n)[r];
-                    out[to as usize] = E::cast_from(pair.extract(0usize));
-                    out[(to + 1) as usize] = E::cast_from(pair.extract(1usize));
+            for n in 0..rows / 8 {
+                #[unroll]
+                for r in 0..2usize {
+                    let t = first + row + r as u32 * 8;
+                    let at = first_column + n as u32 * 8 + column;
+                    if t < time && at < value_width {
+                        let to = (out_base + t * heads) * value_width + at;
+                        let pair = answer.index(n)[r];
+                        out[to as usize] = E::cast_from(pair.extract(0usize));
+                        out[(to + 1) as usize] = E::cast_from(pair.extract(1usize));
+                    }
                 }
             }
         }

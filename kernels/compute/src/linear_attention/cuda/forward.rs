@@ -50,14 +50,11 @@ fn prepared(chunks: &Chunks, program: &mut Program, call: &Call) -> [Id; 2] {
 fn by_head(chunks: &Chunks, program: &mut Program, call: &Call) {
     let &Call { sizes, time, inputs: [q, k, v, decay, beta, _, start], nothing, out, end, .. } = call;
     let [new, erased] = prepared(chunks, program, call);
-    let mut read = vec![q, k, decay];
     if chunks.erases() {
         let strides = program.strides(&[k, v, decay, beta]);
         program.then(chunks.prepare(sizes, time), &[k, v, decay, beta, strides, new, erased, nothing]);
-    } else {
-        read.push(new);
     }
-    let strides = program.strides(&read);
+    let strides = program.strides(&[q, k, decay, new]);
     program.then(chunks.walk(sizes, time), &[q, k, decay, strides, new, erased, start, out, end]);
 }
 

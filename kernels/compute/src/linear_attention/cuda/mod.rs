@@ -1,7 +1,7 @@
 //! Linear attention on CUDA: token after token (`steps`), and in chunks on tensor cores, with one decay per head and
 //! one β or none (`chunks`) or with a decay for every channel and any gates (`channels`); which kernels run on which
-//! memory (`forward`); and the gradients of the whole family (`backward`), those of the gated delta rule on tensor
-//! cores too (`chunk_grads`).
+//! memory (`forward`); and the gradients of the whole family (`backward`), those of `chunks` on tensor cores too
+//! (`chunk_grads`).
 
 pub mod backward;
 pub mod channels;
@@ -158,7 +158,7 @@ impl<B: Gpu> LinearAttention<B> {
         let (dtype, value_width) = (gradient.dtype(), chunks.value_width);
         let all = batch * heads;
         let chunks = Chunks { keep: true, ..chunks };
-        let (prepare, walk) = (chunks.prepare([batch, heads], time), chunks.walk([batch, heads], time));
+        let walk = chunks.walk([batch, heads], time);
         let [back, tokens] = chunk_grads::kernels(&chunks, [batch, heads], time, end_grad.is_some());
 
         let mut program = Program::new("linear_attention gradient");
@@ -169,36 +169,43 @@ impl<B: Gpu> LinearAttention<B> {
         let [q, k, v, g, beta, _, start] = ids.map(|id| id.unwrap_or(nothing));
         let end = end.unwrap_or(nothing);
         let number = time.div_ceil(CHUNK as usize);
-        let [by_key, by_value] = [width, value_width].map(|channels| [batch, heads, time, channels]);
-        let [new, written, new_grad] = [(); 3].map(|()| program.buffer(by_value, dtype));
         let across = |channels| [batch, time, heads, channels];
-        let erased = program.buffer(by_key, dtype);
-        let inverses = program.buffer([all, number, (CHUNK * CHUNK) as usize], dtype);
         let [states, state_grads] = [(); 2].map(|()| program.buffer([all, number, width, value_width], DType::F32));
         let [q_grad, k_grad] = [(); 2].map(|()| program.output(across(width), dtype));
         let v_grad = program.output(across(value_width), dtype);
         let g_grad = program.output(across(1), DType::F32);
-        let beta_grad = program.output(across(1), dtype);
+        let [mut erased, mut inverses, mut written, mut beta_grad] = [nothing; 4];
+        // Where values are written as they are, their gradient is that of what is written.
+        let (mut new, mut new_grad, mut of_values) = (v, v_grad, nothing);
+        if chunks.erases() {
+            erased = program.buffer([batch, heads, time, width], dtype);
+            inverses = program.buffer([all, number, (CHUNK * CHUNK) as usize], dtype);
+            [new, new_grad, written] = [(); 3].map(|()| program.buffer([batch, heads, time, value_width], dtype));
+            of_values = v_grad;
+            beta_grad = program.output(across(1), dtype);
+            let strides = program.strides(&[k, v, g, beta]);
+            let prepare = chunks.prepare([batch, heads], time);
+            program.then(prepare, &[k, v, g, beta, strides, new, erased, inverses]);
+        }
         let start_grad = program.output([batch, heads, width, value_width], DType::F32);
-        let strides = program.strides(&[k, v, g, beta]);
-        program.then(prepare, &[k, v, g, beta, strides, new, erased, inverses]);
-        let strides = program.strides(&[q, k, g]);
+        let strides = program.strides(&[q, k, g, new]);
         program.then(walk, &[q, k, g, strides, new, erased, start, written, states]);
         let strides = program.strides(&[q, k, g, out_grad]);
         program.then(back, &[q, k, g, out_grad, strides, erased, end, new_grad, state_grads, start_grad]);
         let of_tokens = [q, k, v, g, beta, out_grad];
         let strides = program.strides(&of_tokens);
         let kept = [strides, inverses, written, states, new_grad, state_grads];
-        let arguments: Vec<_> = of_tokens.into_iter().chain(kept).collect();
-        program.then(tokens, &[&arguments[..], &[q_grad, k_grad, v_grad, g_grad, beta_grad]].concat());
+        let grads = [q_grad, k_grad, of_values, g_grad, beta_grad];
+        program.then(tokens, &[&of_tokens[..], &kept, &grads].concat());
 
         let inputs = saved.into_iter().flatten().chain([gradient]).chain(end_grad);
         let outputs = B::execute(program, inputs.collect());
-        let [q, k, v, g, beta, start] =
-            <[_; 6]>::try_from(outputs).unwrap_or_else(|_| unreachable!("six outputs were asked for"));
-        let [q, k, v, g, beta] = [q, k, v, g, beta].map(by_heads::<B>);
+        let mut outputs = outputs.into_iter();
+        let mut next = || outputs.next().expect("an output for every one that was asked for");
+        let [q, k, v, g] = [(); 4].map(|()| by_heads::<B>(next()));
+        let beta = chunks.erases().then(|| by_heads::<B>(next()));
         let rounded = |x: FloatTensor<B>, there: bool| there.then(|| B::float_cast(x, dtype.into()));
-        [Some(q), Some(k), Some(v), rounded(g, there[3]), Some(beta), None, rounded(start, there[6])]
+        [Some(q), Some(k), Some(v), rounded(g, there[3]), beta, None, rounded(next(), there[6])]
     }
 }
 
@@ -312,9 +319,11 @@ pub fn sources() -> Vec<Source> {
     let by_head = written.iter().flat_map(|plan| plan.kernels([1, 1], 1));
     let by_channel = written.iter().flat_map(|plan| channels::kernels(plan, [1, 1], 1));
     sources.extend(by_head.chain(by_channel).map(|kernel| kernel.source()));
-    let kept = Chunks { keep: true, ..chunks(Write::Beta) };
-    let tiles = kept.kernels([1, 1], 1).into_iter().chain(chunk_grads::kernels(&kept, [1, 1], 1, true));
-    sources.extend(tiles.map(|kernel| kernel.source()));
+    for plan in written {
+        let kept = Chunks { keep: true, ..plan };
+        let tiles = kept.kernels([1, 1], 1).into_iter().chain(chunk_grads::kernels(&kept, [1, 1], 1, true));
+        sources.extend(tiles.map(|kernel| kernel.source()));
+    }
     let gradients = |width, decay, write, dtype| {
         let plan = backward::Plan { width, value_width: width, decay, write, start: true, end_grad: true };
         let call = backward::Call { heads: 1, time: 1, plan, dtype };
