@@ -6,9 +6,9 @@ use std::path::PathBuf;
 /// Every message names the repository, where it was asked for, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The Hub did not answer and the cache has no complete copy.
+    /// Nothing could be fetched now and the cache has no complete copy.
     #[error(
-        "cannot reach {endpoint} for {kind} `{name}`: {reason}. It is not complete in the cache \
+        "cannot fetch {kind} `{name}` from {endpoint}: {reason}. It is not complete in the cache \
          `{cache}`. With a network, run again: files that are complete are kept; behind a mirror, set \
          HF_ENDPOINT; with a copy on disk, {}; HF_HUB_OFFLINE=1 uses the cache without asking",
         .kind.copy_on_disk()

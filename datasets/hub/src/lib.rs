@@ -103,8 +103,9 @@ impl Repository {
 
     /// The folder that holds the files which `choose` picks from the listing, each at its path.
     ///
-    /// Files that are in the cache are not fetched again. Where the Hub does not answer, the folder of an
-    /// earlier download serves, if it holds everything that `choose` picks from the listing of that time.
+    /// Files that are in the cache are not fetched again. Where the Hub does not answer or is too busy to, or the cache
+    /// cannot be written, the folder of an earlier download serves, if it holds everything that `choose` picks from the
+    /// listing of that time, and a line says why.
     /// Other programs keep no listing; of what they downloaded `complete` decides.
     ///
     /// # Errors
@@ -117,7 +118,9 @@ impl Repository {
         let (error, listed) = match self.connect().and_then(|connection| Ok((self.list(&connection)?, connection))) {
             Ok((entries, connection)) => match self.download(connection, choose(&entries)?, &entries) {
                 Ok(folder) => {
-                    listing::write(&folder, &entries).map_err(|error| self.refused(error.to_string()))?;
+                    if let Err(error) = listing::write(&folder, &entries) {
+                        eprintln!("what {} lists could not be noted for times without a network: {error}", self.name);
+                    }
                     return Ok(folder);
                 }
                 // The half that has just come is no earlier download.
@@ -256,7 +259,12 @@ impl Repository {
     /// What a failure means to the person who named the repository.
     fn explain(&self, error: HFError) -> HubError {
         match &error {
-            HFError::Request { .. } => self.unreachable(&chain(&error)),
+            HFError::Request { .. } | HFError::RateLimited { .. } => self.unreachable(&chain(&error)),
+            // A server that cannot answer now, or that waited too long for the question.
+            HFError::Http { context } if context.status.is_server_error() || context.status.as_u16() == 408 => {
+                self.unreachable(&chain(&error))
+            }
+            HFError::Io(error) => self.unreachable(&format!("{} could not be written: {error}", self.cache.display())),
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => self.refused(format!(
                 "{error}; a private or gated {} needs HF_TOKEN (a name that does not exist is answered in the same way)",
                 self.kind

@@ -83,6 +83,38 @@ fn an_interrupted_download_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn a_hub_that_is_busy_leaves_the_copy_in_use_and_one_that_refuses_does_not() {
+    let (server, cache) = (Server::start("models", "zoo/animals", &FILES), tempfile::tempdir().unwrap());
+    let (repository, none) = (repository(&server.endpoint, &cache), tempfile::tempdir().unwrap());
+    let folder = fetch(&repository).unwrap();
+    for busy in ["503 Service Unavailable", "429 Too Many Requests", "408 Request Timeout"] {
+        server.answer_all(busy);
+        assert_eq!(fetch(&repository).unwrap(), folder, "{busy}");
+    }
+    server.answer_all("503 Service Unavailable");
+    refused(
+        &Repository { cache: none.path().into(), ..repository.clone() },
+        &["cannot fetch", "503", &server.endpoint],
+    );
+    for refusal in ["401 Unauthorized", "403 Forbidden", "404 Not Found"] {
+        server.answer_all(refusal);
+        assert!(matches!(fetch(&repository), Err(HubError::Refused { .. })), "{refusal}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_listing_that_cannot_be_noted_is_no_refusal() {
+    let (server, cache) = (Server::start("models", "zoo/animals", &FILES), tempfile::tempdir().unwrap());
+    let repository = repository(&server.endpoint, &cache);
+    let folder = fetch(&repository).unwrap();
+    let listings = folder.ancestors().nth(2).unwrap().join("listings");
+    std::fs::remove_dir_all(&listings).unwrap();
+    std::fs::write(&listings, "in the way of the folder").unwrap();
+    assert_eq!(fetch(&repository).unwrap(), folder);
+}
+
+#[test]
 fn what_is_not_as_large_as_listed_is_refused_and_not_kept() {
     let (server, cache) = (Server::start("models", "zoo/animals", &FILES), tempfile::tempdir().unwrap());
     let repository = repository(&server.endpoint, &cache);

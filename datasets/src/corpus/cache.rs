@@ -17,7 +17,11 @@ pub(super) fn load(path: &Path) -> Option<Corpus> {
 pub(super) fn store(path: &Path, corpus: &Corpus) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder)?);
+    let mut builder = tempfile::Builder::new();
+    // As any new file, where temporary ones are their owner's alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = BufWriter::new(builder.tempfile_in(folder)?);
     serde_json::to_writer(&mut file, corpus)?;
     file.flush()?;
     file.into_inner().map_err(|error| error.into_error())?.persist(path)?;
@@ -44,5 +48,7 @@ mod tests {
         assert!(load(&path).is_none());
         store(&path, &corpus).unwrap();
         assert!(load(&path).is_some());
+        let beside = folder.path().join("a.txt");
+        assert_eq!(path.metadata().unwrap().permissions(), beside.metadata().unwrap().permissions());
     }
 }

@@ -207,7 +207,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ZooError> {
 /// What will be `path`, whole on the disk under another name.
 fn staged(path: &Path, bytes: &[u8]) -> Result<NamedTempFile, ZooError> {
     let io = |e: std::io::Error| problem(path, e.to_string());
-    let mut file = NamedTempFile::new_in(folder(path)).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    // As any new file, where temporary ones are their owner's alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".saving-").tempfile_in(folder(path)).map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;
     Ok(file)
@@ -291,6 +295,16 @@ mod tests {
             assert_eq!(tensors(&filled), tensors(&drawn), "{variant}");
             assert!(filled.embedding.is_require_grad() && filled.device().is_autodiff(), "{variant}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_may_be_read_by_whoever_may_read_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = preset("baseline", "nano").unwrap();
+        save(dir.path(), &config, &config.init(0, &Device::flex()).unwrap()).unwrap();
+        let permissions = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        assert_eq!([WEIGHTS, CONFIG].map(permissions), ["other", "other"].map(permissions));
     }
 
     /// The new weights cannot take their place.

@@ -28,14 +28,16 @@ struct Shop {
     cut: Mutex<Option<String>>,
     /// This file is answered with an error page.
     spoiled: Mutex<Option<String>>,
+    /// Every answer is this status.
+    status: Mutex<Option<&'static str>>,
 }
 
 impl Server {
     /// `kind` is `datasets` or `models`.
     pub fn start(kind: &'static str, name: &str, files: &[(&str, impl AsRef<[u8]>)]) -> Self {
         let files = files.iter().map(|(name, bytes)| ((*name).into(), bytes.as_ref().to_vec())).collect();
-        let (sent, cut, spoiled) = Default::default();
-        let shop = Arc::new(Shop { kind, name: name.into(), files, sent, cut, spoiled });
+        let (sent, cut, spoiled, status) = Default::default();
+        let shop = Arc::new(Shop { kind, name: name.into(), files, sent, cut, spoiled, status });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let down = Arc::<AtomicBool>::default();
@@ -65,6 +67,11 @@ impl Server {
     /// Answers a request for `file` with an error page.
     pub fn spoil(&self, file: &str) {
         *self.shop.spoiled.lock().unwrap() = Some(file.into());
+    }
+
+    /// Answers whatever is asked with `status`, such as `503 Service Unavailable`.
+    pub fn answer_all(&self, status: &'static str) {
+        *self.shop.status.lock().unwrap() = Some(status);
     }
 
     /// From now on connections are refused.
@@ -110,6 +117,10 @@ impl Shop {
                 }
             }
             _ => ("404 Not Found", String::new(), b"{}".to_vec()),
+        };
+        let (status, headers, body) = match *self.status.lock().unwrap() {
+            Some(status) => (status, String::new(), b"{}".to_vec()),
+            None => (status, headers, body),
         };
         let mut length = body.len();
         let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");

@@ -158,7 +158,8 @@ fn permits(asked: &Asked, call: &cuda::Call) -> Result<(), Because> {
     if !call.fits() {
         return Err(Because::NoKernel("experts of such a width; there are some for multiples of 8"));
     }
-    if call.places() * call.d.max(call.width) >= 1 << 31 {
+    // The gradient of the matrices has an axis of its grid for experts.
+    if call.places() * call.d.max(call.width) >= 1 << 31 || call.experts >= 1 << 16 {
         return Err(TOO_LARGE);
     }
     Ok(())

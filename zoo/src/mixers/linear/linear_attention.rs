@@ -6,10 +6,10 @@
 //! S_t = S_{t−1} + k_t v_tᵀ    z_t = z_{t−1} + k_t        o_t = S_tᵀ q_t / (q_t · z_t + ε)
 //! out = concat_h(o) W_oᵀ
 //! ```
-//! Shapes: `q, k [batch, heads, time, features]`, `v, o [batch, heads, time, d_v]`. The normaliser
-//! `z` is one more value channel that is always 1: the state is `[batch, heads, features, d_v + 1]`.
-//! Without the normaliser it is the plain sum that RetNet, GLA and DeltaNet start from. There is no
-//! position but the causal sum itself.
+//! Shapes: `q, k [batch, heads, time, features]`, `v, o [batch, heads, time, d_v]`. The normaliser `z` is one more value
+//! channel that is always 1, and there are as many of it as make the channels a multiple of 4, which kernels read at once:
+//! the state is `[batch, heads, features, 4 ⌊d_v / 4⌋ + 4]`. Without the normaliser it is the plain sum that RetNet, GLA
+//! and DeltaNet start from. There is no position but the causal sum itself.
 //!
 //! Parameters: `H·(2·D·dk + 2·D·dv)`.
 
@@ -160,8 +160,9 @@ fn normalised([q, k, v]: [Tensor<4>; 3], chunk: usize, cache: Option<&mut Cache>
     };
     let changed = offered(cache.is_none(), pattern, tap).map(|pattern| pattern.matmul(v.clone()));
     let d_value = v.dims()[3];
-    let with_one = Tensor::cat(vec![v.clone(), v.narrow(3, 0, 1).ones_like()], 3);
-    let sums = run_state([q, k, with_one], &LogDecay::None, &Gates::Add, chunk, cache, tap);
+    let ones = v.clone().narrow(3, 0, 1).ones_like().repeat_dim(3, 4 - d_value % 4);
+    let with_ones = Tensor::cat(vec![v, ones], 3);
+    let sums = run_state([q, k, with_ones], &LogDecay::None, &Gates::Add, chunk, cache, tap);
     let o = sums.clone().narrow(3, 0, d_value) / (sums.narrow(3, d_value, 1) + EPS);
     changed.unwrap_or(o)
 }

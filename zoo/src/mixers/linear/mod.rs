@@ -4,7 +4,7 @@
 //!
 //! | mixer | update of `S` | gates | q, k, v and output | state per head |
 //! |---|---|---|---|---|
-//! | [`LinearAttention`] | `S + k vᵀ` | – | `φ = elu + 1` on q, k; divided by `q · Σk` | `dk·dv + dk` |
+//! | [`LinearAttention`] | `S + k vᵀ` | – | `φ = elu + 1` on q, k; divided by `q · Σk` | `dk·(dv + 1)`, and to the next 4 |
 //! | [`RetNet`] | `γ S + k vᵀ` | `γ_h = 1 − 2^{−5−h}`, fixed | RoPE; RMSNorm ⊙ silu gate; `dv = 2 dk` | `dk·dv` |
 //! | [`Lightning`] | `γ S + k vᵀ` | `ln γ_h = −(8/H)(1 − l/L) h`, fixed | silu on q, k, v; RMSNorm over all heads ⊙ σ gate | `dk·dv` |
 //! | [`Gla`] | `Diag(α) S + k vᵀ` | `α = σ(x W₁ᵀ W₂ᵀ + b)^{1/16}` | RMSNorm ⊙ silu gate; `dk = dv / 2` | `dk·dv` |

@@ -117,7 +117,7 @@ fn shards_are_those_of_the_index_and_an_interrupted_one_is_fetched_again() {
     let hub = serve(&files);
     let shard = |number| format!("model-0000{number}-of-00003.safetensors");
     hub.0.cut(&shard(2));
-    refused(&model("zoo/llama", &hub), &["zoo/llama", "cannot reach", "run again"]);
+    refused(&model("zoo/llama", &hub), &["zoo/llama", "cannot fetch", "run again"]);
     assert_loads(&model("zoo/llama", &hub).folder().unwrap());
     let expected = [CONFIG.into(), INDEX.into(), shard(1), shard(2), shard(2), shard(3)];
     assert_eq!(hub.0.sent(), expected, "what was complete is not sent again");
@@ -126,7 +126,7 @@ fn shards_are_those_of_the_index_and_an_interrupted_one_is_fetched_again() {
     // A copy that lacks a shard is not taken for whole.
     let dir = model("zoo/llama", &hub).folder().unwrap();
     std::fs::remove_file(dir.join(shard(3))).unwrap();
-    refused(&model("zoo/llama", &hub), &["cannot reach", "not complete in the cache"]);
+    refused(&model("zoo/llama", &hub), &["cannot fetch", "not complete in the cache"]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn what_a_repository_lacks_is_named() {
     refused(&model("zoo/lama", &hub), &["model `zoo/lama`", "does not exist"]);
     refused(&model("zoo/llama@v7", &hub), &["no revision `v7`"]);
     hub.0.stop();
-    refused(&model("zoo/llama", &hub), &["cannot reach", &hub.0.endpoint, "HF_HUB_OFFLINE"]);
+    refused(&model("zoo/llama", &hub), &["cannot fetch", &hub.0.endpoint, "HF_HUB_OFFLINE"]);
     let mut files = llama(2);
     files.remove(1);
     refused(&model("zoo/llama", &serve(&files)), &["names model-00001-of-00002.safetensors"]);

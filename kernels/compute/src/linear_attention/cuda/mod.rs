@@ -317,7 +317,9 @@ pub fn sources() -> Vec<Source> {
     let chunks = |write| Chunks { width: 128, value_width: 128, write, start: true, keep: false };
     let written = [Write::Beta, Write::Add].map(chunks);
     let by_head = written.iter().flat_map(|plan| plan.kernels([1, 1], 1));
-    let by_channel = written.iter().flat_map(|plan| channels::kernels(plan, [1, 1], 1));
+    // Every gate a channel's own, in the widest tiles that there are.
+    let split = Chunks { value_width: 256, ..chunks(Write::EraseWrite) };
+    let by_channel = written.iter().chain([&split]).flat_map(|plan| channels::kernels(plan, [1, 1], 1));
     sources.extend(by_head.chain(by_channel).map(|kernel| kernel.source()));
     for plan in written {
         let kept = Chunks { keep: true, ..plan };
